@@ -1,0 +1,16 @@
+"""The errors a user can mend: each is one line that names the file or flag, what is wrong and the way out."""
+
+
+class AvscError(Exception):
+    """A mistake in what was asked or given; the command line prints it as one line and exits with status 2."""
+
+
+class MediaError(AvscError):
+    """A recording that cannot be read; `path` names the file and `reason` what is wrong with it."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self):  # so that it crosses the process boundary of a loader's worker
+        return type(self), (self.path, self.reason)
