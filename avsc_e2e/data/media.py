@@ -1,0 +1,332 @@
+"""Pictures and sound out of files: decord for frames, soundfile for WAV and FLAC, PyAV for the sound of a video.
+
+Time is counted in seconds from the start of the recording, the earliest of its streams, for picture and sound
+alike: one `start` cuts both.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from avsc_e2e.errors import MediaError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SOUND_FILES = (".wav", ".flac")
+TOLERANCE = 0.5
+"""Seconds by which a stream may end before the window does: the last picture is held, the sound is padded with
+silence. What lacks more is refused, since a cut-off file must not pass for a quiet one."""
+RUN_UP = 0.2
+"""Seconds decoded before a window of compressed sound: MP3 and AAC frames overlap their predecessors."""
+
+
+class Media(NamedTuple):
+    """What the header of a file tells."""
+
+    duration: float
+    """Seconds; for a file with picture and sound, what both cover."""
+    size: int
+    """Bytes."""
+    width: int = 0
+    """Pixels; 0 where there is no picture."""
+    height: int = 0
+    frame_rate: float = 0.0
+    """Mean frames a second."""
+    frames: int = 0
+    """Frames the header promises; 0 where it does not say."""
+    sample_rate: int = 0
+    """Hz; 0 where there is no sound."""
+    channels: int = 0
+    video_start: float = 0.0
+    """Seconds between the start of the recording and its first picture."""
+    origin: float = 0.0
+    """Seconds on the container's clock at which the recording starts."""
+
+    @property
+    def has_video(self) -> bool:
+        return self.width > 0
+
+    @property
+    def has_audio(self) -> bool:
+        return self.sample_rate > 0
+
+
+def probe(path: str | os.PathLike) -> Media:
+    """Read the header of a media file. Raises MediaError with the reason where there is none."""
+    path, stamp = _stamp(path)
+    return _probe(path, *stamp)
+
+
+@lru_cache(maxsize=65536)
+def _probe(path: str, size: int, _changed: int) -> Media:
+    if path.lower().endswith(SOUND_FILES):
+        with _open_sound(path) as sound:
+            return Media(sound.frames / sound.samplerate, size, sample_rate=sound.samplerate, channels=sound.channels)
+    if path.lower().endswith(IMAGES):
+        height, width = _read_image(path).shape[:2]
+        return Media(0.0, size, width=width, height=height, frames=1)
+    with _open_container(path) as container:
+        video, audio = _video_stream(container), next(iter(container.streams.audio), None)
+        if video is None and audio is None:
+            raise MediaError(path, "holds neither pictures nor sound")
+        seconds = lambda stream, value: float(value * stream.time_base) if value is not None else 0.0  # noqa: E731
+        origin = min(seconds(stream, stream.start_time) for stream in (video, audio) if stream is not None)
+        total = container.duration / 1e6 if container.duration else 0.0
+        ends = [
+            seconds(stream, stream.start_time) + seconds(stream, stream.duration) - origin
+            for stream in (video, audio)
+            if stream is not None and stream.duration
+        ]
+        media = Media(min(ends) if ends else total, size, origin=origin)
+        if video is not None:
+            media = media._replace(
+                width=video.codec_context.width,
+                height=video.codec_context.height,
+                frame_rate=float(video.average_rate or 0),
+                frames=video.frames,
+                video_start=seconds(video, video.start_time) - origin,
+            )
+        if audio is not None:
+            media = media._replace(sample_rate=audio.rate, channels=audio.channels)
+        return media
+
+
+def read_frames(path: str | os.PathLike, times: Sequence[float], short_side: int | None = None) -> np.ndarray:
+    """The pictures shown at `times` (seconds) as (T, H, W, 3) uint8 RGB, resized while decoding so that the shorter
+    side has `short_side` pixels. An image file is a video of one frame. Raises MediaError."""
+    path, stamp = _stamp(path)
+    if path.lower().endswith(IMAGES):
+        return np.repeat(_read_image(path, short_side)[None], len(times), axis=0)
+    media = _probe(path, *stamp)
+    if not media.has_video:
+        raise MediaError(path, "has no picture; give it as sound only")
+    width, height = _fitted(media.width, media.height, short_side)
+    decord = _decord()
+    try:
+        reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
+        spans = reader.get_frame_timestamp(np.arange(len(reader))) + media.video_start
+    except (decord.DECORDError, RuntimeError):
+        return _read_frames_with_av(path, media, times, width, height)
+    try:
+        return reader.get_batch(_frames_at(path, times, spans[:, 0], spans[-1, 1])).asnumpy()
+    except (decord.DECORDError, RuntimeError):
+        return _read_frames_with_av(path, media, times, width, height)
+
+
+def _read_frames_with_av(path: str, media: Media, times: Sequence[float], width: int, height: int) -> np.ndarray:
+    """The same through PyAV, for containers that decord cannot seek in (MPEG-TS, some MKV)."""
+    first, last = min(times), max(times)
+    for seek in (first > 1.0, False):  # without an index a seek may land past the picture wanted: then from the start
+        starts, pictures = [], []
+        for start, frame in _decoded(path, media, first - 0.5 if seek else None):
+            if start <= first:  # nothing before the picture shown at the first time is wanted
+                starts.clear()
+                pictures.clear()
+            starts.append(start)
+            pictures.append(frame.reformat(width=width, height=height, format="rgb24").to_ndarray())
+            if start > last:
+                break
+        if starts and (starts[0] <= first or not seek):
+            end = starts[-1] + 1 / (media.frame_rate or 25)
+            return np.stack([pictures[i] for i in _frames_at(path, times, np.array(starts), end)])
+    raise MediaError(path, f"no picture at {first:.2f} s can be decoded (is it cut off?)")
+
+
+def _decoded(path: str, media: Media, seek: float | None):
+    """Start (seconds) and frame, one after the other, from about `seek` seconds."""
+    import av
+
+    try:
+        with _open_container(path) as container:
+            stream = _video_stream(container)
+            if seek is not None:
+                container.seek(int((seek + media.origin) / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                if frame.pts is not None:
+                    yield float(frame.pts * stream.time_base) - media.origin, frame
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(path, f"its pictures cannot be decoded ({_cause(error)})") from error
+
+
+def _frames_at(path: str, times: Sequence[float], starts: np.ndarray, end: float) -> list[int]:
+    """Index of the frame on screen at each time; works for constant and variable frame rates."""
+    if max(times) > end + TOLERANCE:
+        raise MediaError(path, f"no picture at {max(times):.2f} s: its pictures end at {end:.2f} s (is it cut off?)")
+    # A hair later than asked, so that a time that falls on a frame's start is not lost to rounding.
+    return np.clip(np.searchsorted(starts, np.asarray(times) + 1e-6, side="right") - 1, 0, len(starts) - 1).tolist()
+
+
+def read_audio(path: str | os.PathLike, start: float, duration: float, sample_rate: int) -> np.ndarray:
+    """The sound from `start` for `duration` (seconds) as (C, N) float32 in [-1, 1], N = round(duration *
+    sample_rate), resampled where the file's rate is another. WAV and FLAC are read as slices, any other file
+    through its sound track. Raises MediaError."""
+    path, stamp = _stamp(path)
+    media = _probe(path, *stamp)
+    if not media.has_audio:
+        raise MediaError(path, "has no sound; give it as pictures only")
+    rate = media.sample_rate
+    # A margin on each side keeps the resampling filter from seeing the cut as a step to silence.
+    margin = 0 if rate == sample_rate else math.ceil(0.01 * rate)
+    first = round(start * rate) - margin
+    length = math.ceil(duration * rate) + 2 * margin
+    cut = _slice if path.lower().endswith(SOUND_FILES) else _sound_track
+    audio, offset = cut(path, media, max(first, 0), first + length)
+    missing = first + length - margin - (offset + audio.shape[1])
+    if missing > TOLERANCE * rate:
+        end = (offset + audio.shape[1]) / rate
+        raise MediaError(path, f"no sound at {start + duration:.2f} s: it ends at {end:.2f} s (is it cut off?)")
+    window = np.zeros((audio.shape[0], length), np.float32)
+    at = offset - first
+    audio = audio[:, max(-at, 0) :][:, : length - max(at, 0)]
+    window[:, max(at, 0) : max(at, 0) + audio.shape[1]] = audio
+    count = round(duration * sample_rate)
+    if rate == sample_rate:
+        return window[:, :count]
+    import soxr
+
+    window = soxr.resample(window.T, rate, sample_rate, quality="HQ").T
+    skip = round(margin * sample_rate / rate)
+    window = window[:, skip : skip + count]
+    return np.ascontiguousarray(np.pad(window, ((0, 0), (0, count - window.shape[1]))), np.float32)
+
+
+def mix_channels(audio: np.ndarray, channels: int) -> np.ndarray:
+    """(C, N) -> (channels, N): mono is doubled, stereo averaged, surround (order L R C LFE Ls Rs) folded down with
+    the usual -3 dB for the centre and the sides (ITU-R BS.775)."""
+    have = audio.shape[0]
+    if have > 2:
+        left, right = audio[0].copy(), audio[1].copy()
+        if have == 3 or have >= 5:
+            left, right = left + math.sqrt(0.5) * audio[2], right + math.sqrt(0.5) * audio[2]
+        sides = audio[-2:] if have >= 4 else np.zeros_like(audio[:2])
+        audio = np.stack([left + math.sqrt(0.5) * sides[0], right + math.sqrt(0.5) * sides[1]]).clip(-1, 1)
+        have = 2
+    if have == channels:
+        return audio
+    return np.repeat(audio, channels, axis=0) if have == 1 else audio.mean(axis=0, keepdims=True)
+
+
+def _slice(path: str, media: Media, first: int, last: int) -> tuple[np.ndarray, int]:
+    """Samples [first, last) of a sound file, as many as there are, and the index of the first."""
+    import soundfile
+
+    try:
+        with _open_sound(path) as sound:
+            first = min(first, sound.frames)
+            sound.seek(first)
+            return sound.read(last - first, dtype="float32", always_2d=True).T, first
+    except soundfile.SoundFileError as error:
+        raise MediaError(path, f"its sound cannot be read ({_cause(error)})") from error
+
+
+def _sound_track(path: str, media: Media, first: int, last: int) -> tuple[np.ndarray, int]:
+    """Samples [first, last) of a file's first sound track, as many as there are, and the index of the first."""
+    import av
+
+    rate = media.sample_rate
+    blocks, position, begin = [], None, first
+    try:
+        with _open_container(path) as container:
+            stream = container.streams.audio[0]
+            if first > RUN_UP * rate:
+                container.seek(int((first / rate + media.origin - RUN_UP) / stream.time_base), stream=stream)
+            to_float = av.AudioResampler(format="fltp")
+            for frame in container.decode(stream):
+                if frame.pts is None:
+                    continue
+                stamped = round((float(frame.pts * frame.time_base) - media.origin) * rate)
+                # Some containers round time stamps to a millisecond: run on by counting, unless there is a real gap.
+                if position is None:
+                    position = begin = stamped
+                elif abs(stamped - position) > 0.05 * rate:
+                    blocks.append(np.zeros((media.channels, max(stamped - position, 0)), np.float32))
+                    position = max(stamped, position)
+                for part in to_float.resample(frame):
+                    block = part.to_ndarray()
+                    blocks.append(block)
+                    position += block.shape[1]
+                if position >= last:
+                    break
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(path, f"its sound cannot be decoded ({_cause(error)})") from error
+    if not blocks:
+        return np.zeros((media.channels, 0), np.float32), first
+    audio = np.concatenate(blocks, axis=1)
+    skip = max(first - begin, 0)
+    return audio[:, skip : last - begin], begin + min(skip, audio.shape[1])
+
+
+def _stamp(path: str | os.PathLike) -> tuple[str, tuple[int, int]]:
+    """The absolute path, which no decoder takes for a URL or a pseudo-protocol, with size and time of change."""
+    path = os.path.abspath(os.fspath(path))
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise MediaError(path, "no such file" if isinstance(error, FileNotFoundError) else _cause(error)) from error
+    if not os.path.isfile(path):
+        raise MediaError(path, "is a folder, not a media file")
+    if status.st_size == 0:
+        raise MediaError(path, "is empty")
+    return path, (status.st_size, status.st_mtime_ns)
+
+
+def _fitted(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    if not short_side:
+        return width, height
+    scale = short_side / min(width, height)
+    return max(round(width * scale), short_side), max(round(height * scale), short_side)
+
+
+def _read_image(path: str, short_side: int | None = None) -> np.ndarray:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise MediaError(path, "is not a picture that can be read") from error
+    return np.asarray(image.resize(_fitted(*image.size, short_side), Image.Resampling.BILINEAR))
+
+
+def _open_sound(path: str):
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.SoundFileError as error:
+        raise MediaError(path, f"is not a sound file that can be read ({_cause(error)})") from error
+
+
+def _open_container(path: str):
+    import av
+
+    try:
+        return av.open(path, metadata_errors="ignore")
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(path, f"is not a media file that can be read, or it is cut off ({_cause(error)})") from error
+
+
+def _video_stream(container):
+    """The first stream of pictures that is not a cover."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+@lru_cache(maxsize=1)
+def _decord():
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)  # what it has to say comes as an error with the path
+    return decord
+
+
+def _cause(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.split(": '")[0].split("\n")[0]
