@@ -1,0 +1,51 @@
+"""Dividing rows by whole locations, so that no place is heard or seen in two parts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from avsc_e2e.clip import Row
+from avsc_e2e.errors import AvscError
+
+
+def hold_out(
+    rows: Iterable[Row], share: float, *, seed: int, part: str, way_out: str
+) -> tuple[list[Row], list[Row]]:
+    """Divide rows into (kept, held out for `part`) by whole locations, class by class.
+
+    Per class, locations are drawn in an order keyed by `seed` and `part` until 1 - `share` of the class's
+    clips are kept; the locations left over, at least one, are held out. A location of several classes goes
+    where the one with the fewest locations sends it. The order of the rows stays; a share of 0 holds nothing
+    out.
+
+    Raises AvscError, ending in `way_out`, where a class cannot be in both halves.
+    """
+    rows = list(rows)
+    if not 0 <= share < 1:
+        raise AvscError(f"a {part} part of {share:g}: give a share from 0 to below 1")
+    if share == 0:
+        return rows, []
+    clips: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        clips[row.scene][row.location] += 1
+    held: dict[str, bool] = {}
+    for scene, counts in sorted(clips.items(), key=lambda item: (len(item[1]), item[0])):
+        # A hash orders them: the same everywhere, and a new location leaves the order of the others alone.
+        order = sorted(counts, key=lambda name: blake2b(f"{seed}/{part}/{scene}/{name}".encode()).digest())
+        free = [location for location in order if location not in held]
+        kept = sum(counts[location] for location in order if held.get(location) is False)
+        wanted = (1 - share) * counts.total() - 1e-9
+        for location in free:
+            held_already = any(held.get(other) for other in order)
+            held[location] = kept >= wanted or (location == free[-1] and not held_already)
+            kept += 0 if held[location] else counts[location]
+        if len({held[location] for location in order}) < 2:
+            only = (
+                f"one location or source recording, {order[0]!r}"
+                if len(order) == 1
+                else "shared locations only"
+            )
+            raise AvscError(f"class {scene!r} has {only}, too few to cut a {part} part from: {way_out}")
+    return [row for row in rows if not held[row.location]], [row for row in rows if held[row.location]]
