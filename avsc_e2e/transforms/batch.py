@@ -1,0 +1,99 @@
+"""Transforms of a batch on its device, after `preprocess`. They draw on the CPU, a few numbers a clip, so that the
+same key gives the same batch on every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from avsc_e2e.clip import Clip
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Masks stretches of bands and of time frames, other ones for each clip (Park et al., 2019)."""
+
+    bands: float = 0.2
+    """Largest share of the bands in one mask; 0 is off."""
+    times: float = 0.2
+    """Largest share of the time frames in one mask; 0 is off."""
+    masks: int = 2
+    """Masks along each axis."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        if not clip.audio.numel():
+            return clip
+        planes = clip.audio
+        count, _, bands, times = planes.shape
+        if self.bands > 0:
+            planes = planes * _to(self._keep(count, bands, self.bands), planes.device)[:, None, :, None]
+        if self.times > 0:
+            planes = planes * _to(self._keep(count, times, self.times), planes.device)[:, None, None, :]
+        return clip._replace(audio=planes)
+
+    def _keep(self, clips: int, length: int, largest: float) -> Tensor:
+        """(B, length) bool: False under a mask. Planes are standardised, so zero is their mean."""
+        widths = torch.rand(clips, self.masks, 1) * largest * length
+        starts = torch.rand(clips, self.masks, 1) * (length - widths)
+        position = torch.arange(length)
+        return ~((position >= starts) & (position < starts + widths)).any(dim=1)
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Blends each clip with another of the batch: one permutation, and for each clip one weight for sound, pictures
+    and target (Zhang et al., 2018)."""
+
+    alpha: float = 0.2
+    """Of the Beta distribution that the weight is drawn from; 0 is off."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Takes targets as (B, K) float32 weights of the classes."""
+        count = clip.target.shape[0]
+        if self.alpha <= 0:
+            return clip
+        weight = torch.distributions.Beta(self.alpha, self.alpha).sample((count,))
+        other = torch.randperm(count)
+        weight, other = (
+            _to(torch.maximum(weight, 1 - weight), clip.target.device),
+            _to(other, clip.target.device),
+        )
+        present = clip.present | clip.present[other]
+        # Where one of the two lacks a modality, the other's stands alone: blending with zeros would only dim it.
+        mine = torch.where(clip.present, torch.where(clip.present[other], weight[:, None], 1.0), 0.0)
+        return clip._replace(
+            audio=_blend(clip.audio, other, mine[:, 0]),
+            video=_blend(clip.video, other, mine[:, 1]),
+            target=_blend(clip.target, other, weight),
+            present=present,
+        )
+
+
+@dataclass(frozen=True)
+class DropModality:
+    """Hides the sound or the pictures of some clips, so that the model learns to do without either."""
+
+    probability: float = 0.0
+    """Of hiding one of the two; 0 is off. A clip never loses the only one it has."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        if self.probability <= 0:
+            return clip
+        count = clip.present.shape[0]
+        drop = torch.rand(count) < self.probability
+        which = torch.randint(2, (count,))
+        hide = _to(one_hot(which, 2).bool() & drop[:, None], clip.present.device)
+        present = clip.present & ~(hide & clip.present.all(dim=1, keepdim=True))
+        return clip._replace(present=present)
+
+
+def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.reshape(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+    return torch.lerp(values[other], values, weight) if values.numel() else values
+
+
+def _to(values: Tensor, device: torch.device) -> Tensor:
+    return values.to(device, non_blocking=True)
