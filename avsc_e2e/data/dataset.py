@@ -62,12 +62,8 @@ class ClipDataset(Dataset):
         self._target = {name: index for index, name in enumerate(self.classes)}
         for row in self.rows:
             if row.scene and row.scene not in self._target:
-                raise AvscError(
-                    f"{row.file}: unknown class {row.scene!r}; the model knows {', '.join(classes)}"
-                )
-        self.segments = (
-            None if windows else [s for row in self.rows for s in fixed_segments(row, sampling.window)]
-        )
+                raise AvscError(f"{row.file}: unknown class {row.scene!r}; the model knows {', '.join(classes)}")
+        self.segments = None if windows else [s for row in self.rows for s in fixed_segments(row, sampling.window)]
 
     def __len__(self) -> int:
         return len(self.rows) * self.windows if self.segments is None else len(self.segments)
@@ -95,15 +91,11 @@ class ClipDataset(Dataset):
             sound = read_audio(row.audio, segment.start, segment.duration, want.sample_rate)
             audio = torch.from_numpy(np.ascontiguousarray(mix_channels(sound, want.channels)))
         else:
-            audio = torch.zeros(
-                want.channels, round(segment.duration * want.sample_rate) if want.audio else 0
-            )
+            audio = torch.zeros(want.channels, round(segment.duration * want.sample_rate) if want.audio else 0)
         if has_video:
             times = segment.start + (np.arange(want.frames) + jitter) * segment.duration / want.frames
             # The recording may end within the last window: its last picture is held.
-            frames = read_frames(
-                row.video, np.minimum(times, max(row.duration, segment.start)), want.short_side
-            )
+            frames = read_frames(row.video, np.minimum(times, max(row.duration, segment.start)), want.short_side)
             video = torch.from_numpy(frames).permute(0, 3, 1, 2)
         else:
             side = want.short_side if want.video else 0

@@ -66,9 +66,7 @@ def probe(path: str | os.PathLike) -> Media:
 def _probe(path: str, size: int, _changed: int) -> Media:
     if path.lower().endswith(SOUND_FILES):
         with _open_sound(path) as sound:
-            return Media(
-                sound.frames / sound.samplerate, size, sample_rate=sound.samplerate, channels=sound.channels
-            )
+            return Media(sound.frames / sound.samplerate, size, sample_rate=sound.samplerate, channels=sound.channels)
     if path.lower().endswith(IMAGES):
         height, width = _read_image(path).shape[:2]
         return Media(0.0, size, width=width, height=height, frames=1)
@@ -120,9 +118,7 @@ def read_frames(path: str | os.PathLike, times: Sequence[float], short_side: int
         return _read_frames_with_av(path, media, times, width, height)
 
 
-def _read_frames_with_av(
-    path: str, media: Media, times: Sequence[float], width: int, height: int
-) -> np.ndarray:
+def _read_frames_with_av(path: str, media: Media, times: Sequence[float], width: int, height: int) -> np.ndarray:
     """The same through PyAV, for containers that decord cannot seek in (MPEG-TS, some MKV)."""
     first, last = min(times), max(times)
     for seek in (
@@ -163,13 +159,9 @@ def _decoded(path: str, media: Media, seek: float | None):
 def _frames_at(path: str, times: Sequence[float], starts: np.ndarray, end: float) -> list[int]:
     """Index of the frame on screen at each time; works for constant and variable frame rates."""
     if max(times) > end + TOLERANCE:
-        raise MediaError(
-            path, f"no picture at {max(times):.2f} s: its pictures end at {end:.2f} s (is it cut off?)"
-        )
+        raise MediaError(path, f"no picture at {max(times):.2f} s: its pictures end at {end:.2f} s (is it cut off?)")
     # A hair later than asked, so that a time that falls on a frame's start is not lost to rounding.
-    return np.clip(
-        np.searchsorted(starts, np.asarray(times) + 1e-6, side="right") - 1, 0, len(starts) - 1
-    ).tolist()
+    return np.clip(np.searchsorted(starts, np.asarray(times) + 1e-6, side="right") - 1, 0, len(starts) - 1).tolist()
 
 
 def read_audio(path: str | os.PathLike, start: float, duration: float, sample_rate: int) -> np.ndarray:
@@ -190,9 +182,7 @@ def read_audio(path: str | os.PathLike, start: float, duration: float, sample_ra
     missing = first + length - margin - (offset + audio.shape[1])
     if missing > TOLERANCE * rate:
         end = (offset + audio.shape[1]) / rate
-        raise MediaError(
-            path, f"no sound at {start + duration:.2f} s: it ends at {end:.2f} s (is it cut off?)"
-        )
+        raise MediaError(path, f"no sound at {start + duration:.2f} s: it ends at {end:.2f} s (is it cut off?)")
     window = np.zeros((audio.shape[0], length), np.float32)
     at = offset - first
     audio = audio[:, max(-at, 0) :][:, : length - max(at, 0)]
@@ -280,9 +270,7 @@ def _stamp(path: str | os.PathLike) -> tuple[str, tuple[int, int]]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise MediaError(
-            path, "no such file" if isinstance(error, FileNotFoundError) else _cause(error)
-        ) from error
+        raise MediaError(path, "no such file" if isinstance(error, FileNotFoundError) else _cause(error)) from error
     if not os.path.isfile(path):
         raise MediaError(path, "is a folder, not a media file")
     if status.st_size == 0:
@@ -323,9 +311,7 @@ def _open_container(path: str):
     try:
         return av.open(path, metadata_errors="ignore")
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            path, f"is not a media file that can be read, or it is cut off ({_cause(error)})"
-        ) from error
+        raise MediaError(path, f"is not a media file that can be read, or it is cut off ({_cause(error)})") from error
 
 
 def _video_stream(container):

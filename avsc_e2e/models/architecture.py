@@ -64,9 +64,7 @@ class Architecture:
 
     def __post_init__(self):
         if not self.audio and not self.video:
-            raise AvscError(
-                "--model.audio and --model.video are both empty: a model needs at least one of them"
-            )
+            raise AvscError("--model.audio and --model.video are both empty: a model needs at least one of them")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise AvscError(f"--model.classes: at least two different names are needed, not {self.classes}")
         if not any(weight > 0 for weight in self.weights):
@@ -118,6 +116,4 @@ class Architecture:
             raise AvscError(
                 f"the architecture has fields that this version does not know: {', '.join(sorted(unknown))}"
             )
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -32,17 +32,13 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
     """The tensors and the metadata of a checkpoint. Raises AvscError where the file is not one."""
     path = Path(path)
     if not path.is_file():
-        raise AvscError(
-            f"{path}: no such checkpoint; `train` writes one as model.safetensors in its run's folder"
-        )
+        raise AvscError(f"{path}: no such checkpoint; `train` writes one as model.safetensors in its run's folder")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (safetensors.SafetensorError, OSError) as error:
-        raise AvscError(
-            f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file that `train` wrote)"
-        ) from error
+        raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file that `train` wrote)") from error
     if "architecture" not in metadata:
         raise AvscError(f"{path}: has no Architecture inside, so it is not a checkpoint of avsc_e2e")
     return tensors, metadata

@@ -38,9 +38,7 @@ def decide(logits: Mapping[str, Tensor], weights: Mapping[str, float], present: 
     vote; where only heads without a vote are left, they are all heard."""
     votes, total = 0.0, 0.0
     for name, values in logits.items():
-        heard = (
-            present[:, ("audio", "video").index(name)] if name != "fusion" else torch.ones_like(present[:, 0])
-        )
+        heard = present[:, ("audio", "video").index(name)] if name != "fusion" else torch.ones_like(present[:, 0])
         weight = heard.float()[:, None] * max(weights[name], 1e-6)
         votes = votes + weight * values.float().softmax(dim=1)
         total = total + weight

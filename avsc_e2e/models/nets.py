@@ -21,9 +21,7 @@ class _Block(nn.Module):
         self.carry = nn.Identity()
         if stride != 1 or width_in != width:
             carry = [nn.AvgPool2d(stride, ceil_mode=True)] if stride != 1 else []
-            self.carry = nn.Sequential(
-                *carry, nn.Conv2d(width_in, width, 1, bias=False), nn.BatchNorm2d(width)
-            )
+            self.carry = nn.Sequential(*carry, nn.Conv2d(width_in, width, 1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
@@ -60,9 +58,7 @@ class AudioCnn1d(nn.Module):
     """A deep residual network over time alone: the bands of all planes are its input channels. After the audio branch
     of Wang, Chen et al., DCASE 2021 (Zhang_IOA); layers and widths are our choice, none is published."""
 
-    def __init__(
-        self, in_chans: int, bands: int, width: int, depth: int, num_classes: int = 0, drop_rate: float = 0.0
-    ):
+    def __init__(self, in_chans: int, bands: int, width: int, depth: int, num_classes: int = 0, drop_rate: float = 0.0):
         super().__init__()
         _no_classes(num_classes, drop_rate)
         self.stem = nn.Sequential(
@@ -89,9 +85,7 @@ class AudioCnn1d(nn.Module):
 
 def _no_classes(num_classes: int, drop_rate: float) -> None:
     if num_classes or drop_rate:
-        raise AvscError(
-            "audio trunks give embeddings: create them with num_classes=0; the heads are the model's"
-        )
+        raise AvscError("audio trunks give embeddings: create them with num_classes=0; the heads are the model's")
 
 
 @register_model

@@ -9,7 +9,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models import nets, weights
+from avsc_e2e.models import nets, weights  # noqa: F401, importing nets registers them
 
 
 class Trunk(nn.Module):

@@ -31,9 +31,7 @@ def load_in_order(net: nn.Module, file: Path, sha256: str) -> None:
     where the hash does, or where the file is no plain table of tensors."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if not digest.startswith(sha256):
-        raise AvscError(
-            f"{file}: its SHA-256 begins with {digest[:8]}, not {sha256}: install the package again"
-        )
+        raise AvscError(f"{file}: its SHA-256 begins with {digest[:8]}, not {sha256}: install the package again")
     given = read_tensors(file)
     own = net.state_dict()
     names = list(own)
@@ -47,9 +45,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file, without running anything that it holds. Raises AvscError."""
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises whatever its readers do: KeyError, EOFError, UnpicklingError ...
+    except Exception as error:  # torch raises whatever its readers do: KeyError, EOFError, UnpicklingError ...
         raise AvscError(f"{file}: is not a file of weights ({type(error).__name__})") from error
     if not isinstance(tensors, dict):
         raise AvscError(f"{file}: holds {type(tensors).__name__}, not a table of tensors")

@@ -84,9 +84,7 @@ def _apply(clip: Clip, compose) -> Clip:
 def _random_resized_crop(smallest: float, ratio: float, size: int):
     import albumentations
 
-    crop = albumentations.RandomResizedCrop(
-        (size, size), scale=(smallest, 1.0), ratio=(1 / ratio, ratio), p=1.0
-    )
+    crop = albumentations.RandomResizedCrop((size, size), scale=(smallest, 1.0), ratio=(1 / ratio, ratio), p=1.0)
     return albumentations.Compose([crop])
 
 
@@ -104,7 +102,5 @@ def _colour_jitter(strength: float, hue: float):
     import albumentations
 
     span = (max(0.0, 1 - strength), 1 + strength)
-    jitter = albumentations.ColorJitter(
-        brightness=span, contrast=span, saturation=span, hue=(-hue, hue), p=1.0
-    )
+    jitter = albumentations.ColorJitter(brightness=span, contrast=span, saturation=span, hue=(-hue, hue), p=1.0)
     return albumentations.Compose([jitter])

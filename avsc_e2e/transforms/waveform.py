@@ -53,7 +53,5 @@ def _pipeline(waveform: Waveform):
             )
         )
     if waveform.pitch:
-        steps.append(
-            audiomentations.PitchShift(min_semitones=-waveform.pitch, max_semitones=waveform.pitch, p=0.5)
-        )
+        steps.append(audiomentations.PitchShift(min_semitones=-waveform.pitch, max_semitones=waveform.pitch, p=0.5))
     return audiomentations.Compose(steps)
