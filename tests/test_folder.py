@@ -143,12 +143,7 @@ def test_a_rule_of_your_own(make):
 
 
 def test_part_folders(make, caplog):
-    names = [
-        f"{part}/{scene}/{part}{n}_1.wav"
-        for part in ("train", "val", "test")
-        for scene in "ab"
-        for n in "xyz"
-    ]
+    names = [f"{part}/{scene}/{part}{n}_1.wav" for part in ("train", "val", "test") for scene in "ab" for n in "xyz"]
     corpus = read_folder(make(names))
     assert [len(part) for part in corpus[1:]] == [6, 6, 6]
     assert all(row.file.startswith("val/") for row in corpus.validation)

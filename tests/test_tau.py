@@ -3,7 +3,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.data.corpus import read_corpus
@@ -180,9 +182,7 @@ def test_every_fault_of_a_set_is_one_line_with_its_place(tmp_path):
     broken("meta.csv: line 2: no scene_label", root / "meta.csv", "\tbus\t", "\t\t")
     broken("meta.csv: line 3: bus-lyon-00-0 is already in line 2", root / "meta.csv", *(
         line(f"bus-lyon-00-{number}") for number in (1, 0)))  # fmt: skip
-    broken(
-        "fold1_train.csv: line 2: bus-lyon-00-0 is 'tram' here", setup / "fold1_train.csv", "\tbus", "\ttram"
-    )
+    broken("fold1_train.csv: line 2: bus-lyon-00-0 is 'tram' here", setup / "fold1_train.csv", "\tbus", "\ttram")
     broken("line 2: bus-lyon-99-0 is not in meta.csv", setup / "fold1_train.csv", *(
         line(f"bus-lyon-{place}-0") for place in ("00", "99")))  # fmt: skip
     broken("not of one recording", setup / "fold1_train.csv", "video/bus-lyon-00-0", "video/bus-lyon-00-1")
@@ -233,9 +233,7 @@ def test_a_validation_list_in_the_set_is_used(tmp_path):
     assert [row.file for row in corpus.validation] == ["bus-lyon-20-1"]
     assert len(corpus.train) == 23
     write(root / "other.csv", ["filename_audio\tfilename_video", line("bus-lyon-40-1")])
-    fails(
-        "other.csv: line 2: bus-lyon-40-1 is not in the training part", read_tau, root, validation="other.csv"
-    )
+    fails("other.csv: line 2: bus-lyon-40-1 is not in the training part", read_tau, root, validation="other.csv")
 
 
 def make_evaluation(root, numbers):
@@ -268,3 +266,14 @@ def test_faults_of_the_evaluation_set(tmp_path):
     fails("1 has no file in video/", read_evaluation, root)
     assert len(read_evaluation(root, modalities=("audio",))) == 2
     fails("neither meta.csv", read_corpus, root)
+
+
+def test_recordings_of_another_length_are_measured(tmp_path):
+    root = make_tree(tmp_path / "set")
+    for seconds, path in zip((2, 3, *[2] * 34), sorted((root / "audio").iterdir()), strict=True):
+        soundfile.write(path, np.zeros(seconds * 100), 100)
+    corpus = read_tau(root, modalities=("audio",), validation=0)
+    assert [row.duration for row in corpus.train[:3]] == [2, 3, 2]
+    assert corpus.test[0].duration == 2
+    soundfile.write(corpus.train[0].audio, np.zeros(999), 100)
+    assert {row.duration for row in read_tau(root, modalities=("audio",)).train} == {10}

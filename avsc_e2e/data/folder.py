@@ -14,13 +14,10 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.media import probe
-from avsc_e2e.data.split import hold_out
+from avsc_e2e.data.rows import hold_out, measure
 from avsc_e2e.errors import AvscError
 
 log = logging.getLogger(__name__)
@@ -84,19 +81,16 @@ def read_folder(
     except re.error as error:
         raise AvscError(f"group {group!r} is not a regular expression: {error}") from None
     if pattern.groups != 1:
-        raise AvscError(
-            f"group {group!r} must have exactly one pair of round brackets, around the source's name"
-        )
+        raise AvscError(f"group {group!r} must have exactly one pair of round brackets, around the source's name")
     found = {
-        part: [row for folder in of_part for row in _rows(root, folder, pattern)]
-        for part, of_part in folders.items()
+        part: [row for folder in of_part for row in _rows(root, folder, pattern)] for part, of_part in folders.items()
     }
     rows = [row for part in found.values() for row in part]
     names = Counter(row.file for row in rows)
     doubled = next((name for name, count in names.items() if count > 1), None)
     if doubled:
         raise AvscError(f"{root / doubled}: more than one recording of this name: rename all but one")
-    found = _probed(found, modalities)
+    found = {part: measure(of_part, modalities) for part, of_part in found.items()}
 
     way_out = (
         "add recordings, give a group rule that tells sources apart ('(.+)': each file is one), "
@@ -115,9 +109,7 @@ def read_folder(
     for name, part in (("validation", held_validation), ("test", held_test)):
         unknown = sorted({row.scene for row in part} - set(classes))
         if unknown:
-            raise AvscError(
-                f"{root}: class {unknown[0]!r} is in the {name} part only: add training recordings of it"
-            )
+            raise AvscError(f"{root}: class {unknown[0]!r} is in the {name} part only: add training recordings of it")
         shared = {row.location for row in part} & {row.location for row in train}
         if shared:
             log.warning(
@@ -146,17 +138,13 @@ def class_folders(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for folder in below:
         if folder not in parts:
-            raise AvscError(
-                f"{folder}: neither train, validation nor test: with a train folder, classes lie inside it"
-            )
+            raise AvscError(f"{folder}: neither train, validation nor test: with a train folder, classes lie inside it")
         part = PARTS[folder.name.lower()]
         if part in found:
             raise AvscError(f"{folder}: a second folder for the {part} part: keep one")
         found[part] = _folders(folder)
         if not found[part]:
-            raise AvscError(
-                f"{folder}: no sub-folders: put each class's recordings into a sub-folder of its name"
-            )
+            raise AvscError(f"{folder}: no sub-folders: put each class's recordings into a sub-folder of its name")
     return found
 
 
@@ -168,14 +156,9 @@ def _rows(root: Path, folder: Path, group: re.Pattern[str]) -> list[Row]:
     """Rows of one class folder, not yet probed: both paths of a row may name the same video."""
     recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
     ignored: list[str] = []
-    for path in sorted(
-        Path(base) / name for base, _, names in os.walk(folder, followlinks=True) for name in names
-    ):
+    for path in sorted(Path(base) / name for base, _, names in os.walk(folder, followlinks=True) for name in names):
         suffix = path.suffix.lower()
-        if (
-            any(part.startswith(".") for part in path.relative_to(folder).parts)
-            or suffix not in VIDEO | SOUND
-        ):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or suffix not in VIDEO | SOUND:
             ignored.append(path.relative_to(root).as_posix())
         else:
             recordings[path.with_suffix("")]["video" if suffix in VIDEO else "audio"].append(path)
@@ -183,9 +166,7 @@ def _rows(root: Path, folder: Path, group: re.Pattern[str]) -> list[Row]:
         log.info("%s: %d files ignored, neither video nor sound: %s%s", folder, len(ignored),
                  ", ".join(ignored[:5]), " ..." if len(ignored) > 5 else "")  # fmt: skip
     if not recordings:
-        raise AvscError(
-            f"{folder}: no video or sound in this class: remove the folder, or put recordings into it"
-        )
+        raise AvscError(f"{folder}: no video or sound in this class: remove the folder, or put recordings into it")
     rows = []
     for stem, files in sorted(recordings.items()):
         for kind, paths in files.items():
@@ -195,37 +176,9 @@ def _rows(root: Path, folder: Path, group: re.Pattern[str]) -> list[Row]:
                 )
         match = group.fullmatch(stem.name)
         if match is None or not match[1]:
-            raise AvscError(
-                f"{next(filter(None, files.values()))[0]}: name does not match the group {group.pattern!r}"
-            )
+            raise AvscError(f"{next(filter(None, files.values()))[0]}: name does not match the group {group.pattern!r}")
         video = str(files["video"][0]) if files["video"] else ""
         audio = str(files["audio"][0]) if files["audio"] else video
         source = (stem.relative_to(folder).parent / match[1]).as_posix()
         rows.append(Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name, location=source))
     return rows
-
-
-def _probed(found: dict[str, list[Row]], modalities: Sequence[str]) -> dict[str, list[Row]]:
-    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2)) as pool:
-        return {part: list(pool.map(partial(_probe_row, modalities), rows)) for part, rows in found.items()}
-
-
-def _probe_row(modalities: Sequence[str], row: Row) -> Row:
-    """Fill in the duration that picture and sound share, and empty the path of what a file has not."""
-    paths = {
-        "audio": row.audio if "audio" in modalities else "",
-        "video": row.video if "video" in modalities else "",
-    }
-    durations = []
-    for modality, path in paths.items():
-        if path:
-            media = probe(path)
-            if media.has_audio if modality == "audio" else media.has_video:
-                durations.append(media.duration)
-            else:
-                paths[modality] = ""
-    if not durations:
-        raise AvscError(
-            f"{row.video or row.audio}: has none of {', '.join(modalities)}: remove it from its class"
-        )
-    return row._replace(**paths, duration=min(durations))

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.split import hold_out
-from avsc_e2e.errors import AvscError
+from avsc_e2e.data.media import probe
+from avsc_e2e.data.rows import hold_out, measure
+from avsc_e2e.errors import AvscError, MediaError
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,7 @@ def find_layout(root: str | os.PathLike[str], part: str = "development") -> Layo
     """
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise AvscError(
-            f"{root}: no such folder: give the root of the set, or fetch it with `avsc data download`"
-        )
+        raise AvscError(f"{root}: no such folder: give the root of the set, or fetch it with `avsc data download`")
     other = "evaluation" if part == "development" else "development"
     folders, level = [root], [root]
     for _ in range(2):
@@ -99,9 +98,7 @@ def find_layout(root: str | os.PathLike[str], part: str = "development") -> Layo
 def is_tau(root: str | os.PathLike[str]) -> bool:
     """Whether a folder holds the set's CSVs."""
     layout = find_layout(root)
-    return bool(layout.find("meta.csv")) or any(
-        (folder / "evaluation_setup").is_dir() for folder in layout.folders
-    )
+    return bool(layout.find("meta.csv")) or any((folder / "evaluation_setup").is_dir() for folder in layout.folders)
 
 
 def read_listing(path: str | os.PathLike[str]) -> list[Listing]:
@@ -115,9 +112,7 @@ def read_listing(path: str | os.PathLike[str]) -> list[Listing]:
         with open(path, encoding="utf-8-sig") as file:
             lines = file.read().split("\n")
     except UnicodeDecodeError as error:
-        raise AvscError(
-            f"{path}: not UTF-8 text ({error.reason}): fetch the set's meta archive again"
-        ) from None
+        raise AvscError(f"{path}: not UTF-8 text ({error.reason}): fetch the set's meta archive again") from None
     except OSError as error:
         raise AvscError(f"{path}: cannot be read: {error.strerror}") from None
     header = [name.strip() for name in lines[0].split("\t")]
@@ -135,9 +130,7 @@ def read_listing(path: str | os.PathLike[str]) -> list[Listing]:
         cells = line.split("\t")
         if len(cells) != len(header):
             raise AvscError(f"{path}: line {number}: {len(cells)} columns, {len(header)} expected")
-        audio, video, scene, location = (
-            "" if column is None else cells[column].strip() for column in columns
-        )
+        audio, video, scene, location = ("" if column is None else cells[column].strip() for column in columns)
         for column, name in ((columns[0], audio), (columns[1], video)):
             if column is not None:
                 _refuse_unsafe(name, path, number)
@@ -187,9 +180,7 @@ def read_tau(
     _label(test, known)
     _refuse_shared(train, test)
 
-    official = next(
-        filter(None, (layout.find(f"{setup}{name}.csv") for name in ("validate", "validation"))), None
-    )
+    official = next(filter(None, (layout.find(f"{setup}{name}.csv") for name in ("validate", "validation"))), None)
     if isinstance(validation, (int, float)) and (official is None or validation == 0):
         chosen = None
     else:
@@ -200,26 +191,33 @@ def read_tau(
         trained = {entry.file for entry in train}
         absent = next((entry for entry in listed if entry.file not in trained), None)
         if absent:
-            raise AvscError(
-                f"{given}: line {absent.line}: {absent.file} is not in the training part of fold {fold}"
-            )
+            raise AvscError(f"{given}: line {absent.line}: {absent.file} is not in the training part of fold {fold}")
 
     paths = locate(layout, [*train, *test], modalities, verify=verify)
     rows = [_row(known[entry.file], paths, modalities) for entry in train]
+    tested = [_row(known[entry.file], paths, modalities) for entry in test]
+    if verify and not _is_ten_seconds(rows[0]):
+        rows, tested = measure(rows, modalities), measure(tested, modalities)
     if chosen is None:
         way_out = "add recordings of another location, or ask for no validation part (0)"
         kept, held_out = hold_out(rows, float(validation), seed=seed, part="validation", way_out=way_out)
     else:
         kept = [row for row in rows if row.file not in chosen]
         held_out = [row for row in rows if row.file in chosen]
-    tested = tuple(_row(known[entry.file], paths, modalities) for entry in test)
     classes = tuple(sorted({row.scene for row in (*rows, *tested)}))
     for name, part in (("training", kept), ("validation", held_out)):
         shared = {row.location for row in part} & {row.location for row in tested}
         if shared:
             log.warning("%s: %d locations are in both the %s and the test part, for example %s",
                         layout.root, len(shared), name, min(shared))  # fmt: skip
-    return Corpus(classes, tuple(kept), tuple(held_out), tested)
+    return Corpus(classes, tuple(kept), tuple(held_out), tuple(tested))
+
+
+def _is_ten_seconds(row: Row) -> bool:
+    try:
+        return abs(probe(row.audio or row.video).duration - CLIP_SECONDS) < 0.1
+    except MediaError:  # told, with its path, when it is read
+        return True
 
 
 def read_evaluation(
@@ -282,9 +280,7 @@ def read_meta(layout: Layout) -> dict[str, Listing]:
         if not entry.scene or not entry.location:
             raise AvscError(f"{path}: line {entry.line}: no scene_label or no identifier")
         if entry.file in known:
-            raise AvscError(
-                f"{path}: line {entry.line}: {entry.file} is already in line {known[entry.file].line}"
-            )
+            raise AvscError(f"{path}: line {entry.line}: {entry.file} is already in line {known[entry.file].line}")
         known[entry.file] = entry
     return known
 
@@ -331,9 +327,7 @@ def _refuse_shared(train: list[Listing], test: list[Listing]) -> None:
     names = {entry.file for entry in train}
     shared = next((entry for entry in test if entry.file in names), None)
     if shared:
-        raise AvscError(
-            f"{shared.csv}: line {shared.line}: {shared.file} is in {train[0].csv} too: parts must differ"
-        )
+        raise AvscError(f"{shared.csv}: line {shared.line}: {shared.file} is in {train[0].csv} too: parts must differ")
 
 
 def _names(folder: Path) -> set[str]:

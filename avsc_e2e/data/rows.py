@@ -1,18 +1,19 @@
-"""Dividing rows by whole locations, so that no place is heard or seen in two parts."""
+"""What the readers of all layouts share: measuring recordings, and dividing them by whole locations."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
-from avsc_e2e.clip import Row
+from avsc_e2e.clip import MODALITIES, Row
+from avsc_e2e.data.media import probe
 from avsc_e2e.errors import AvscError
 
 
-def hold_out(
-    rows: Iterable[Row], share: float, *, seed: int, part: str, way_out: str
-) -> tuple[list[Row], list[Row]]:
+def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out: str) -> tuple[list[Row], list[Row]]:
     """Divide rows into (kept, held out for `part`) by whole locations, class by class.
 
     Per class, locations are drawn in an order keyed by `seed` and `part` until 1 - `share` of the class's
@@ -42,10 +43,29 @@ def hold_out(
             held[location] = kept >= wanted or (location == free[-1] and not held_already)
             kept += 0 if held[location] else counts[location]
         if len({held[location] for location in order}) < 2:
-            only = (
-                f"one location or source recording, {order[0]!r}"
-                if len(order) == 1
-                else "shared locations only"
-            )
+            only = f"one location or source recording, {order[0]!r}" if len(order) == 1 else "shared locations only"
             raise AvscError(f"class {scene!r} has {only}, too few to cut a {part} part from: {way_out}")
     return [row for row in rows if not held[row.location]], [row for row in rows if held[row.location]]
+
+
+def measure(rows: Iterable[Row], modalities: Sequence[str] = MODALITIES) -> list[Row]:
+    """Read the headers of all files: fill in the duration that picture and sound share, and empty the path of what
+    a file has not, or of a modality not asked for.
+
+    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities.
+    """
+
+    def measured(row: Row) -> Row:
+        paths, durations = {"audio": row.audio, "video": row.video}, []
+        for modality, path in paths.items():
+            media = probe(path) if path and modality in modalities else None
+            if media and (media.has_audio if modality == "audio" else media.has_video):
+                durations.append(media.duration)
+            else:
+                paths[modality] = ""
+        if not durations:
+            raise AvscError(f"{row.video or row.audio}: has none of {', '.join(modalities)}: remove it from the set")
+        return row._replace(**paths, duration=min(durations))
+
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2)) as pool:
+        return list(pool.map(measured, rows))
