@@ -1,0 +1,164 @@
+"""From a model and media to probabilities: rows of a data set, or any media file second by second."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from avsc_e2e.clip import Clip, Row, Segment
+from avsc_e2e.data.dataset import ClipDataset, Sampling, loader
+from avsc_e2e.data.media import IMAGES, probe
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.outputs import SystemOutput
+from avsc_e2e.transforms.frames import CentreCrop
+
+MEDIA = (
+    *IMAGES,
+    ".mp4",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".webm",
+    ".m4v",
+    ".mpg",
+    ".ts",
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".m4a",
+    ".ogg",
+)
+
+
+class Window(NamedTuple):
+    """What a model says of one window of a recording."""
+
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    modalities: tuple[str, ...]
+    """Which of audio and video were heard and seen."""
+    probabilities: np.ndarray
+    """(K,)"""
+
+
+def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
+    """What a model of this architecture wants of a recording; frames a little larger than it sees, unless
+    `short_side` (pixels) says how large."""
+    return Sampling(
+        window=architecture.window,
+        audio=bool(architecture.audio),
+        sample_rate=architecture.sample_rate,
+        channels=architecture.input_channels,
+        video=bool(architecture.video),
+        frames=architecture.frames,
+        short_side=short_side or math.ceil(architecture.size * 8 / 7),
+    )
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def predict(
+    model: SceneNet,
+    dataset: ClipDataset,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, SystemOutput]:
+    """A system output of each head, and "decision" of their decision-level fusion, with a row for every clip of the
+    dataset. Where a head's modality is missing from a clip, that head says what it makes of silence or black."""
+    model = model.to(device()).eval()
+    files: list[str] = []
+    starts: list[float] = []
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in loader(dataset, batch_size, shuffle=False, workers=workers):
+        files += batch.file
+        starts += [float(start) for start in batch.start]
+        for name, values in head_probabilities(model, batch).items():
+            found.setdefault(name, []).append(values.cpu().double().numpy())
+        if progress:
+            progress(len(files), len(dataset))
+    return {
+        name: SystemOutput(tuple(files), dataset.classes, np.concatenate(parts), np.array(starts))
+        for name, parts in found.items()
+    }
+
+
+def head_probabilities(model: SceneNet, batch: Clip) -> dict[str, torch.Tensor]:
+    """Probabilities (B, K) of every head and of the decision, from a batch as the loader gives it."""
+    where = next(model.parameters()).device
+    clip = batch._replace(
+        **{name: getattr(batch, name).to(where, non_blocking=True) for name in ("audio", "video", "target", "present")}
+    )
+    clip = model.preprocess(clip)
+    logits = model(clip)
+    return {
+        **{name: values.float().softmax(dim=1) for name, values in logits.items()},
+        "decision": model.decide(logits, clip.present),
+    }
+
+
+def evaluation_dataset(model: SceneNet, rows: Sequence[Row], short_side: int = 0) -> ClipDataset:
+    """The fixed windows of `rows`, as the model wants them."""
+    arch = model.architecture
+    return ClipDataset(rows, arch.classes, sampling(arch, short_side), CentreCrop(arch.size))
+
+
+def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The media files among `paths`, folders searched through. Raises AvscError for a path without any."""
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in MEDIA and not f.name.startswith("."))
+            if not inside:
+                raise AvscError(f"{path}: no media file in this folder (looked for {', '.join(MEDIA)})")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise AvscError(f"{path}: no such file or folder")
+    return found
+
+
+@torch.inference_mode()
+def timeline(model: SceneNet, path: str | os.PathLike, *, batch_size: int = 32) -> list[Window]:
+    """What the model says of a media file, window by window; the last window ends with the recording. It uses the
+    modalities that both the file and the model have. Raises MediaError, or AvscError where they share none."""
+    arch, media = model.architecture, probe(path)
+    row = Row(
+        file=str(path),
+        audio=str(path) if arch.audio and media.has_audio else "",
+        video=str(path) if arch.video and media.has_video else "",
+        duration=media.duration,
+    )
+    used = tuple(name for name in ("audio", "video") if getattr(row, name))
+    if not used:
+        have = " and ".join(n for n, there in (("sound", media.has_audio), ("pictures", media.has_video)) if there)
+        wants = " and ".join({"audio": "sound", "video": "pictures"}[name] for name in arch.modalities)
+        raise AvscError(f"{path}: has only {have}, and the model wants {wants}")
+    model = model.to(device()).eval()
+    # A recording shorter than a window or no whole number of windows long: the last one ends where it ends.
+    count = max(math.ceil(media.duration / arch.window - 0.05), 1)
+    last = max(media.duration - arch.window, 0.0)
+    starts = [min(index * arch.window, last) for index in range(count)]
+    dataset = evaluation_dataset(model, [row])
+    dataset.segments = [Segment(row, start, arch.window) for start in starts]
+    decision = predict(model, dataset, batch_size=batch_size)["decision"]
+    return [
+        Window(start, min(start + arch.window, media.duration or arch.window), used, probabilities)
+        for start, probabilities in zip(starts, decision.probabilities, strict=True)
+    ]
