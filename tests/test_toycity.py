@@ -197,7 +197,7 @@ def test_no_half_file_is_left_when_rendering_fails(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(toycity, "_write_video", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(AvscError, match=r"cannot be written \(disk full\)"):
         SMALL.render(tmp_path / "city", workers=1)
     assert [name for name in files(tmp_path / "city") if "/" not in name] == ["toycity.json"]
     assert not list((tmp_path / "city" / "video").iterdir())

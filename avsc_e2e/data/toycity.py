@@ -57,18 +57,7 @@ REFERENCE = {
 }
 """Look and sound of each scene: six of each, and every pair is unique."""
 
-CITIES = (
-    "barcelona",
-    "helsinki",
-    "lisbon",
-    "london",
-    "lyon",
-    "milan",
-    "paris",
-    "prague",
-    "stockholm",
-    "vienna",
-)
+CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 """The cities of the development set; each has its own colours and timbres."""
 
 SAMPLE_RATE = 48_000
@@ -131,11 +120,7 @@ class ToyCity:
             raise AvscError(f"seed={self.seed} of the toy city is negative: give 0 or more")
 
     def render(
-        self,
-        root: Path | str,
-        *,
-        workers: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, root: Path | str, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
     ) -> None:
         """Write the city into the folder `root`; what an earlier, interrupted call wrote is kept.
 
@@ -145,9 +130,17 @@ class ToyCity:
             progress: Called with (clips finished, all clips) at the start and after each clip.
 
         Raises:
-            AvscError: `root` holds something else, or a worker process died.
+            AvscError: `root` holds something else or cannot be written, or a worker process died.
         """
         root = Path(root)
+        if "libx264" not in av.codecs_available:
+            raise AvscError("the installed PyAV cannot write H.264: install the package av from PyPI, which can")
+        try:
+            self._render(root, workers, progress)
+        except (OSError, soundfile.SoundFileError) as error:
+            raise AvscError(f"{root}: cannot be written ({error}); free the disk or choose another folder") from error
+
+    def _render(self, root: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
         _claim(root, asdict(self))
         jobs = _jobs(self)
         pending = [job for job in jobs if not all(path.exists() for path in _paths(root, job))]
@@ -367,9 +360,7 @@ class _Track:
         """A smooth random line between `low` and `high`, (N,)."""
         count = max(2, round(self.duration * knots_per_second) + 1)
         return np.interp(
-            np.linspace(0, count - 1, self.length, dtype=np.float32),
-            range(count),
-            draws.uniform(low, high, count),
+            np.linspace(0, count - 1, self.length, dtype=np.float32), range(count), draws.uniform(low, high, count)
         ).astype(np.float32)
 
 
@@ -494,12 +485,7 @@ def _announcements(track: _Track, city: Generator, place: Generator, clip: Gener
             track.add(chime, at + 0.35 * step, 0.9, 0.0)
     cases = _looped(_band(place, 2.3, 1500, place.uniform(2500, 4000)), track.length)
     flutter = track.curve(clip, 0.2, 1.0, 18)
-    track.add(
-        cases * flutter * track.curve(clip, 0.3, 1.0, 0.5),
-        0,
-        place.uniform(0.25, 0.5),
-        clip.uniform(-0.8, 0.8),
-    )
+    track.add(cases * flutter * track.curve(clip, 0.3, 1.0, 0.5), 0, place.uniform(0.25, 0.5), clip.uniform(-0.8, 0.8))
 
 
 def _music(track: _Track, city: Generator, place: Generator, clip: Generator) -> None:
@@ -631,10 +617,7 @@ class _Stage:
         self.draw.line(self._pixels(points), fill=colour, width=width)
 
     def disc(self, colour: _Colour, x: float, y: float, z: float, radius: float, flat: float = 1.0) -> None:
-        (centre_x, centre_y), size = (
-            self._pixels([(x, y, z)])[0],
-            radius * self.focal / max(z, 0.3) * self.scale,
-        )
+        (centre_x, centre_y), size = (self._pixels([(x, y, z)])[0], radius * self.focal / max(z, 0.3) * self.scale)
         box = (centre_x - size, centre_y - size * flat, centre_x + size, centre_y + size * flat)
         self.draw.ellipse(box, fill=colour)
 
@@ -718,8 +701,7 @@ def _pictures(settings: ToyCity, job: _Job) -> Iterator[Image.Image]:
         if scenery.overlay:
             scenery.overlay(picture, time)
         for _, (x, y, z), mover in sorted(
-            ((-mover.path(time)[2], mover.path(time), mover) for mover in scenery.movers),
-            key=lambda item: item[0],
+            ((-mover.path(time)[2], mover.path(time), mover) for mover in scenery.movers), key=lambda item: item[0]
         ):
             pixels = round(mover.sprite.size * stage.focal / z)
             if 2 <= pixels <= 2 * stage.height:
@@ -731,10 +713,7 @@ def _pictures(settings: ToyCity, job: _Job) -> Iterator[Image.Image]:
 
 def _person(draws: Generator) -> _Sprite:
     """A walker, 1.5 to 1.9 m, four phases."""
-    coat, trousers = (
-        _vary(draws, _choose(draws, _CLOTHES)),
-        _tint(_vary(draws, _choose(draws, _CLOTHES)), 0.7),
-    )
+    coat, trousers = (_vary(draws, _choose(draws, _CLOTHES)), _tint(_vary(draws, _choose(draws, _CLOTHES)), 0.7))
     skin = _choose(draws, ((236, 196, 165), (198, 150, 115), (140, 95, 70), (225, 180, 150)))
     hair = _choose(draws, ((40, 30, 25), (90, 60, 35), (190, 160, 100), (120, 120, 120)))
     bag = draws.random() < 0.4
@@ -746,9 +725,7 @@ def _person(draws: Generator) -> _Sprite:
         for direction, shade in ((-1, 0.8), (1, 1.0)):
             foot = 40 + 15 * stride * direction
             draw.line(
-                [(40, 86), (40 + 8 * stride * direction, 120), (foot, 156)],
-                fill=_tint(trousers, shade),
-                width=12,
+                [(40, 86), (40 + 8 * stride * direction, 120), (foot, 156)], fill=_tint(trousers, shade), width=12
             )
             hand = 40 - 15 * stride * direction
             draw.line([(40, 42), (hand, 84)], fill=_tint(coat, 0.75 * shade), width=9)
@@ -761,22 +738,33 @@ def _person(draws: Generator) -> _Sprite:
     return _Sprite(phases, draws.uniform(1.55, 1.9))
 
 
-def _vehicle(draws: Generator) -> _Sprite:
-    """A car from the side."""
+def _car(draws: Generator, approaching: bool) -> _Sprite:
+    """A car from the front or from behind."""
     paint = _vary(draws, _choose(draws, _LIVERIES + _CLOTHES[5:7]))
-    image = Image.new("RGBA", (240, 90))
+    image = Image.new("RGBA", (140, 110))
     draw = ImageDraw.Draw(image)
-    draw.polygon([(50, 40), (75, 8), (165, 8), (200, 40)], fill=paint)
-    draw.polygon([(62, 38), (80, 14), (115, 14), (115, 38)], fill=(60, 75, 90))
-    draw.polygon([(122, 38), (122, 14), (160, 14), (186, 38)], fill=(60, 75, 90))
-    draw.rounded_rectangle((6, 36, 234, 76), 12, fill=paint)
-    draw.rectangle((6, 60, 234, 68), fill=_tint(paint, 0.7))
-    for x in (55, 185):
-        draw.ellipse((x - 20, 50, x + 20, 90), fill=(25, 25, 28))
-        draw.ellipse((x - 9, 61, x + 9, 79), fill=(150, 150, 155))
-    if draws.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for x in (14, 102):
+        draw.rounded_rectangle((x, 80, x + 24, 110), 5, fill=(25, 25, 28))
+    draw.polygon([(22, 48), (38, 6), (102, 6), (118, 48)], fill=_tint(paint, 0.85))
+    draw.polygon([(30, 46), (43, 12), (97, 12), (110, 46)], fill=(70, 88, 105))
+    draw.rounded_rectangle((6, 44, 134, 96), 12, fill=paint)
+    draw.rectangle((40, 66, 100, 84), fill=_tint(paint, 0.55) if approaching else (235, 235, 225))
+    for x in (12, 106):
+        draw.ellipse((x, 54, x + 22, 70), fill=(255, 250, 215) if approaching else (215, 40, 35))
     return _Sprite([image], 1.5)
+
+
+def _cyclist(draws: Generator) -> _Sprite:
+    """A rider from the front, pedalling."""
+    rider = _person(draws)
+    phases = []
+    for figure in rider.phases:
+        image = Image.new("RGBA", (80, 180))
+        ImageDraw.Draw(image).rounded_rectangle((36, 96, 44, 180), 4, fill=(30, 30, 32))
+        image.alpha_composite(figure.crop((0, 0, 80, 140)))
+        ImageDraw.Draw(image).line([(16, 82), (64, 82)], fill=(60, 60, 64), width=5)
+        phases.append(image)
+    return _Sprite(phases, 1.85)
 
 
 def _bird(draws: Generator) -> _Sprite:
@@ -788,7 +776,7 @@ def _bird(draws: Generator) -> _Sprite:
     return _Sprite(phases, 0.4)
 
 
-def _across(draws: Generator, reach: float, near: float, far: float, duration: float, speed: float = 1.3) -> Callable:
+def _across(draws: Generator, reach: float, near: float, far: float, speed: float = 1.3) -> Callable[[float], _Point]:
     """A walk from side to side that turns at the ends."""
     z, begin = draws.uniform(near, far), draws.uniform(-reach, reach)
     pace = speed * draws.uniform(0.7, 1.3) * draws.choice((-1, 1))
@@ -800,15 +788,21 @@ def _across(draws: Generator, reach: float, near: float, far: float, duration: f
 
 
 def _along(draws: Generator, left: float, right: float, near: float, far: float, speed: float = 1.3) -> Callable:
-    """A walk towards the camera or away from it, over and over."""
+    """A walk towards the camera or away from it that turns at the ends."""
     x, begin = draws.uniform(left, right), draws.uniform(0, far - near)
     pace = speed * draws.uniform(0.7, 1.3) * draws.choice((-1, 1))
-    drift = draws.uniform(-0.3, 0.3)
+    drift, length = draws.uniform(-0.3, 0.3), far - near
 
     def path(time: float) -> _Point:
-        return x + drift * np.sin(time), 0.0, near + (begin + pace * time) % (far - near)
+        return x + drift * np.sin(time), 0.0, near + abs((begin + pace * time) % (2 * length) - length)
 
     return path
+
+
+def _drive(draws: Generator, x: float, pace: float) -> Callable[[float], _Point]:
+    """A drive along the street at `pace` metres per second, negative towards the camera, over and over."""
+    begin = draws.uniform(0, 32)
+    return lambda time: (x, 0.0, 1.5 + (begin + pace * time) % 32)
 
 
 def _house_colours(city: Generator, place: Generator) -> list[_Colour]:
@@ -872,16 +866,12 @@ def _street(settings: ToyCity, city: Generator, place: Generator, clip: Generato
             stage.disc((250, 240, 200), post, 5.2, z, 0.28)
     movers = [
         _Mover(_person(clip), _along(clip, *sorted((side * (half + 0.4), side * (edge - 0.5))), 4, 26), 6)
-        for side in clip.choice((-1, 1), 6)
+        for side in clip.choice((-1, 1), 10)
     ]
-    movers += [_Mover(_person(clip), _across(clip, edge - 1, 9, 20, settings.duration), 6)]
-    for lane in (-0.5, 0.5):
-        movers.append(
-            _Mover(
-                _vehicle(clip),
-                _across(clip, edge * 1.6, 9 + 6 * (lane > 0), 14 + 6 * (lane > 0), settings.duration, 3.5),
-            )
-        )
+    movers += [_Mover(_person(clip), _across(clip, edge - 1, 9, 20), 6)]
+    movers.append(_Mover(_car(clip, True), _drive(clip, -half * 0.5, clip.uniform(-7, -3))))
+    movers.append(_Mover(_car(clip, False), _drive(clip, half * 0.5, clip.uniform(3, 7))))
+    movers.append(_Mover(_cyclist(clip), _drive(clip, -half * 0.85, clip.uniform(-5, -3)), 5))
     return _Scenery(stage, movers)
 
 
@@ -906,10 +896,7 @@ def _square(settings: ToyCity, city: Generator, place: Generator, clip: Generato
     wall = _tint(_vary(place, colours[0]), 0.9 * light)
     stage.front(wall, tower - 3, tower + 3, 0, height, 48)
     stage.polygon(
-        _tint((90, 140, 125), light),
-        (tower - 3.6, height, 48),
-        (tower + 3.6, height, 48),
-        (tower, height + 11, 48),
+        _tint((90, 140, 125), light), (tower - 3.6, height, 48), (tower + 3.6, height, 48), (tower, height + 11, 48)
     )
     stage.disc((240, 235, 220), tower, height - 4, 48, 1.7)
     x = -46.0
@@ -947,7 +934,7 @@ def _square(settings: ToyCity, city: Generator, place: Generator, clip: Generato
         stage.line((45, 48, 50), 0.16, (post, 0, 17), (post, 4.6, 17))
         for arm in (-0.6, 0.6):
             stage.disc((250, 245, 215), post + arm, 4.6, 17, 0.35)
-    movers = [_Mover(_person(clip), _across(clip, 9, 6, 26, settings.duration), 6) for _ in range(10)]
+    movers = [_Mover(_person(clip), _across(clip, 9, 6, 26), 6) for _ in range(10)]
     movers += [_Mover(_person(clip), _along(clip, -6, 6, 6, 30), 6) for _ in range(3)]
     return _Scenery(stage, movers + _flock(clip, 3))
 
@@ -955,7 +942,7 @@ def _square(settings: ToyCity, city: Generator, place: Generator, clip: Generato
 def _flock(clip: Generator, count: int) -> list[_Mover]:
     movers = []
     for _ in range(count):
-        path, height = _across(clip, 14, 14, 26, 0, 4.0), clip.uniform(6, 12)
+        path, height = _across(clip, 14, 14, 26, 4.0), clip.uniform(6, 12)
         movers.append(
             _Mover(_bird(clip), lambda time, p=path, h=height: (p(time)[0], h + np.sin(time * 2), p(time)[2]), 9)
         )
@@ -987,8 +974,7 @@ def _park(settings: ToyCity, city: Generator, place: Generator, clip: Generator)
     steps = 60 / np.arange(1, 42)
     stage.polygon(gravel, *((middle(z) - 1.2, 0, z) for z in steps), *((middle(z) + 1.2, 0, z) for z in steps[::-1]))
     trees = sorted(
-        ((place.uniform(5, 45), place.choice((-1, 1)) * place.uniform(2.8, 16)) for _ in range(16)),
-        reverse=True,
+        ((place.uniform(5, 45), place.choice((-1, 1)) * place.uniform(2.8, 16)) for _ in range(16)), reverse=True
     )
     for z, shift in trees:
         x, high = middle(z) + shift, place.uniform(2.2, 3.4)
@@ -1016,7 +1002,7 @@ def _park(settings: ToyCity, city: Generator, place: Generator, clip: Generator)
     for _ in range(6):
         walk = _along(clip, -0.7, 0.7, 5, 32, clip.choice((1.3, 2.6)))
         movers.append(_Mover(_person(clip), lambda time, w=walk: (w(time)[0] + middle(w(time)[2]), 0.0, w(time)[2]), 7))
-    movers += [_Mover(_person(clip), _across(clip, 8, 9, 20, settings.duration), 6) for _ in range(2)]
+    movers += [_Mover(_person(clip), _across(clip, 8, 9, 20), 6) for _ in range(2)]
     return _Scenery(stage, movers + _flock(clip, 4))
 
 
@@ -1075,12 +1061,12 @@ def _hall(settings: ToyCity, city: Generator, place: Generator, clip: Generator)
         for letter in np.arange(x - 0.8, x + 1.4, 0.3):
             stage.front((255, 255, 255), letter, letter + 0.18, 3.45, 3.75, z)
     movers = [_Mover(_person(clip), _along(clip, -half * 0.6, half * 0.6, 4.5, 26), 6) for _ in range(8)]
-    movers += [_Mover(_person(clip), _across(clip, half - 1, 7, 20, settings.duration), 6) for _ in range(3)]
+    movers += [_Mover(_person(clip), _across(clip, half - 1, 7, 20), 6) for _ in range(3)]
     return _Scenery(stage, movers)
 
 
 def _platform(settings: ToyCity, city: Generator, place: Generator, clip: Generator) -> _Scenery:
-    """An underground platform: tiled walls, the yellow edge, rails, and a train that comes and goes."""
+    """An underground platform: tiled walls, the yellow edge, rails, and a train that pulls in."""
     turn = place.choice((-1, 1))
     stage = _Stage(settings, place, place.uniform(1.6, 2.1), place.uniform(0.42, 0.54), 0.5 - 0.12 * turn)
     high, deep = place.uniform(3.6, 4.6), 45.0
@@ -1230,11 +1216,7 @@ def _carriage(settings: ToyCity, city: Generator, place: Generator, clip: Genera
             swing = clip.uniform(0, 6)
             movers.append(_Mover(straps, lambda t, x=x, z=z, s=swing: (x + 0.05 * np.sin(2.5 * t + s), 1.68, z)))
     for _ in range(clip.integers(3, 6)):
-        x, z, sway = (
-            clip.choice((-1, 1)) * clip.uniform(0.2, 0.9),
-            clip.uniform(2.6, deep - 1),
-            clip.uniform(0, 6),
-        )
+        x, z, sway = (clip.choice((-1, 1)) * clip.uniform(0.2, 0.9), clip.uniform(2.6, deep - 1), clip.uniform(0, 6))
         movers.append(_Mover(_person(clip), lambda t, x=x, z=z, s=sway: (x + 0.06 * np.sin(1.6 * t + s), -0.02, z)))
     walk = _along(clip, -0.2, 0.2, 3, deep - 1, 0.8)
     movers.append(_Mover(_person(clip), walk, 5))
