@@ -184,7 +184,7 @@ def test_unrelated_files_with_numbers_for_names(make):
 def test_every_fault_of_a_folder_is_one_line(make, tmp_path):
     fails("no such folder", tmp_path / "nowhere")
     (tmp_path / "own").mkdir()
-    fails("no sub-folders", tmp_path / "own")
+    fails("neither meta.csv .* nor a sub-folder per class", tmp_path / "own")
     root = make(["a/x_1.wav", "a/x_2.wav", "b/x.wav", "b/y.wav", "b/z.wav"])
     fails("class 'a' has one location or source recording, 'x', .*test part.*'\\(.+\\)'", root)
     assert len(read_folder(root, group="(.+)", validation=0).test) >= 2

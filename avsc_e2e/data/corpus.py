@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus
 from avsc_e2e.data.folder import GROUP, read_folder
@@ -30,14 +29,6 @@ def read_corpus(
     """
     if is_tau(root):
         return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities)
-    folders = {path.name for path in Path(root).iterdir() if path.is_dir()}
-    if not folders or folders <= {"audio", "video", "evaluation_setup"}:
-        raise AvscError(
-            f"{root}: neither meta.csv with evaluation_setup/ (TAU Urban Audio-Visual Scenes 2021) "
-            "nor a sub-folder per class with recordings in it: give a folder that has one of the two"
-        )
     if not isinstance(validation, (int, float)):
-        raise AvscError(
-            f"{validation}: a validation list is for the official layout; for class folders give a share"
-        )
+        raise AvscError(f"{validation}: a validation list is for the official layout; for class folders give a share")
     return read_folder(root, validation=validation, test=test, seed=seed, group=group, modalities=modalities)

@@ -75,21 +75,7 @@ def read_folder(
     Raises AvscError for a root, class or file that cannot be used, MediaError for an unreadable file.
     """
     root = Path(os.path.abspath(root))
-    folders = class_folders(root)
-    try:
-        pattern = re.compile(group, re.IGNORECASE)
-    except re.error as error:
-        raise AvscError(f"group {group!r} is not a regular expression: {error}") from None
-    if pattern.groups != 1:
-        raise AvscError(f"group {group!r} must have exactly one pair of round brackets, around the source's name")
-    found = {
-        part: [row for folder in of_part for row in _rows(root, folder, pattern)] for part, of_part in folders.items()
-    }
-    rows = [row for part in found.values() for row in part]
-    names = Counter(row.file for row in rows)
-    doubled = next((name for name, count in names.items() if count > 1), None)
-    if doubled:
-        raise AvscError(f"{root / doubled}: more than one recording of this name: rename all but one")
+    found = read_rows(root, group)
     found = {part: measure(of_part, modalities) for part, of_part in found.items()}
 
     way_out = (
@@ -119,6 +105,28 @@ def read_folder(
     return Corpus(classes, tuple(train), tuple(held_validation), tuple(held_test))
 
 
+def read_rows(root: str | os.PathLike[str], group: str = GROUP) -> dict[str, list[Row]]:
+    """List the rows of each part, the part "" where the root holds the classes itself, without opening a file: a
+    video is taken to have sound until it is measured. Raises AvscError as `read_folder` does."""
+    root = Path(os.path.abspath(root))
+    folders = class_folders(root)
+    try:
+        pattern = re.compile(group, re.IGNORECASE)
+    except re.error as error:
+        raise AvscError(f"group {group!r} is not a regular expression: {error}") from None
+    if pattern.groups != 1:
+        raise AvscError(f"group {group!r} must have exactly one pair of round brackets, around the source's name")
+    found = {
+        part: [row for folder in of_part for row in _rows(root, folder, pattern)] for part, of_part in folders.items()
+    }
+    rows = [row for part in found.values() for row in part]
+    names = Counter(row.file for row in rows)
+    doubled = next((name for name, count in names.items() if count > 1), None)
+    if doubled:
+        raise AvscError(f"{root / doubled}: more than one recording of this name: rename all but one")
+    return found
+
+
 def class_folders(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """The class folders of each part, the part "" where the root holds them itself.
 
@@ -131,8 +139,11 @@ def class_folders(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
     parts = [folder for folder in below if folder.name.lower() in PARTS]
     if not any(PARTS[folder.name.lower()] == "train" for folder in parts):
         parts = []  # "test" may be the name of a class
-    if not below:
-        raise AvscError(f"{root}: no sub-folders: put each class's recordings into a sub-folder of its name")
+    if {folder.name for folder in below} <= {"audio", "video", "evaluation_setup"}:  # or none at all
+        raise AvscError(
+            f"{root}: neither meta.csv with evaluation_setup/ (TAU Urban Audio-Visual Scenes 2021) nor a sub-folder per"
+            " class with recordings in it: give a folder that has one of the two"
+        )
     if not parts:
         return {"": below}
     found: dict[str, list[Path]] = {}

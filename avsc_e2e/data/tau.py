@@ -176,8 +176,8 @@ def read_tau(
     setup = f"evaluation_setup/fold{fold}_"
     train = read_listing(_required(layout, f"{setup}train.csv"))
     test = read_listing(layout.find(f"{setup}evaluate.csv") or _required(layout, f"{setup}test.csv"))
-    _label(train, known)
-    _label(test, known)
+    compare_with_meta(train, known)
+    compare_with_meta(test, known)
     _refuse_shared(train, test)
 
     official = next(filter(None, (layout.find(f"{setup}{name}.csv") for name in ("validate", "validation"))), None)
@@ -186,7 +186,7 @@ def read_tau(
     else:
         given = official if isinstance(validation, (int, float)) else _given(layout, validation)
         listed = read_listing(given)
-        _label(listed, known)
+        compare_with_meta(listed, known)
         chosen = {entry.file for entry in listed}
         trained = {entry.file for entry in train}
         absent = next((entry for entry in listed if entry.file not in trained), None)
@@ -306,7 +306,7 @@ def _given(layout: Layout, path: str | os.PathLike[str]) -> Path:
     raise AvscError(f"{path}: no such validation list, here or in {layout.root}")
 
 
-def _label(entries: Iterable[Listing], known: dict[str, Listing]) -> None:
+def compare_with_meta(entries: Iterable[Listing], known: dict[str, Listing]) -> None:
     """Check a list against meta.csv, which alone has all labels and locations."""
     lines: dict[str, int] = {}
     for entry in entries:
