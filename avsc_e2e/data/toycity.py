@@ -247,8 +247,8 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def _run(settings: ToyCity, root: Path, jobs: list[_Job], workers: int | None) -> Iterator[None]:
     if workers is None:  # a process costs about half a second to start, as much as a few clips
-        free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, min(free, len(jobs) // 8))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = max(1, min(cores, len(jobs) // 8))
     if workers < 1:
         raise AvscError(f"workers={workers} of the toy city is too small: give 1 or more")
     if workers == 1 or len(jobs) < 2:
@@ -700,9 +700,8 @@ def _pictures(settings: ToyCity, job: _Job) -> Iterator[Image.Image]:
         picture = still.copy()
         if scenery.overlay:
             scenery.overlay(picture, time)
-        for _, (x, y, z), mover in sorted(
-            ((-mover.path(time)[2], mover.path(time), mover) for mover in scenery.movers), key=lambda item: item[0]
-        ):
+        positions = [(mover.path(time), mover) for mover in scenery.movers]
+        for (x, y, z), mover in sorted(positions, key=lambda item: -item[0][2]):  # the nearest last
             pixels = round(mover.sprite.size * stage.focal / z)
             if 2 <= pixels <= 2 * stage.height:
                 sprite = mover.sprite.at(int(time * mover.gait), pixels)
