@@ -318,12 +318,9 @@ def rows(names: Sequence[str], series: Sequence[Series], high: float, form: str,
             else:
                 shape = f'<g class="mark">{MARKS[one.colour % SERIES]}{tip}</g>'
                 drawn += f'<svg x="{x}" y="12" class="{hue}" overflow="visible">{shape}</svg>'
-        value = series[0].values[i]
-        shown = number(value, form)
-        parts.append(
-            f'<span>{escape(name)}</span><span class="track"><svg width="100%" height="24" aria-hidden="true">{drawn}</svg></span>'
-            f"<span>{shown}</span>"
-        )
+        track = f'<svg width="100%" height="24" aria-hidden="true">{drawn}</svg>'
+        shown = number(series[0].values[i], form)
+        parts.append(f'<span>{escape(name)}</span><span class="track">{track}</span><span>{shown}</span>')
     axis = "".join(
         f'<text x="{place(t)}" y="13" text-anchor="{"start" if t == 0 else "middle"}">{_short(t, form)}</text>'
         for t in (marks[::2] if form.endswith("%") else marks)  # percent signs need the room on a phone
@@ -409,11 +406,11 @@ def reliability(series: Sequence[tuple[str, int, Sequence[Bin]]], least: int, la
     for _, colour, bins in reversed(series):  # the system on top
         points = [b for b in bins if b.count >= least]
         path = " ".join(f"{x(b.confidence):.1f},{y(b.accuracy):.1f}" for b in points)
-        marks = "".join(
-            f'<g transform="translate({x(b.confidence):.1f} {y(b.accuracy):.1f})">{MARKS[colour % SERIES]}'
-            f"<title>{number(b.confidence, '.1%')} sure, {number(b.accuracy, '.1%')} right, {b.count} of them</title></g>"
-            for b in points
-        )
+        marks = ""
+        for b in points:
+            tip = f"{number(b.confidence, '.1%')} sure, {number(b.accuracy, '.1%')} right, {b.count} rows"
+            at = f"translate({x(b.confidence):.1f} {y(b.accuracy):.1f})"
+            marks += f'<g transform="{at}">{MARKS[colour % SERIES]}<title>{tip}</title></g>'
         line = f'<polyline class="curve" points="{path}"/>'
         out.append(f'<g class="s{colour % SERIES}">{line}<g class="mark">{marks}</g></g>')
     return (
@@ -486,8 +483,8 @@ def matrix(classes: Sequence[str], counts: np.ndarray, label: str) -> str:
             cells += f'<td class="{shade}" title="{tip}">{f"{100 * share:.0f}" if counts[i, j] else ""}</td>'
         body.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     return (
-        f'<div class="scroll" tabindex="0"><table class="matrix" aria-label="{escape(label)}"><thead><tr><td></td>{head}'
-        f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0"><table class="matrix" aria-label="{escape(label)}">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
