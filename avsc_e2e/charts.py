@@ -69,7 +69,7 @@ def shades(theme: Mapping[str, str], colour: str) -> list[tuple[str, str]]:
     steps = []
     for share in np.linspace(0, 1, SHADES):
         back = "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(*ends, strict=True))
-        steps.append((back, max((theme["ink"], theme["page"]), key=lambda text: contrast(text, back))))
+        steps.append((back, max(("#000000", "#ffffff"), key=lambda text: contrast(text, back))))
     return steps
 
 
@@ -137,8 +137,9 @@ figure{margin:14px 0 0;break-inside:avoid}
 figcaption{margin-top:8px;max-width:46rem}
 figure h3:first-child,.pair h3,.trio h3{margin-top:.4rem}
 .systems th:first-child{min-width:7.5em}
-.systems thead tr:first-child th{border-bottom:0;color:var(--ink);padding-bottom:0}
-.systems thead tr:nth-child(2) th{text-align:right}
+.systems thead tr:first-child td{border:0}
+.systems thead tr:first-child th{color:var(--ink);text-align:center;padding-bottom:2px}
+.systems thead tr:nth-child(2) th:first-child{text-align:left}
 svg{display:block;overflow:visible;max-width:100%}
 svg text{fill:var(--muted);font-size:12px;font-family:inherit;font-variant-numeric:tabular-nums}
 .grid{stroke:var(--line);stroke-width:1}
@@ -153,7 +154,8 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 caption{text-align:left;line-height:1.45;color:var(--muted);font-size:.84rem;padding:0 0 6px}
 th,td{padding:5px 10px 5px 0;text-align:right;vertical-align:top;font-weight:400;border-bottom:1px solid var(--line)}
 thead th{color:var(--muted);font-size:.8rem;line-height:1.3;vertical-align:bottom}
-th:first-child,th.text,td.text{text-align:left}
+th.text,td.text{text-align:left;padding-left:8px}
+th:first-child{text-align:left}
 th:last-child,td:last-child{padding-right:0}
 .file,.settings td{overflow-wrap:anywhere}
 tbody th{font-weight:500}
@@ -161,9 +163,9 @@ tr.lead th,tr.lead td{font-weight:680}
 .wide{width:100%}
 .scroll{overflow-x:auto;max-width:100%;position:relative}
 .interval{display:block;font-size:.78rem;font-weight:400;color:var(--muted);white-space:nowrap}
-.rows{display:grid;grid-template-columns:minmax(5.5em,max-content) 1fr 3.6em;column-gap:10px;align-items:center;
+.rows{display:grid;grid-template-columns:minmax(5.5em,max-content) 1fr 4.3em;column-gap:10px;align-items:center;
  font-size:.87rem;font-variant-numeric:tabular-nums;line-height:1.25}
-.rows>span:nth-child(3n){text-align:right}
+.rows>span:nth-child(3n){text-align:right;white-space:nowrap}
 .rows>.track{padding:0 6px}
 .matrix{font-size:.8rem;line-height:1;border-collapse:separate;border-spacing:1px}
 .matrix th,.matrix td{border:0;padding:0;vertical-align:middle}
@@ -207,7 +209,8 @@ footer{padding-top:22px;padding-bottom:44px;margin-top:36px;color:var(--muted);f
  main,header,footer,nav>div{padding-left:16px;padding-right:16px}
  header{padding-top:22px} h1{font-size:1.5rem} section{padding-top:26px}
  table{font-size:.84rem} .settings th{white-space:normal} th,td{padding-right:7px}
- .systems th:first-child{min-width:0} .interval{white-space:normal} .big{font-size:2rem}
+ .systems th:first-child{min-width:0} .big{font-size:2rem}
+ .systems .interval{white-space:normal;width:min-content;margin-left:auto}
  .matrix{font-size:11px} .matrix td{width:23px;min-width:23px;height:24px} .matrix tbody th{padding-right:5px}
  .rows{column-gap:6px;font-size:.82rem}
 }
@@ -218,7 +221,9 @@ footer{padding-top:22px;padding-bottom:44px;margin-top:36px;color:var(--muted);f
  section{padding-top:14px} section+section{margin-top:14px}
  h2,h3{break-after:avoid} tr,.card{break-inside:avoid} .scroll{overflow:visible}
  .switch>div{display:block} .switch>div>.onlyprint{display:block}
- .errors{grid-template-columns:repeat(2,1fr)} details:not([open]){display:none}
+.pair:has(>figure+figure){grid-template-columns:1fr 1fr;gap:14px 24px}
+ .errors{grid-template-columns:repeat(3,1fr);gap:12px} .settings th,.settings td{padding-top:1px;padding-bottom:1px}
+ .trio{grid-template-columns:repeat(3,1fr);gap:6px 18px} .key{font-size:.78rem} details:not([open]){display:none}
 }
 """.strip()
 

@@ -195,6 +195,11 @@ def _series(report: Report, protocol: str, what: str) -> list[charts.Series]:
     return series
 
 
+def _key(series: Sequence[charts.Series]) -> str:
+    """What the marks stand for, where there is more than one."""
+    return charts.key((one.name, one.colour) for one in series) if len(series) > 1 else ""
+
+
 def _class_bars(report: Report) -> str:
     panels = {}
     for protocol in report.results:
@@ -210,13 +215,16 @@ def _class_bars(report: Report) -> str:
         left = charts.rows(names, drawn, high, ".3f", "nats")
         right = charts.rows(names, pick(accuracies), 1.0, ".1%", "")
         table = _class_table(report, protocol, losses, accuracies)
-        less = f"The 20 hardest of {len(hardest)} classes. " if len(shown) < len(hardest) else ""
+        said = "Hardest class first."
+        if len(shown) < len(hardest):
+            said = f"The {len(shown)} hardest of {len(hardest)} classes, hardest first."
+        if len(losses) > 1:
+            said += f" Bars and figures: {losses[0].name}; marks: the others on the same scale."
         panels[protocol] = (
-            f"{charts.key((s.name, s.colour) for s in losses)}"
+            f"{_key(losses)}"
             f'<div class="pair"><figure><h3>Log loss (lower is better)</h3>{left}</figure>'
             f"<figure><h3>Accuracy</h3>{right}</figure></div>"
-            f'<p class="muted small">{less}Hardest class first. Bars and figures: {escape(losses[0].name)}; marks: '
-            f"the others on the same scale.</p>{charts.details('All figures as a table', table)}"
+            f'<p class="muted small">{escape(said)}</p>{charts.details("All figures as a table", table)}'
         )
     return f'<h2 id="classes-title">Class by class</h2>{charts.switch("classes-of", panels)}'
 
@@ -338,7 +346,7 @@ def _seen_table(report: Report) -> str:
         return ""
     title, total = "<h3>Seen and unseen in training</h3>", len(report.clips[report.system].output)
     if all(len(rows) == total for rows in groups.values()):  # nothing to compare
-        return f"{title}<p>All {_count(total, 'recording')} are from {' in '.join(groups)}.</p>"
+        return f"{title}<p>All {_count(total, 'recording')} are from {', in '.join(groups)}.</p>"
     head = ["recordings from", "count", *(f"{escape(name)}<br>log loss, accuracy" for name in report.clips)]
     rows = []
     for group, own in groups.items():
@@ -383,7 +391,7 @@ def _city_bars(report: Report) -> str:
         ],
     )
     return (
-        f"<h3>By city</h3>{charts.key((s.name, s.colour) for s in series)}"
+        f"<h3>By city</h3>{_key(series)}"
         f'<div class="pair"><figure><h3>Accuracy</h3>{charts.rows(ordered, series, 1.0, ".1%", "")}</figure>'
         f"<figure><h3>Log loss</h3>{charts.rows(ordered, losses, high, '.3f', 'nats')}</figure></div>"
         f"{charts.details('Cities as a table', table)}"
