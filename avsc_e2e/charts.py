@@ -137,6 +137,7 @@ figure{margin:14px 0 0;break-inside:avoid}
 figcaption{margin-top:8px;max-width:46rem}
 figure h3:first-child,.pair h3,.trio h3{margin-top:.4rem}
 .systems th:first-child{min-width:7.5em}
+.systems .name{white-space:nowrap}
 .systems thead tr:first-child td{border:0}
 .systems thead tr:first-child th{color:var(--ink);text-align:center;padding-bottom:2px}
 .systems thead tr:nth-child(2) th:first-child{text-align:left}
@@ -209,7 +210,7 @@ footer{padding-top:22px;padding-bottom:44px;margin-top:36px;color:var(--muted);f
  main,header,footer,nav>div{padding-left:16px;padding-right:16px}
  header{padding-top:22px} h1{font-size:1.5rem} section{padding-top:26px}
  table{font-size:.84rem} .settings th{white-space:normal} th,td{padding-right:7px}
- .systems th:first-child{min-width:0} .big{font-size:2rem}
+ .systems th:first-child{min-width:0} .systems .name{white-space:normal} .big{font-size:2rem}
  .systems .interval{white-space:normal;width:min-content;margin-left:auto}
  .matrix{font-size:11px} .matrix td{width:23px;min-width:23px;height:24px} .matrix tbody th{padding-right:5px}
  .rows{column-gap:6px;font-size:.82rem}
@@ -219,7 +220,7 @@ footer{padding-top:22px;padding-bottom:44px;margin-top:36px;color:var(--muted);f
  body{font-size:10.5pt} nav,audio,.switch>label,.switch>input,summary{display:none}
  main,header,footer{padding:0;max-width:none}
  section{padding-top:14px} section+section{margin-top:14px}
- h2,h3{break-after:avoid} tr,.card{break-inside:avoid} .scroll{overflow:visible}
+ h2,h3,h2+p{break-after:avoid} tr,.card{break-inside:avoid} .scroll{overflow:visible}
  .switch>div{display:block} .switch>div>.onlyprint{display:block}
 .pair:has(>figure+figure){grid-template-columns:1fr 1fr;gap:14px 24px}
  .errors{grid-template-columns:repeat(3,1fr);gap:12px} .settings th,.settings td{padding-top:1px;padding-bottom:1px}

@@ -534,7 +534,7 @@ def _error_card(report: Report, error: ConfidentError, others: Mapping[str, Mapp
     row = report.row_of(error.file)
     length = report.segment if error.start is not None else (row.duration if row else 0.0)
     start = error.start or 0.0
-    window = f", {start:g} to {start + length:g} s" if length else ""
+    window = f", {start:g} to {round(start + length, 2):g} s" if length else ""
     pictures, sound = _media(row, start, length or report.segment, f"{truth} taken for {said}") if row else ("", "")
     verdict = f'<ul class="key small">{"".join(verdicts)}</ul>' if verdicts else ""
     return (
@@ -569,7 +569,7 @@ def _media(row: Row, start: float, length: float, what: str) -> tuple[str, str]:
             sound += f'<p class="small">No sound: {escape(error.reason)}.</p>'
         else:
             picture = charts.image_uri(charts.spectrogram(audio, SAMPLE_RATE), "jpeg")
-            span = f"{start:g} to {start + length:g} s, 40 Hz to {SAMPLE_RATE / 2000:g} kHz"
+            span = f"{start:g} to {round(start + length, 2):g} s, 40 Hz to {SAMPLE_RATE / 2000:g} kHz"
             pictures += f'<img class="spectrogram" src="{picture}" alt="Log-mel spectrogram, {span}">'
             # A second is enough to know a sound by, and keeps the page small.
             begin = max(len(audio) - SAMPLE_RATE, 0) // 2
