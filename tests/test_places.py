@@ -11,10 +11,7 @@ from avsc_e2e.data.places import read_places
 from avsc_e2e.errors import AvscError
 
 CATEGORIES = [
-    *(
-    "/a/airfield",
-    "/a/apartment_building/outdoor",
-    "/b/bazaar/indoor",
+    *("/a/airfield", "/a/apartment_building/outdoor", "/b/bazaar/indoor"),
     *(f"/z/zoo{n:03d}" for n in range(362)),
 ]
 

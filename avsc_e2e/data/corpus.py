@@ -22,9 +22,9 @@ def read_corpus(
     group: str = GROUP,
     modalities: Sequence[str] = MODALITIES,
 ) -> Corpus:
-    """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in that
-    of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`, which
-    alone uses `test` and `group`).
+    """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
+    that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
+    which alone uses `test` and `group`).
 
     Rows carry only the `modalities` asked for. Raises AvscError for a root that is neither, and what they raise.
     """
