@@ -99,6 +99,9 @@ def test_every_fault_of_a_set_is_found(city, tmp_path):
     ]
     assert len(result.problems) == 8
     assert ticks[-1] == (39, 39)
+    assert result.problem_list(3).splitlines()[0] == f"missing: {sounds[0]}: listed in meta.csv, line 2"
+    assert result.problem_list(3).splitlines()[3:] == ["and 5 more problems"]
+    assert len(result.problem_list().splitlines()) == 8
     result.write_problems(tmp_path / "problems.csv")
     with open(tmp_path / "problems.csv", newline="") as file:
         rows = list(csv.reader(file))

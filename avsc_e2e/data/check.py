@@ -154,6 +154,13 @@ class Check:
         text.append(f"{self.files} media files, {self.size / 1e9:.2f} GB; problems: {found}")
         return "\n".join(text)
 
+    def problem_list(self, limit: int = 20) -> str:
+        """The first problems, one a line with its file; empty where there are none."""
+        lines = [f"{problem.kind}: {problem.path}: {problem.reason}" for problem in self.problems[:limit]]
+        if len(self.problems) > limit:
+            lines.append(f"and {len(self.problems) - limit} more problems")
+        return "\n".join(lines)
+
     def write_problems(self, path: str | os.PathLike[str]) -> None:
         """Write all problems as a CSV: kind, path, reason."""
         with open(path, "w", newline="", encoding="utf-8") as file:
