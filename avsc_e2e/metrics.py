@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from .errors import AvscError
+from avsc_e2e.errors import AvscError
 
 CLIP = 1e-15
 """Floor of the true class's probability in the log loss. Rows are not renormalised. It changes the score: one
@@ -109,12 +109,8 @@ def score(
     probabilities, targets = _checked(probabilities, targets)
     count, k = probabilities.shape
     if len(classes) != k:
-        raise AvscError(
-            f"scores: {k} columns of probabilities for {len(classes)} classes; give one name a column"
-        )
-    decided = (
-        probabilities.argmax(1) if predictions is None else _indices(predictions, count, k, "predictions")
-    )
+        raise AvscError(f"scores: {k} columns of probabilities for {len(classes)} classes; give one name a column")
+    decided = probabilities.argmax(1) if predictions is None else _indices(predictions, count, k, "predictions")
     losses, hits = log_losses(probabilities, targets), decided == targets
     confusion = np.zeros((k, k), dtype=np.int64)
     np.add.at(confusion, (targets, decided), 1)
@@ -147,9 +143,7 @@ def macro_accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
     """Mean over classes of the share of right decisions, 0 to 1; predictions and targets (N,)."""
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     if predictions.shape != targets.shape:
-        raise AvscError(
-            f"scores: {predictions.shape} predictions for {targets.shape} targets; give one a row"
-        )
+        raise AvscError(f"scores: {predictions.shape} predictions for {targets.shape} targets; give one a row")
     return macro_mean(predictions == targets, targets)
 
 
@@ -246,27 +240,19 @@ def percentiles(samples: np.ndarray, level: float = 0.95) -> Interval:
 def _checked(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2 or not len(probabilities):
-        raise AvscError(
-            f"scores: probabilities of shape {probabilities.shape}; they must be rows x classes, not empty"
-        )
+        raise AvscError(f"scores: probabilities of shape {probabilities.shape}; they must be rows x classes, not empty")
     if np.isnan(probabilities).any():
-        raise AvscError(
-            f"scores: row {int(np.isnan(probabilities).any(1).argmax())} of the probabilities is NaN"
-        )
+        raise AvscError(f"scores: row {int(np.isnan(probabilities).any(1).argmax())} of the probabilities is NaN")
     return probabilities, _indices(targets, *probabilities.shape, "targets")
 
 
 def _indices(values: np.ndarray, count: int, k: int, what: str) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer):
-        raise AvscError(
-            f"scores: {what} must be {count} integers, one a row, not {values.dtype}{values.shape}"
-        )
+        raise AvscError(f"scores: {what} must be {count} integers, one a row, not {values.dtype}{values.shape}")
     if values.min() < 0 or values.max() >= k:
         row = int(((values < 0) | (values >= k)).argmax())
-        raise AvscError(
-            f"scores: row {row} of {what} is {values[row]}; it must be the index of one of {k} classes"
-        )
+        raise AvscError(f"scores: row {row} of {what} is {values[row]}; it must be the index of one of {k} classes")
     return values
 
 

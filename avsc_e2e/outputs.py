@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import AvscError
-from .metrics import CLIP
+from avsc_e2e.errors import AvscError
+from avsc_e2e.metrics import CLIP
 
 FILE_COLUMNS = ("filename", "file", "aid", "filename_audio", "filename_video", "path", "clip")
 START_COLUMNS = ("start", "onset", "segment_start")
@@ -77,7 +77,7 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     names = [
         name
         for i, name in enumerate(table.header)
-        if i not in known and name not in OTHER_COLUMNS and name not in paired
+        if i not in known and (name in (classes or ()) or name not in (*OTHER_COLUMNS, *paired))
     ]
     if classes is None:
         classes = sorted(names)
@@ -86,14 +86,10 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
         wrong = f"no column for {', '.join(missing)}" if missing else f"unknown scene {', '.join(unknown)}"
         raise AvscError(f"{path}, line 1: {wrong}; the classes are {', '.join(classes)}")
     if len(classes) < 2:
-        raise AvscError(
-            f"{path}, line 1: {len(classes)} class columns; a system output has one for every class"
-        )
+        raise AvscError(f"{path}, line 1: {len(classes)} class columns; a system output has one for every class")
 
     probabilities = table.numbers([table.header.index(name) for name in classes])
-    table.refuse(
-        np.isnan(probabilities).any(1), "a probability is NaN; the system must give a number for every class"
-    )
+    table.refuse(np.isnan(probabilities).any(1), "a probability is NaN; the system must give a number for every class")
     table.refuse(~np.isfinite(probabilities).all(1), "a probability is infinite")
     table.refuse((probabilities < 0).any(1), "a probability is negative")
     sums = probabilities.sum(1)
@@ -117,15 +113,8 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     predicted = None
     if decision_column is not None:
         predicted = tuple(row[decision_column].strip() for row in table.rows)
-        wrong = (
-            np.array([name not in set(classes) for name in predicted])
-            if set(predicted) - set(classes)
-            else None
-        )
-        if wrong is not None:
-            table.refuse(
-                wrong, f"unknown scene {predicted[wrong.argmax()]!r}; the classes are {', '.join(classes)}"
-            )
+        wrong = ~np.isin(predicted, classes)
+        table.refuse(wrong, f"unknown scene {predicted[wrong.argmax()]!r}; the classes are {', '.join(classes)}")
         if predicted == tuple(np.array(classes)[probabilities.argmax(1)].tolist()):
             predicted = None
     return SystemOutput(files, tuple(classes), probabilities, start, predicted)
@@ -174,8 +163,7 @@ def format_output(output: SystemOutput) -> str:
     )
     line = "%s\t%s" + "\t%.9g" * k
     rows = [
-        line % (key, scene, *row)
-        for key, scene, row in zip(keys, decided, output.probabilities.tolist(), strict=True)
+        line % (key, scene, *row) for key, scene, row in zip(keys, decided, output.probabilities.tolist(), strict=True)
     ]
     return "\n".join(["\t".join([*head, "scene_label", *output.classes]), *rows, ""])
 
@@ -212,13 +200,11 @@ def targets_of(output: SystemOutput, reference: dict[str, str]) -> np.ndarray:
     index = {name: i for i, name in enumerate(output.classes)}
     targets = np.empty(len(output), dtype=np.int64)
     for i, file in enumerate(output.files):
-        scene = reference.get(_path_of(file)) or reference.get(_base_of(file))
+        scene = reference.get(file) or reference.get(_path_of(file)) or reference.get(_base_of(file))
         if scene is None:
             raise AvscError(f"reference: no scene for {file}; give the reference of these recordings")
         if scene not in index:
-            raise AvscError(
-                f"reference: {file} is of scene {scene!r}; the output's are {', '.join(output.classes)}"
-            )
+            raise AvscError(f"reference: {file} is of scene {scene!r}; the output's are {', '.join(output.classes)}")
         targets[i] = index[scene]
     return targets
 
@@ -244,6 +230,39 @@ def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
     return SystemOutput(files, output.classes, mean / mean.sum(1, keepdims=True))
 
 
+def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
+    """The outputs with rows and columns in the order of the first, matched by name and start.
+
+    Raises AvscError where one has rows or classes that another has not.
+    """
+    first, *others = outputs
+    keys, aligned = _keys(first), [first]
+    for other in others:
+        if set(other.classes) != set(first.classes):
+            odd = ", ".join(sorted(set(other.classes) ^ set(first.classes)))
+            raise AvscError(f"system outputs: not of the same classes, they differ in {odd}")
+        rows = {key: i for i, key in enumerate(_keys(other))}
+        odd = sorted(set(keys) ^ set(rows))
+        if odd:
+            name, start = odd[0]
+            where = f"{name} at {start:g} s" if other.start is not None or first.start is not None else name
+            raise AvscError(f"system outputs: {len(odd)} rows are not in both of two, the first is {where}")
+        order = [rows[key] for key in keys]
+        columns = [other.classes.index(name) for name in first.classes]
+        predicted = None if other.predicted is None else tuple(other.predicted[i] for i in order)
+        probabilities = other.probabilities[np.ix_(order, columns)]
+        aligned.append(SystemOutput(first.files, first.classes, probabilities, first.start, predicted))
+    return aligned
+
+
+def _keys(output: SystemOutput) -> list[tuple[str, float]]:
+    """Base name and start of every row; whole recordings start at -1. The folder is kept where base names repeat."""
+    names = [_base_of(file) for file in output.files]
+    starts = [-1.0] * len(output) if output.start is None else output.start.tolist()
+    keys = list(zip(names, starts, strict=True))
+    return keys if len(set(keys)) == len(keys) else list(zip(map(_path_of, output.files), starts, strict=True))
+
+
 def join(parts: Iterable[SystemOutput]) -> SystemOutput:
     """One output from the parts that several processes made, in the order of names and starts.
 
@@ -253,9 +272,7 @@ def join(parts: Iterable[SystemOutput]) -> SystemOutput:
     """
     parts = list(parts)
     if not parts or len({(part.classes, part.start is None) for part in parts}) > 1:
-        raise AvscError(
-            "system output: parts must be of one kind, segments or recordings, and of the same classes"
-        )
+        raise AvscError("system output: parts must be of one kind, segments or recordings, and of the same classes")
     first = parts[0]
     files = [name for part in parts for name in part.files]
     start = None if first.start is None else np.concatenate([part.start for part in parts])
@@ -338,9 +355,7 @@ class _Table:
         seen: dict = {}
         for line, key, name in zip(self.lines, keys, names, strict=True):
             if key in seen:
-                raise AvscError(
-                    f"{self.path}, line {line}: {name} is already in line {seen[key]}; keep one of them"
-                )
+                raise AvscError(f"{self.path}, line {line}: {name} is already in line {seen[key]}; keep one of them")
             seen[key] = line
 
 
