@@ -430,6 +430,7 @@ def _look_at(
 ) -> tuple[dict[str, Media], int]:
     """Read the headers of files, and unless `fast` all that they hold; what cannot be read becomes a problem."""
     media: dict[str, Media] = {}
+    unreadable: list[Problem] = []
     size = 0
     pool = ThreadPoolExecutor(max_workers=min(32, (os.cpu_count() or 1) + 2))  # decoders let go of the interpreter
     try:
@@ -441,12 +442,12 @@ def _look_at(
                 size += media[path].size
             except MediaError as error:
                 empty = error.path == path and os.path.isfile(path) and not os.path.getsize(path)
-                problems.append(Problem("empty" if empty else "unreadable", path, error.reason))
+                unreadable.append(Problem("empty" if empty else "unreadable", path, error.reason))
             if progress:
                 progress(number, len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    problems.sort(key=lambda problem: (problem.kind, problem.path))
+    problems += sorted(unreadable, key=lambda problem: (problem.kind, problem.path))
     return media, size
 
 
