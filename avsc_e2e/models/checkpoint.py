@@ -24,8 +24,15 @@ def save_model(model: SceneNet, path: str | os.PathLike, notes: Mapping[str, str
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
     safetensors.torch.save_file(tensors, partial, metadata=metadata)
+    os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
     os.replace(partial, path)
     return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:

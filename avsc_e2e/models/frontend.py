@@ -20,15 +20,16 @@ class LogMel(nn.Module):
         super().__init__()
         self.channels = architecture.channels
         self.planes = 1 if architecture.channels == "mono" else 2
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate=architecture.sample_rate,
-            n_fft=architecture.fft,
-            hop_length=architecture.hop,
-            n_mels=architecture.bands,
-            f_min=architecture.low,
-            f_max=min(architecture.high, architecture.sample_rate / 2),
-            norm="slaney",
-        )
+        with torch.device("cpu"):  # torchaudio looks at the filters that it makes, which a meta device does not allow
+            self.mel = torchaudio.transforms.MelSpectrogram(
+                sample_rate=architecture.sample_rate,
+                n_fft=architecture.fft,
+                hop_length=architecture.hop,
+                n_mels=architecture.bands,
+                f_min=architecture.low,
+                f_max=min(architecture.high, architecture.sample_rate / 2),
+                norm="slaney",
+            )
         # The window and the filters follow from the architecture: no checkpoint needs them.
         for module in self.mel.modules():
             module._non_persistent_buffers_set.update(module._buffers)

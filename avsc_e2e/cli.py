@@ -1,0 +1,414 @@
+"""The command line: `avsc VERB`, and `run` for recipes. A verb is a typed function; its signature is its flags and its
+docstring their help. Whatever is heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import inspect
+import io
+import json
+import logging
+import os
+import re
+import sys
+import time
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from avsc_e2e.errors import AvscError
+
+if TYPE_CHECKING:
+    from avsc_e2e.recipe import Recipe
+
+MediaPaths = Annotated[tuple[Path, ...], tyro.conf.Positional]
+
+
+def demo(out: Path = Path("demo"), quick: bool = False) -> None:
+    """Render a toy city, fine-tune audio, video and hybrid on it, evaluate, report and pack a submission.
+
+    Args:
+        out: Folder for everything that the demo makes.
+        quick: A smaller city and tiny nets: under a minute, to see that all works.
+    """
+    from avsc_e2e.demo import run_demo
+
+    print(run_demo(out, quick=quick, progress=progress))
+
+
+def data_render(
+    root: Annotated[Path, tyro.conf.Positional],
+    train_locations: int = 8,
+    test_locations: int = 3,
+    clips: int = 1,
+    duration: float = 10.0,
+    seed: int = 0,
+    workers: int = 0,
+) -> None:
+    """Render a toy city in the layout of TAU Urban Audio-Visual Scenes 2021.
+
+    Args:
+        root: Folder to write it to.
+        train_locations: Locations of each scene to train on.
+        test_locations: Further locations of each scene to test on.
+        clips: Recordings at each location.
+        duration: Seconds of a recording.
+        seed: Another seed is another city.
+        workers: Processes; 0: one for each core.
+    """
+    from avsc_e2e.data.toycity import ToyCity
+
+    city = ToyCity(
+        train_locations=train_locations, test_locations=test_locations, clips=clips, duration=duration, seed=seed
+    )
+    city.render(root, workers=workers or None, progress=progress("rendering"))
+    print(f"{root}: {10 * clips * (train_locations + test_locations)} recordings of {duration:g} s")
+
+
+def data_check(root: Annotated[Path, tyro.conf.Positional], fast: bool = False, list_to: Path | None = None) -> int:
+    """Compare a data set with what it should be; exit status 1 when something is wrong.
+
+    Args:
+        root: Folder of the data set.
+        fast: Read names and headers only.
+        list_to: CSV that gets every problem with its file.
+    """
+    from avsc_e2e.data.check import check
+
+    result = check(root, fast=fast, progress=progress("checking"))
+    print(result.table())
+    if list_to:
+        result.write_problems(list_to)
+    return 0 if result.ok else 1
+
+
+def models(pattern: Annotated[str, tyro.conf.Positional] = "*", count: bool = True) -> None:
+    """List the model zoo.
+
+    Args:
+        pattern: Shell pattern of names, such as "*ioa*".
+        count: Build each model to count its parameters.
+    """
+    from avsc_e2e.models.zoo import architecture, describe, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise AvscError(f"models: no entry matches {pattern!r}; `avsc models` lists all")
+    for name in names:
+        arch = architecture(name)
+        size = ""
+        if count:
+            import torch
+
+            with torch.device("meta"):
+                size = f"{sum(p.numel() for p in arch.build().parameters()) / 1e6:8.1f} M"
+        trunks = " + ".join(trunk for trunk in (arch.audio, arch.video) if trunk)
+        print(f"{name:<20}{size}  {trunks:<40}  {describe(name)}")
+
+
+def predict(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    media: MediaPaths,
+    format: Literal["table", "json", "csv"] = "table",
+) -> None:
+    """Say what scene a recording is of, second by second.
+
+    Args:
+        checkpoint: The model.safetensors of a training run.
+        media: Videos, sound files, pictures, or folders of them.
+        format: How to print the timeline.
+    """
+    from avsc_e2e.inference import media_files, timeline
+    from avsc_e2e.models.checkpoint import load_model
+
+    if not media:
+        raise AvscError("predict: no media given; name videos, sound files or folders after the checkpoint")
+    model = load_model(checkpoint)
+    classes = model.architecture.classes
+    if format == "csv":
+        print("\t".join(("filename", "start", "end", "modalities", "scene_label", *classes)))
+    for path in media_files(media):
+        windows = timeline(model, path)
+        if format == "csv":
+            for w in windows:
+                label = classes[int(w.probabilities.argmax())]
+                cells = (path, f"{w.start:.2f}", f"{w.end:.2f}", "+".join(w.modalities), label)
+                print("\t".join([*map(str, cells), *(f"{p:.6f}" for p in w.probabilities)]))
+            continue
+        mean = sum(w.probabilities for w in windows) / len(windows)
+        best = int(mean.argmax())
+        if format == "json":
+            record = {
+                "file": str(path),
+                "modalities": windows[0].modalities,
+                "scene": classes[best],
+                "probabilities": dict(zip(classes, mean.round(6).tolist(), strict=True)),
+                "timeline": [
+                    {
+                        "start": round(w.start, 3),
+                        "end": round(w.end, 3),
+                        "scene": classes[int(w.probabilities.argmax())],
+                        "probabilities": dict(zip(classes, w.probabilities.round(6).tolist(), strict=True)),
+                    }
+                    for w in windows
+                ],
+            }
+            print(json.dumps(record))
+            continue
+        heard = {("audio", "video"): "sound and pictures", ("audio",): "sound alone", ("video",): "pictures alone"}
+        print(f"{path}: {classes[best]} {100 * mean[best]:.0f} %, from {heard[windows[0].modalities]}")
+        for w in windows:
+            order = w.probabilities.argsort()[::-1]
+            likely = ", ".join(f"{classes[i]} {100 * w.probabilities[i]:.0f} %" for i in order[:3])
+            print(f"  {w.start:6.1f} - {w.end:6.1f} s  {'█' * round(10 * w.probabilities[order[0]]):<10}  {likely}")
+
+
+def score(
+    output: Annotated[Path, tyro.conf.Positional],
+    reference: Annotated[Path, tyro.conf.Positional],
+    report: Path | None = None,
+    json_to: Path | None = None,
+) -> None:
+    """Score a system output: macro log loss and accuracy, per class, for segments and whole clips.
+
+    Args:
+        output: System output, a CSV with a probability for each class.
+        reference: CSV with the true scene of each file, such as fold1_evaluate.csv.
+        report: HTML file to write a report to.
+        json_to: File to write every figure of the report to.
+    """
+    from avsc_e2e.outputs import read_output, read_reference
+    from avsc_e2e.report import Report
+
+    found = read_output(output)
+    page = Report(title=output.stem, outputs={output.stem: found}, reference=read_reference(reference))
+    for protocol, of_protocol in page.results.items():
+        result = of_protocol[output.stem]
+        scores, spans = result.scores, result.intervals
+        print(f"{protocol}, {scores.count} rows, macro averages over classes")
+        print(f"  log loss {scores.log_loss:.4f}   accuracy {100 * scores.accuracy:.2f} %")
+        for name, loss, accuracy in zip(scores.classes, scores.class_log_loss, scores.class_accuracy, strict=True):
+            print(f"  {name:<20} {loss:8.3f} {100 * accuracy:9.1f} %")
+        del spans
+    if report:
+        print(f"report: {page.write(report)}")
+    if json_to:
+        json_to.write_text(json.dumps(page.json(), indent=2) + "\n")
+
+
+VERBS: dict[str, Callable[..., int | None]] = {
+    "demo": demo,
+    "data render": data_render,
+    "data check": data_check,
+    "models": models,
+    "predict": predict,
+    "score": score,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `avsc`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _log_to_stderr()
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if argv[0] == "--version":
+        from avsc_e2e import __version__
+
+        print(f"avsc_e2e {__version__}")
+        return
+    words = 2 if " ".join(argv[:2]) in VERBS else 1
+    name = " ".join(argv[:words])
+    with _one_line_errors():
+        if name not in VERBS:
+            group = [verb for verb in VERBS if verb.startswith(argv[0] + " ")]
+            if group and (len(argv) == 1 or argv[1] in ("-h", "--help")):
+                print(_overview(group))
+                return
+            raise AvscError(_unknown("command", " ".join(argv[:2] if group else argv[:1]), group or list(VERBS)))
+        sys.exit(_parse(VERBS[name], f"avsc {name}", argv[words:]) or 0)
+
+
+def run(**stages: Recipe) -> None:
+    """Entry point of a recipe file: `python recipes/FILE.py {show,train,evaluate,submit} STAGE [--field value]`."""
+    program, argv = Path(sys.argv[0]).name, sys.argv[1:]
+    _log_to_stderr()
+    usage = f"usage: {program} {{{','.join(RECIPE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
+    if not argv or argv[0] in ("-h", "--help"):
+        document = (sys.modules["__main__"].__doc__ or "").strip()
+        print(f"{usage}\n\n{document}\n\nEvery field: {program} train {next(iter(stages))} --help")
+        return
+    with _one_line_errors():
+        if argv[0] not in RECIPE_VERBS:
+            raise AvscError(_unknown("verb", argv[0], list(RECIPE_VERBS)))
+        if len(argv) == 1 or argv[1] in ("-h", "--help"):
+            print(usage)
+            return
+        if argv[1] not in stages:
+            raise AvscError(_unknown("stage", argv[1], list(stages)))
+        verb = _for_stage(RECIPE_VERBS[argv[0]], stages[argv[1]])
+        sys.exit(_parse(verb, f"{program} {argv[0]} {argv[1]}", argv[2:]) or 0)
+
+
+def stage_show(recipe: Recipe) -> None:
+    """Print the recipe of a stage."""
+    from dataclasses import fields, is_dataclass
+
+    def lines(value, indent: str):
+        for field in fields(value):
+            inner = getattr(value, field.name)
+            if is_dataclass(inner):
+                yield f"{indent}{field.name}: {type(inner).__name__}"
+                yield from lines(inner, indent + "    ")
+            else:
+                yield f"{indent}{field.name} = {inner!r}"
+
+    print("\n".join(lines(recipe, "")))
+
+
+def stage_train(recipe: Recipe, resume: bool = False) -> None:
+    """Train a stage; its folder below `runs` gets the checkpoint, the log and the recipe.
+
+    Args:
+        resume: Go on where an interrupted run of the same recipe stopped.
+    """
+    from avsc_e2e.training import train
+
+    print(f"checkpoint: {train(recipe, resume=resume)}")
+
+
+def stage_evaluate(recipe: Recipe) -> None:
+    """Evaluate a trained stage on the test part: system outputs, scores and a report."""
+    from avsc_e2e.evaluation import evaluate
+
+    evaluation = evaluate(recipe, history=recipe.init, progress=progress("predicting"))
+    print(evaluation.table(recipe.name))
+    print(f"report: {evaluation.folder / 'report.html'}")
+
+
+def stage_submit(recipe: Recipe, out: Path = Path("submission.zip")) -> None:
+    """Predict the evaluation set with a trained stage and pack a checked submission of it.
+
+    Args:
+        out: The package.
+    """
+    raise AvscError("submit: under construction")
+
+
+RECIPE_VERBS: dict[str, Callable[..., None]] = {
+    "show": stage_show,
+    "train": stage_train,
+    "evaluate": stage_evaluate,
+    "submit": stage_submit,
+}
+
+
+def _for_stage(verb: Callable, stage: Recipe) -> Callable:
+    """A verb whose recipe has a stage's values as defaults, its fields flags without a prefix."""
+    from avsc_e2e.recipe import Recipe
+
+    hints = typing.get_type_hints(verb, localns={"Recipe": Recipe}, include_extras=True)
+    hints["recipe"] = Annotated[Recipe, tyro.conf.arg(name="")]
+    signature = inspect.signature(verb)
+    recipe, *others = signature.parameters.values()
+
+    return _dressed(
+        lambda **values: verb(**values),
+        verb,
+        hints,
+        signature.replace(parameters=[recipe.replace(default=stage), *others]),
+    )
+
+
+def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect.Signature) -> Callable:
+    """`function` with the name and help of `like`, and these types and defaults."""
+    function.__name__, function.__doc__, function.__module__ = like.__name__, like.__doc__, like.__module__
+    function.__annotations__, function.__signature__ = hints, signature
+    return function
+
+
+def progress(label: str) -> Callable[[int, int], None]:
+    """Shows how far a long work is, its rate and the time left, on a terminal; nothing where stderr is piped."""
+    began = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        if not sys.stderr.isatty():
+            return
+        rate = done / max(time.monotonic() - began, 1e-9)
+        left = f"{(total - done) / rate:.0f} s left" if done else ""
+        end = "\n" if done >= total else ""
+        sys.stderr.write(f"\r\033[K{label} {done}/{total}  {rate:.1f}/s  {left}{end}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _overview(verbs: Sequence[str] | None = None) -> str:
+    rows = [(name, (VERBS[name].__doc__ or "").strip().split("\n")[0]) for name in verbs or VERBS]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  avsc {name:<{width}}  {text}" for name, text in rows]
+    return "\n".join(["usage: avsc COMMAND ...", "", *lines, "", "`avsc COMMAND --help` explains a command's flags."])
+
+
+def _unknown(what: str, given: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"unknown {what} {given!r}: {hint}"
+
+
+def _parse(function: Callable, program: str, argv: Sequence[str]):
+    """Call a function with flags; a mistake in them is one line, not a box."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            call = tyro.cli(_deferred(function), prog=program, args=list(argv))
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise AvscError(f"{program}: {_flattened(caught.getvalue())}") from None
+    return call()
+
+
+def _deferred(function: Callable) -> Callable:
+    """The same signature, but calling it only binds the arguments, so that parsing and working are told apart."""
+
+    hints = typing.get_type_hints(function, include_extras=True)
+    bind = lambda *args, **kwargs: functools.partial(function, *args, **kwargs)  # noqa: E731
+    return _dressed(bind, function, hints, inspect.signature(function))
+
+
+def _flattened(box: str) -> str:
+    """The words of tyro's box of an error as one line, its advice on the likely flag included."""
+    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
+    words = [line for line in lines if line and not line.startswith("For full helptext")]
+    heading, *rest = words or ["mistaken flags"]
+    text = " ".join(rest) or heading
+    text = re.sub(r"\s+", " ", text).replace(" .", ".")
+    text = re.sub(r"Perhaps you meant:", "- perhaps you meant", text)
+    return f"{text} (--help explains the flags)"
+
+
+@contextlib.contextmanager
+def _one_line_errors():
+    """A user's mistake ends with one line on stderr and status 2, a defect of ours with its traceback."""
+    try:
+        yield
+    except AvscError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("avsc_e2e").setLevel(logging.INFO)
