@@ -70,18 +70,60 @@ def data_render(
     print(f"{root}: {10 * clips * (train_locations + test_locations)} recordings of {duration:g} s")
 
 
-def data_check(root: Annotated[Path, tyro.conf.Positional], fast: bool = False, list_to: Path | None = None) -> int:
+def data_download(
+    root: Annotated[Path, tyro.conf.Positional],
+    part: Literal["development", "evaluation"] = "development",
+    base_url: str = "",
+    keep: bool = False,
+    parallel: int = 4,
+    plan: bool = False,
+) -> None:
+    """Fetch TAU Urban Audio-Visual Scenes 2021, verify every archive and unpack it; goes on where it was stopped.
+
+    Args:
+        root: Folder for the set; each part gets one of its own inside.
+        part: Development set (108 GB) or evaluation set (61 GB).
+        base_url: Where the archives lie; empty: the set's home at Zenodo.
+        keep: Keep the archives after unpacking.
+        parallel: Archives fetched at the same time.
+        plan: Only say what would be fetched and the disk space that it needs.
+    """
+    from avsc_e2e.data.download import download, list_archives, plan_download
+
+    archives = list_archives(part)
+    print(plan_download(root, archives, keep=keep, parallel=parallel), flush=True)
+    if plan:
+        return
+
+    def show(state) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{state}")
+            sys.stderr.flush()
+
+    where = download(root, archives, base_url=base_url, keep=keep, parallel=parallel, progress=show)
+    print(f"{where}: complete; `avsc data check {where}` looks at it closely")
+
+
+def data_check(
+    root: Annotated[Path, tyro.conf.Positional],
+    fast: bool = False,
+    part: Literal["", "development", "evaluation"] = "",
+    list_to: Path | None = None,
+) -> int:
     """Compare a data set with what it should be; exit status 1 when something is wrong.
 
     Args:
         root: Folder of the data set.
         fast: Read names and headers only.
+        part: Which part of TAU it is; empty: told from what lies there.
         list_to: CSV that gets every problem with its file.
     """
     from avsc_e2e.data.check import check
 
-    result = check(root, fast=fast, progress=progress("checking"))
+    result = check(root, fast=fast, part=part, progress=progress("checking"))
     print(result.table())
+    if result.problems:
+        print(result.problem_list())
     if list_to:
         result.write_problems(list_to)
     return 0 if result.ok else 1
@@ -204,6 +246,7 @@ def score(
 VERBS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "data render": data_render,
+    "data download": data_download,
     "data check": data_check,
     "models": models,
     "predict": predict,
