@@ -1,3 +1,48 @@
-"""End-to-end fine-tuning for audio-visual scene classification."""
+"""End-to-end fine-tuning for audio-visual scene classification.
+
+The names below are imported when first asked for, so that `import avsc_e2e` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "SCENES": "clip",
+    "Clip": "clip",
+    "Corpus": "clip",
+    "Row": "clip",
+    "Segment": "clip",
+    "AvscError": "errors",
+    "MediaError": "errors",
+    "read_corpus": "data.corpus",
+    "ClipDataset": "data.dataset",
+    "Architecture": "models.architecture",
+    "create_model": "models.zoo",
+    "list_models": "models.zoo",
+    "load_model": "models.checkpoint",
+    "save_model": "models.checkpoint",
+    "SystemOutput": "outputs",
+    "Recipe": "recipe",
+    "predict": "inference",
+    "timeline": "inference",
+    "train": "training",
+    "evaluate": "evaluation",
+}
+"""The module of each public name."""
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
