@@ -38,7 +38,7 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 @torch.inference_mode()
 def frozen_features(rows, classes):
-    """Of every fixed segment: the video trunk's ImageNet features, the log-mel statistics, target, group, file, start."""
+    """ImageNet features, log-mel statistics, target, group, file and start of every fixed segment."""
     model = replace(RECIPES["hybrid"].model, classes=classes).build()
     model.video.load_pretrained()
     model.eval()
