@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{'epoch':>5} {'step':>5}   " + "   ".join(f"{name + ': log loss':>20} {'accuracy':>9}" for name in rows))
     for both in zip(*rows.values(), strict=True):
         cells = [
-            f"{float(row["validation_log_loss"]):20.3f} {100 * float(row["validation_accuracy"]):7.1f} %"
+            f"{float(row['validation_log_loss']):20.3f} {100 * float(row['validation_accuracy']):7.1f} %"
             for row in both
         ]
         print(f"{both[0]['epoch']:>5} {both[0]['step']:>5}   " + "   ".join(cells))
