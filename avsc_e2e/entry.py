@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
@@ -11,11 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsc_e2e.errors import AvscError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from avsc_e2e.metrics import Scores
@@ -138,6 +132,10 @@ def read_people(path: str | Path) -> tuple[Person, ...]:
     """The authors in a TOML file: a table [[author]] each with lastname, firstname, email and [author.affiliation]
     with institute, abbreviation, department, location. The first one is the corresponding author unless another says
     `corresponding = true`. Raises AvscError for a missing, unknown or mistyped field."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        raise AvscError(f"{path}: reading TOML needs Python 3.11 or newer; answer the questions instead") from None
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
