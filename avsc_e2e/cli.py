@@ -243,6 +243,45 @@ def score(
         json_to.write_text(json.dumps(page.json(), indent=2) + "\n")
 
 
+def submission_pack(
+    out: Annotated[Path, tyro.conf.Positional],
+    runs: MediaPaths,
+    people: Path | None = None,
+    report: Path | None = None,
+    trial: bool = False,
+) -> None:
+    """Pack up to four trained, evaluated and submitted stages as one challenge submission, and check it.
+
+    Args:
+        out: The package, a .zip file, or a folder.
+        runs: Folders of the stages, such as runs/zhang_ioa/hybrid.
+        people: TOML file with a table [[author]] for each author; without it they are asked for.
+        report: PDF of the technical report.
+        trial: Take the files of the first output for the evaluation set's, whatever they are.
+    """
+    from avsc_e2e.evaluation import system_of_run
+    from avsc_e2e.submission import pack
+
+    systems = [system_of_run(run) for run in runs]
+    files = set(systems[0].output.files) if trial and systems else None
+    print(f"package: {pack(out, systems, _authors(people), report, files=files)}")
+
+
+def submission_check(package: Annotated[Path, tyro.conf.Positional], files: Path | None = None) -> int:
+    """Check a submission; every violation is listed with its line, and the exit status is 1 if there is any.
+
+    Args:
+        package: A package (zip or folder), an .output.csv or a .meta.yaml.
+        files: A system output whose files are the evaluation set's, for trials; by default 0.wav to 71999.wav.
+    """
+    from avsc_e2e.outputs import read_output
+    from avsc_e2e.submission import check, listing
+
+    violations = check(package, set(read_output(files).files) if files else None, report=files is None)
+    print(listing(violations) if violations else f"{package}: no violation found")
+    return 1 if violations else 0
+
+
 VERBS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "data render": data_render,
@@ -251,6 +290,8 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "models": models,
     "predict": predict,
     "score": score,
+    "submission pack": submission_pack,
+    "submission check": submission_check,
 }
 
 
@@ -335,13 +376,35 @@ def stage_evaluate(recipe: Recipe) -> None:
     print(f"report: {evaluation.folder / 'report.html'}")
 
 
-def stage_submit(recipe: Recipe, out: Path = Path("submission.zip")) -> None:
-    """Predict the evaluation set with a trained stage and pack a checked submission of it.
+def stage_submit(
+    recipe: Recipe, people: Path | None = None, report: Path | None = None, out: Path | None = None
+) -> None:
+    """Predict the evaluation set (--data.evaluation) with a trained and evaluated stage, and pack it as a submission.
 
     Args:
-        out: The package.
+        people: TOML file with a table [[author]] for each author; without it they are asked for.
+        report: PDF of the technical report; a package without one is fit for trials only.
+        out: The package; by default submission.zip in the run's folder.
     """
-    raise AvscError("submit: under construction")
+    from avsc_e2e.evaluation import predict_evaluation_set, system_of_run
+    from avsc_e2e.submission import pack
+
+    authors = _authors(people)
+    output = predict_evaluation_set(recipe, progress=progress("predicting"))
+    system = system_of_run(output.parent)
+    trial = None if recipe.data.evaluation else set(system.output.files)
+    path = pack(out or output.parent / "submission.zip", [system], authors, report, files=trial)
+    print(f"package: {path}" + ("" if trial is None else " (a trial: the test part's files, not the evaluation set's)"))
+
+
+def _authors(people: Path | None):
+    from avsc_e2e.entry import ask_people, read_people
+
+    if people:
+        return read_people(people)
+    if not sys.stdin.isatty():
+        raise AvscError("--people: name a TOML file with a table [[author]] for each author")
+    return ask_people(input)
 
 
 RECIPE_VERBS: dict[str, Callable[..., None]] = {

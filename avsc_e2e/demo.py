@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from avsc_e2e.data.toycity import ToyCity
-from avsc_e2e.evaluation import evaluate, score_table
+from avsc_e2e.entry import Affiliation, Person, with_correspondent
+from avsc_e2e.errors import AvscError
+from avsc_e2e.evaluation import evaluate, predict_evaluation_set, score_table, system_of_run
 from avsc_e2e.models.systems import lite0, tiny
 from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.submission import check, pack
 from avsc_e2e.training import model_file, train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 
@@ -70,6 +73,7 @@ def run_demo(out: Path, *, quick: bool = False, progress: Callable[[str], Callab
         train(recipe)
         evaluation = evaluate(recipe, note=NOTE, history=recipe.init, progress=progress("predicting"))
         scores[recipe.name] = evaluation.scores["decision"]
+    package = _package(recipes[-1])
     return "\n".join(
         [
             "",
@@ -78,5 +82,19 @@ def run_demo(out: Path, *, quick: bool = False, progress: Callable[[str], Callab
             "",
             f"report      {evaluation.folder / 'report.html'}",
             f"checkpoint  {model_file(recipes[-1])}",
+            f"package     {package} (checked; of the toy city's test part)",
         ]
     )
+
+
+def _package(recipe: Recipe) -> Path:
+    """A submission of the test part, as the challenge's would be of its evaluation set."""
+    output = predict_evaluation_set(recipe)
+    system = system_of_run(output.parent)
+    author = Person("Doe", "Jane", "jane.doe@example.org", Affiliation("Example Institute", abbreviation="EXA"))
+    files = set(system.output.files)
+    path = pack(output.parent / "submission.zip", [system], with_correspondent([author]), files=files)
+    violations = check(path, files, report=False)
+    if violations:
+        raise AvscError(f"{path}: {violations[0]}")
+    return path

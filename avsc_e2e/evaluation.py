@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from avsc_e2e.clip import Corpus, Row
+from avsc_e2e.data.tau import read_evaluation
+from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict
 from avsc_e2e.metrics import Scores, score
-from avsc_e2e.models.checkpoint import load_model
+from avsc_e2e.models.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.outputs import SystemOutput, targets_of, to_clips, write_output
+from avsc_e2e.outputs import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.report import Report
 from avsc_e2e.training import corpus_of, model_file, run_folder, workers
+
+SEGMENTS, REFERENCE = "evaluation/segments.csv", "evaluation/reference.csv"
 
 
 class Evaluation(NamedTuple):
@@ -59,6 +61,8 @@ def evaluate(
     reference = {row.file: row.scene for row in corpus.test}
     folder = run_folder(recipe) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
+    lines = ["filename\tscene_label", *(f"{file}\t{scene}" for file, scene in reference.items())]
+    (folder / "reference.csv").write_text("\n".join(lines) + "\n")
     scores = {}
     for name, output in outputs.items():
         suffix = "" if name == "decision" else f".{name}"
@@ -125,8 +129,67 @@ def stage_report(
     )
 
 
-def as_evaluation_files(output: SystemOutput) -> SystemOutput:
-    """One row a file, named as the challenge names them."""
+def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Predict the evaluation set, or the test part where the recipe names none, and write the challenge's output file
+    as submission.output.csv into the run's folder. Raises AvscError."""
+    model = trained_model(recipe)
+    data = recipe.data
+    rows = (
+        read_evaluation(data.evaluation, modalities=recipe.model.modalities)
+        if data.evaluation
+        else corpus_of(recipe).test
+    )
+    dataset = evaluation_dataset(model, rows, data.short_side)
+    output = predict(model, dataset, batch_size=recipe.batch_size, workers=workers(recipe), progress=progress)[
+        "decision"
+    ]
     clips = to_clips(output)
-    total = clips.probabilities / np.sum(clips.probabilities, axis=1, keepdims=True)
-    return dataclasses.replace(clips, files=tuple(f"{file}.wav" for file in clips.files), probabilities=total)
+    path = run_folder(recipe) / "submission.output.csv"
+    write_output(path, dataclasses.replace(clips, files=tuple(f"{file}.wav" for file in clips.files)))
+    return path
+
+
+def system_of_run(folder: Path, name: str = "") -> System:
+    """A system for the challenge from a run's folder, after `evaluate` and `submit`: its output, what its checkpoint
+    tells of it, and its scores on the test part. Raises AvscError where one of them is missing."""
+    for file, verb in ((SEGMENTS, "evaluate"), (REFERENCE, "evaluate"), ("submission.output.csv", "submit")):
+        if not (folder / file).is_file():
+            raise AvscError(f"{folder / file}: is not there; run `{verb}` of the stage first")
+    model = load_model(folder / "model.safetensors")
+    recipe = json.loads(read_checkpoint(folder / "model.safetensors")[1].get("recipe", "{}"))
+    architecture, name = model.architecture, name or recipe.get("name", folder.name)
+    segments = read_output(folder / SEGMENTS, architecture.classes)
+    targets = targets_of(segments, read_reference(folder / REFERENCE))
+    parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
+    imagenet = bool(architecture.video and (recipe.get("pretrained") or recipe.get("video_weights")))
+    return System(
+        name=name,
+        abbreviation=architecture.name[:10],
+        output=read_output(folder / "submission.output.csv", architecture.classes),
+        scores=score(segments.probabilities, targets, segments.classes, "1 s segments"),
+        complexity=Complexity(sum(parameters.values()), parameters.get("audio", 0), parameters.get("video", 0)),
+        description=describe(architecture, _augmentation(recipe), ("ImageNet",) if imagenet else ()),
+        external_datasets=(ExternalDataset("ImageNet", "https://www.image-net.org", 0),) if imagenet else (),
+    )
+
+
+def _augmentation(recipe: Mapping) -> list[str]:
+    """What of a recipe's augmentation was on, in the challenge's words."""
+    augment = recipe.get("augment", {})
+    words = {
+        ("crop", "smallest"): "random resized crop",
+        ("flip", "probability"): "horizontal flip with channel swap",
+        ("colour", "strength"): "color jitter",
+        ("waveform", "gain"): "gain",
+        ("waveform", "noise"): "noise",
+        ("waveform", "shift"): "time shift",
+        ("waveform", "pitch"): "pitch shift",
+        ("spectrum", "bands"): "SpecAugment",
+        ("mixup", "alpha"): "mixup",
+        ("drop", "probability"): "modality dropout",
+    }
+    strengths = {key: augment.get(key[0], {}).get(key[1], 0) for key in words}
+    strengths["crop", "smallest"] = 1 - (strengths["crop", "smallest"] or 1)
+    modality = {"audio": ("waveform", "spectrum"), "video": ("crop", "flip", "colour")}
+    absent = {part for name, parts in modality.items() if not recipe.get("model", {}).get(name) for part in parts}
+    return [word for key, word in words.items() if strengths[key] > 0 and key[0] not in absent]
