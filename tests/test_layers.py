@@ -22,8 +22,8 @@ PACKAGE = ROOT / "avsc_e2e"
 PARTS = {
     "base": ("", "clip", "errors", "randomness"),
     "data": (
-        "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media", "data.places",
-        "data.rows", "data.tau", "data.toycity",
+        "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
+        "data.places", "data.rows", "data.tau", "data.toycity",
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.frames", "transforms.waveform"),
     "models": (

@@ -21,6 +21,8 @@ SOUND_FILES = (".wav", ".flac")
 TOLERANCE = 0.5
 """Seconds by which a stream may end before the window does: the last picture is held, the sound is padded with
 silence. What lacks more is refused, since a cut-off file must not pass for a quiet one."""
+INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+"""Formats in which decord finds its way; in a stream without an index, such as MPEG-TS, it gives wrong pictures."""
 RUN_UP = 0.2
 """Seconds decoded before a window of compressed sound: MP3 and AAC frames overlap their predecessors."""
 
@@ -46,6 +48,8 @@ class Media(NamedTuple):
     """Seconds between the start of the recording and its first picture."""
     origin: float = 0.0
     """Seconds on the container's clock at which the recording starts."""
+    indexed: bool = False
+    """Whether the container is one of INDEXED."""
 
     @property
     def has_video(self) -> bool:
@@ -82,7 +86,7 @@ def _probe(path: str, size: int, _changed: int) -> Media:
             for stream in (video, audio)
             if stream is not None and stream.duration
         ]
-        media = Media(min(ends) if ends else total, size, origin=origin)
+        media = Media(min(ends) if ends else total, size, origin=origin, indexed=container.format.name in INDEXED)
         if video is not None:
             media = media._replace(
                 width=video.codec_context.width,
@@ -106,6 +110,8 @@ def read_frames(path: str | os.PathLike, times: Sequence[float], short_side: int
     if not media.has_video:
         raise MediaError(path, "has no picture; give it as sound only")
     width, height = _fitted(media.width, media.height, short_side)
+    if not media.indexed:
+        return _read_frames_with_av(path, media, times, width, height)
     decord = _decord()
     try:
         reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
@@ -119,7 +125,7 @@ def read_frames(path: str | os.PathLike, times: Sequence[float], short_side: int
 
 
 def _read_frames_with_av(path: str, media: Media, times: Sequence[float], width: int, height: int) -> np.ndarray:
-    """The same through PyAV, for containers that decord cannot seek in (MPEG-TS, some MKV)."""
+    """The same through PyAV, for containers that decord cannot seek in."""
     first, last = min(times), max(times)
     for seek in (
         first > 1.0,
@@ -236,6 +242,7 @@ def _sound_track(path: str, media: Media, first: int, last: int) -> tuple[np.nda
     try:
         with _open_container(path) as container:
             stream = container.streams.audio[0]
+            grid = round((float((stream.start_time or 0) * stream.time_base) - media.origin) * rate)
             if first > RUN_UP * rate:
                 container.seek(int((first / rate + media.origin - RUN_UP) / stream.time_base), stream=stream)
             to_float = av.AudioResampler(format="fltp")
@@ -243,9 +250,14 @@ def _sound_track(path: str, media: Media, first: int, last: int) -> tuple[np.nda
                 if frame.pts is None:
                     continue
                 stamped = round((float(frame.pts * frame.time_base) - media.origin) * rate)
-                # Some containers round time stamps to a millisecond: run on by counting, unless there is a real gap.
+                # Some containers round time stamps to a millisecond: start on the grid of the stream's frames, run on
+                # by counting, unless there is a real gap.
                 if position is None:
-                    position = begin = stamped
+                    position = stamped
+                    if stream.time_base * rate > 1:
+                        on_grid = grid + round((stamped - grid) / frame.samples) * frame.samples
+                        position = on_grid if abs(on_grid - stamped) <= stream.time_base * rate else stamped
+                    begin = position
                 elif abs(stamped - position) > 0.05 * rate:
                     blocks.append(np.zeros((media.channels, max(stamped - position, 0)), np.float32))
                     position = max(stamped, position)

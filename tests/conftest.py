@@ -1,0 +1,97 @@
+"""What the tests share: small real media written on the spot, a toy city, and runs trained on it."""
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores and nets this small: threads would only wait for each other
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+"""Real recordings, beside the repository; tests that need them skip without."""
+
+
+def real(name: str) -> Path:
+    """A file or folder of the real recordings; skips the test where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"the real recordings are not in {path}")
+    return path
+
+
+def write_video(
+    path: Path,
+    pictures: Sequence[np.ndarray] = (),
+    *,
+    rate: float = 25.0,
+    times: Sequence[float] | None = None,
+    sound: np.ndarray | None = None,
+    sample_rate: int = 48_000,
+    sound_start: float = 0.0,
+    layout: str = "",
+    codec: str = "libx264",
+    sound_codec: str = "aac",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write (H, W, 3) uint8 pictures, shown at `times` (or `rate` a second from 0), and sound (C, N) in [-1, 1] that
+    begins at `sound_start`; the container is that of the suffix."""
+    clock = 90_000
+    times = [index / rate for index in range(len(pictures))] if times is None else times
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = audio = None
+        if len(pictures):
+            height, width = pictures[0].shape[:2]
+            quality = {"preset": "veryfast", "crf": "12"} if codec == "libx264" else {"qscale": "2"}
+            video = container.add_stream(codec, rate=round(rate), options=quality)
+            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+            if codec == "libx264":
+                video.codec_context.time_base = Fraction(1, clock)
+            video.codec_context.thread_count = 1
+        if sound is not None:
+            layout = layout or ("mono", "stereo")[len(sound) - 1]
+            audio = container.add_stream(sound_codec, rate=sample_rate, layout=layout)
+        packets = []
+        if video is not None:
+            for picture, time in zip(pictures, times, strict=True):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+                frame.pts, frame.time_base = round(time * clock), Fraction(1, clock)
+                packets += video.encode(frame)
+            packets += video.encode()
+        if audio is not None:
+            to_codec = av.AudioResampler(
+                audio.codec_context.format, audio.layout, sample_rate, audio.frame_size or 1024
+            )
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), "fltp", layout)
+            frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
+            frame.pts = round(sound_start * sample_rate)
+            for part in (*to_codec.resample(frame), *to_codec.resample(None)):
+                packets += audio.encode(part)
+            packets += audio.encode()
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            container.mux(packet)
+    return path
+
+
+def click(at: float, duration: float, sample_rate: int = 48_000, channels: int = 2) -> np.ndarray:
+    """Silence (C, N) with a click at `at` seconds: a short tone burst whose first sample is its loudest."""
+    sound = np.zeros((channels, round(duration * sample_rate)), np.float32)
+    first = round(at * sample_rate)
+    length = min(round(0.004 * sample_rate), sound.shape[1] - first)
+    after = np.arange(length) / sample_rate
+    sound[:, first : first + length] = 0.9 * np.exp(-after / 0.001) * np.cos(2 * np.pi * 3000 * after)
+    return sound
+
+
+def onset(sound: np.ndarray) -> int:
+    """The first sample (C, N) that reaches half of the loudest."""
+    level = np.abs(sound).max(axis=0)
+    return int(np.argmax(level > 0.5 * level.max()))
+
+
+def flat(level: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
