@@ -399,7 +399,8 @@ def read_history(path: str | Path) -> History:
     order = sorted(epochs)
     names = dict.fromkeys(name for epoch in order for name in epochs[epoch])
     columns = {name: [epochs[epoch].get(name, math.nan) for epoch in order] for name in names}
-    judges = [name for name in columns if "val" in name.lower() and "loss" in name.lower()]
+    # the shortest name is the whole's, validation_log_loss before validation_log_loss_audio
+    judges = sorted((name for name in columns if "val" in name.lower() and "loss" in name.lower()), key=len)
     return History(order, columns, next((n for n in judges if "log_loss" in n), next(iter(judges), "")))
 
 

@@ -313,12 +313,6 @@ class FineTuning(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_epoch_end(self) -> None:
-        for group in self.trainer.optimizers[0].param_groups:
-            part, decay = group["name"].split("_")
-            if decay == "True":
-                self.log(f"lr_{part}", group["lr"])
-
 
 def head_losses(logits: dict[str, Tensor], clip: Clip) -> dict[str, Tensor]:
     """Cross-entropy of each head with targets (B, K); a modality's head hears only of the clips that have it."""
@@ -360,8 +354,15 @@ class RunFolder(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """Lightning calls it after the epoch's validation."""
         seconds = time.monotonic() - self.began
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **figures, "seconds": round(seconds, 2)}
+        figures = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rates = {f"lr_{group['name'].split('_')[0]}": group["lr"] for group in trainer.optimizers[0].param_groups}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **figures,
+            **rates,
+            "seconds": round(seconds, 2),
+        }
         self.rows.append(row)
         better = row["validation_log_loss"] < self.best
         self.best = min(self.best, row["validation_log_loss"])
