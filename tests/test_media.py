@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+import struct
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 from conftest import SHARED, click, flat, onset, real, write_video
 from PIL import Image
 
-from avsc_e2e.data.media import mix_channels, probe, read_audio, read_frames
+from avsc_e2e.data.media import _read_frames_with_av, mix_channels, probe, read_audio, read_frames
 from avsc_e2e.errors import MediaError
 
 RATE = 48_000
@@ -173,6 +174,31 @@ def test_short_side(tmp_path, height, width, fitted):
         corners = frames[0, 4, 4], frames[0, -5, 4], frames[0, 4, -5]
         assert [bool(corner[0] > 180 and corner[1] < 90) for corner in corners] == [True, False, False]
         assert read_frames(path, [0.0]).shape == (1, height, width, 3)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shape", "corner"),
+    [
+        ((1, 0, 0, 1), (48, 64), (0, 0)),
+        ((0, 1, -1, 0), (64, 48), (0, -1)),
+        ((-1, 0, 0, -1), (48, 64), (-1, -1)),
+        ((0, -1, 1, 0), (64, 48), (-1, 0)),
+    ],
+)
+def test_video_of_a_turned_phone(tmp_path, matrix, shape, corner):
+    picture = flat(40)
+    picture[:24, :32] = (250, 30, 30)
+    path = write_video(tmp_path / "phone.mp4", [picture] * 10)
+    data = path.read_bytes()
+    unit, turned = (struct.pack(">5i", *(65536 * x for x in (a, b, 0, c, d))) for a, b, c, d in ((1, 0, 0, 1), matrix))
+    at = data.index(unit, data.index(b"tkhd"))  # the matrix is stored as a b 0 c d 0 x y 1
+    path.write_bytes(data[:at] + turned + data[at + len(unit) :])
+    red = (corner[0] * 5 + 4 * (corner[0] == 0), corner[1] * 5 + 4 * (corner[1] == 0))
+    for frames in (read_frames(path, [0.1]), _read_frames_with_av(str(path), probe(path), [0.1], *shape[::-1])):
+        assert frames.shape == (1, *shape, 3)
+        upright = [(row, column) for row in (4, -5) for column in (4, -5) if frames[0, row, column, 0] > 180]
+        assert upright == [red]
+    assert min(read_frames(path, [0.1], 24).shape[1:3]) == 24
 
 
 def test_turned_photograph(tmp_path):
@@ -379,3 +405,21 @@ def test_real_videos_are_read_to_their_end():
         sound = read_audio(path, media.duration - 1, 1.0, RATE)
         assert sound.shape == (2, RATE)
         assert sound[:, -RATE // 10 :].any()
+
+
+@pytest.mark.parametrize("name", ["lyon1029_40200_md.mp4", "rivera0922_00_0_md.mp4"])
+def test_real_videos_show_the_picture_of_the_time(name):
+    """Against PyAV, which decodes all pictures from the first to the last."""
+    path = real(f"real_clips/{name}")
+    with av.open(str(path)) as container:
+        frames = [
+            (frame.time, frame.reformat(100, 56, "rgb24").to_ndarray().astype(np.float32))
+            for frame in container.decode(video=0)
+        ]
+    starts = np.array([time for time, _ in frames]) - frames[0][0]
+    for time in np.random.default_rng(0).uniform(0, starts[-1], 8):
+        index = int(np.searchsorted(starts, time, side="right")) - 1
+        read = read_frames(path, [time], 56)[0]
+        near = range(max(index - 2, 0), min(index + 3, len(frames)))
+        errors = {i: float(np.abs(frames[i][1] - read[:56, :100]).mean()) for i in near}
+        assert errors[index] <= min(errors.values()) + 0.05, f"at {time:.3f} s: {errors}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 RUN_UP = 0.2
 """Seconds decoded before a window of compressed sound: MP3 and AAC frames overlap their predecessors."""
 
+BATCH = 32
+"""Frames that one pass over a video holds at a time."""
+
 
 class Media(NamedTuple):
     """What the header of a file tells."""
@@ -35,7 +38,7 @@ class Media(NamedTuple):
     size: int
     """Bytes."""
     width: int = 0
-    """Pixels; 0 where there is no picture."""
+    """Pixels as stored, before a phone's upright video is turned; 0 where there is no picture."""
     height: int = 0
     frame_rate: float = 0.0
     """Mean frames a second."""
@@ -109,7 +112,7 @@ def read_frames(path: str | os.PathLike, times: Sequence[float], short_side: int
     media = _probe(path, *stamp)
     if not media.has_video:
         raise MediaError(path, "has no picture; give it as sound only")
-    width, height = _fitted(media.width, media.height, short_side)
+    width, height = _fitted(*_shown_size(path, stamp, media), short_side)
     if not media.indexed:
         return _read_frames_with_av(path, media, times, width, height)
     decord = _decord()
@@ -137,13 +140,39 @@ def _read_frames_with_av(path: str, media: Media, times: Sequence[float], width:
                 starts.clear()
                 pictures.clear()
             starts.append(start)
-            pictures.append(frame.reformat(width=width, height=height, format="rgb24").to_ndarray())
+            pictures.append(_as_rgb(frame, width, height))
             if start > last:
                 break
         if starts and (starts[0] <= first or not seek):
             end = starts[-1] + 1 / (media.frame_rate or 25)
             return np.stack([pictures[i] for i in _frames_at(path, times, np.array(starts), end)])
     raise MediaError(path, f"no picture at {first:.2f} s can be decoded (is it cut off?)")
+
+
+def _as_rgb(frame, width: int, height: int) -> np.ndarray:
+    """(height, width, 3), turned as a player does."""
+    turns = frame.rotation // 90
+    stored = (width, height) if turns % 2 == 0 else (height, width)
+    return np.ascontiguousarray(np.rot90(frame.reformat(*stored, format="rgb24").to_ndarray(), turns))
+
+
+def _shown_size(path: str, stamp: tuple[int, int], media: Media) -> tuple[int, int]:
+    """Width and height as a player shows the pictures: a phone held upright stores them lying."""
+    upright = _rotation(path, *stamp) % 180 != 0
+    return (media.height, media.width) if upright else (media.width, media.height)
+
+
+@lru_cache(maxsize=65536)
+def _rotation(path: str, _size: int, _changed: int) -> int:
+    """Degrees by which a player turns the pictures (decord does so too); PyAV tells it with a picture only."""
+    import av
+
+    with _open_container(path) as container:
+        try:
+            first = next(container.decode(_video_stream(container)), None)
+        except (av.FFmpegError, ValueError):
+            return 0  # reading tells what is wrong
+        return first.rotation if first else 0
 
 
 def _decoded(path: str, media: Media, seek: float | None):
@@ -178,22 +207,36 @@ def read_audio(path: str | os.PathLike, start: float, duration: float, sample_ra
     media = _probe(path, *stamp)
     if not media.has_audio:
         raise MediaError(path, "has no sound; give it as pictures only")
-    rate = media.sample_rate
+    cut = _slice if path.lower().endswith(SOUND_FILES) else _sound_track
+    return cut_window(path, partial(cut, path, media), media.sample_rate, start, duration, sample_rate)
+
+
+def cut_window(
+    path: str,
+    cut: Callable[[int, int], tuple[np.ndarray, int]],
+    rate: int,
+    start: float,
+    duration: float,
+    sample_rate: int,
+) -> np.ndarray:
+    """What `read_audio` returns, out of a sound of `rate` (Hz) of which `cut` gives the samples [first, last), as many
+    as there are, as (C, N) with the index of the first. Raises MediaError, in which `path` names the sound."""
     # A margin on each side keeps the resampling filter from seeing the cut as a step to silence.
     margin = 0 if rate == sample_rate else math.ceil(0.01 * rate)
     first = round(start * rate) - margin
     length = math.ceil(duration * rate) + 2 * margin
-    cut = _slice if path.lower().endswith(SOUND_FILES) else _sound_track
-    audio, offset = cut(path, media, max(first, 0), first + length)
+    audio, offset = cut(max(first, 0), first + length)
     missing = first + length - margin - (offset + audio.shape[1])
     if missing > TOLERANCE * rate:
         end = (offset + audio.shape[1]) / rate
         raise MediaError(path, f"no sound at {start + duration:.2f} s: it ends at {end:.2f} s (is it cut off?)")
+    count = round(duration * sample_rate)
+    if rate == sample_rate and offset == first and audio.shape[1] == count:
+        return audio
     window = np.zeros((audio.shape[0], length), np.float32)
     at = offset - first
     audio = audio[:, max(-at, 0) :][:, : length - max(at, 0)]
     window[:, max(at, 0) : max(at, 0) + audio.shape[1]] = audio
-    count = round(duration * sample_rate)
     if rate == sample_rate:
         return window[:, :count]
     import soxr
@@ -202,6 +245,74 @@ def read_audio(path: str | os.PathLike, start: float, duration: float, sample_ra
     skip = round(margin * sample_rate / rate)
     window = window[:, skip : skip + count]
     return np.ascontiguousarray(np.pad(window, ((0, 0), (0, count - window.shape[1]))), np.float32)
+
+
+def decode_frames(
+    path: str | os.PathLike, rate: float, short_side: int | None = None
+) -> Iterator[tuple[np.ndarray, float]]:
+    """All of a video in one pass: the pictures shown at the middles of spans of 1 / `rate` seconds, in batches
+    (T, H, W, 3) uint8 RGB as `read_frames` gives them, each with the second at which the pictures end, as far as it is
+    known by then. Raises MediaError."""
+    path, stamp = _stamp(path)
+    if path.lower().endswith(IMAGES):
+        yield _read_image(path, short_side)[None], 0.0
+        return
+    media = _probe(path, *stamp)
+    if not media.has_video:
+        raise MediaError(path, "has no picture; give it as sound only")
+    width, height = _fitted(*_shown_size(path, stamp, media), short_side)
+    decord, done = _decord(), 0
+    try:
+        if not media.indexed:
+            raise RuntimeError("decord does not find its way in it")
+        reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
+        spans = reader.get_frame_timestamp(np.arange(len(reader))) + media.video_start
+        end = float(spans[-1, 1])
+        indices = _frames_at(path, np.minimum(middles(end, rate), end), spans[:, 0], end)
+        while done < len(indices):
+            pictures = reader.get_batch(indices[done : done + BATCH]).asnumpy()
+            done += len(pictures)
+            yield pictures, end
+        return
+    except (decord.DECORDError, RuntimeError):  # some containers it cannot open, or not seek in
+        starts: list[float] = []
+    shown = None
+    for start, frame in _decoded(path, media, None):
+        starts.append(start)
+        while shown is not None and (done + 0.5) / rate + 1e-6 < start:
+            yield _as_rgb(shown, width, height)[None], start
+            done += 1
+        shown = frame
+    if shown is None:
+        raise MediaError(path, "no picture can be decoded (is it cut off?)")
+    end = starts[-1] + 1 / (media.frame_rate or 25)
+    for _ in range(done, len(middles(end, rate))):
+        yield _as_rgb(shown, width, height)[None], end
+
+
+def middles(end: float, rate: float) -> np.ndarray:
+    """Middles of the spans of 1 / `rate` seconds that at least half lie before `end`; at least one."""
+    return (np.arange(max(math.floor(end * rate + 0.5), 1)) + 0.5) / rate
+
+
+def decode_sound(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """All of a recording's sound as (N, C) and its rate (Hz): int16 where the file holds 16 bits or fewer, int32 with
+    the low byte empty where it holds 24, else float32, so that nothing is lost. Raises MediaError."""
+    import soundfile
+
+    path, stamp = _stamp(path)
+    media = _probe(path, *stamp)
+    if not media.has_audio:
+        raise MediaError(path, "has no sound; give it as pictures only")
+    if not path.lower().endswith(SOUND_FILES):
+        audio, offset = _sound_track(path, media, 0, 1 << 62)
+        return np.pad(audio, ((0, 0), (offset, 0))).T, media.sample_rate
+    try:
+        with _open_sound(path) as sound:
+            kinds = {"PCM_S8": "int16", "PCM_U8": "int16", "PCM_16": "int16", "PCM_24": "int32"}
+            return sound.read(dtype=kinds.get(sound.subtype, "float32"), always_2d=True), media.sample_rate
+    except soundfile.SoundFileError as error:
+        raise MediaError(path, f"its sound cannot be read ({_cause(error)})") from error
 
 
 def mix_channels(audio: np.ndarray, channels: int) -> np.ndarray:
