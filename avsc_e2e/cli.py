@@ -243,6 +243,136 @@ def score(
         json_to.write_text(json.dumps(page.json(), indent=2) + "\n")
 
 
+def calibrate(
+    output: Annotated[Path, tyro.conf.Positional],
+    reference: Path | None = None,
+    method: Literal["temperature", "classwise", "vector", "isotonic", "floor"] = "temperature",
+    folds: int = 10,
+    apply_to: Path | None = None,
+    use: Path | None = None,
+    save: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Calibrate the probabilities of a system output, for a lower log loss.
+
+    Args:
+        output: System output, a CSV with a probability for each class.
+        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
+        method: What is fitted: one exponent, one a class, with biases, rising curves, or floors of small confidences.
+        folds: Parts of whole locations in cross-fitting.
+        apply_to: Another output of the same system, to be calibrated by the fit to the first.
+        use: Calibration that was saved, instead of a reference to fit to.
+        save: JSON file for the calibration fitted to all rows.
+        out: CSV for the calibrated output: that of `apply-to` if given, else of the output itself.
+    """
+    from avsc_e2e import calibration, outputs
+
+    given = outputs.read_output(output)
+    if (reference is None) == (use is None):
+        raise AvscError("calibrate: give --reference to fit to, or --use with a calibration that was saved")
+    if use:
+        rule = calibration.Calibration.load(use)
+        calibrated = rule(given)
+    else:
+        targets = outputs.targets_of(given, outputs.read_reference(reference))
+        protocol = outputs.protocol_of(given)
+        result = calibration.calibrate(given, targets, method, folds=folds, protocol=protocol)
+        rule, calibrated = result.calibration, result.output
+        print(result.table())
+    if apply_to:
+        calibrated = rule(outputs.read_output(apply_to))
+    if save:
+        rule.save(save)
+        print(f"calibration: {save}")
+    if out:
+        outputs.write_output(out, calibrated)
+        print(f"output: {out}")
+
+
+def fuse(
+    systems: MediaPaths,
+    reference: Path | None = None,
+    method: Literal[
+        "all", "mean", "product", "vote", "weights", "pool", "classwise", "stacking", "greedy", "confidence"
+    ] = "pool",
+    folds: int = 10,
+    use: Path | None = None,
+    save: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Fuse the outputs of several systems into one.
+
+    Args:
+        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
+        method: How to fuse; all compares the methods.
+        folds: Parts of whole locations in cross-fitting.
+        use: Fusion that was saved, instead of a reference to fit to; outputs are matched by their files' names.
+        save: JSON file for the fusion fitted to all rows; of all methods the one with the least log loss.
+        out: CSV for the fused output.
+    """
+    from avsc_e2e import fusion, outputs
+
+    given = outputs.read_outputs(systems)
+    if (reference is None) == (use is None):
+        raise AvscError("fuse: give --reference to fit to, or --use with a fusion that was saved")
+    if use:
+        rule = fusion.Fusion.load(use)
+        fused = rule(given)
+    else:
+        if len(given) < 2:
+            raise AvscError(f"fuse: {len(given)} system output given; it takes two or more")
+        first = next(iter(given.values()))
+        targets = outputs.targets_of(first, outputs.read_reference(reference))
+        methods = typing.get_args(fusion.Method) if method == "all" else (method,)
+        result = fusion.fuse(given, targets, methods, folds=folds, protocol=outputs.protocol_of(first))
+        rule, fused = result.fusions[result.best], result.outputs[result.best]
+        print(result.table())
+    if save:
+        rule.save(save)
+        print(f"fusion by {rule.method}: {save}")
+    if out:
+        outputs.write_output(out, fused)
+        print(f"output: {out}")
+
+
+def compare(
+    systems: MediaPaths,
+    reference: Path,
+    parameters: tuple[int, ...] = (),
+    clips: bool = False,
+    json_to: Path | None = None,
+) -> None:
+    """Compare systems: intervals, paired tests, vote and oracle, correlations, where they disagree.
+
+    Args:
+        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        reference: CSV with the true scene of each file.
+        parameters: Number of parameters of each system, in the order of the outputs.
+        clips: Decide whole clips by the sum of their segments' probabilities first.
+        json_to: File to write every figure to.
+    """
+    from avsc_e2e import comparison, outputs
+
+    given = outputs.read_outputs(systems)
+    if len(given) < 2:
+        raise AvscError(f"compare: {len(given)} system output given; it takes two or more")
+    if parameters and len(parameters) != len(given):
+        raise AvscError(f"--parameters: {len(parameters)} numbers for {len(given)} outputs; give one for each")
+    if clips:
+        given = {name: outputs.to_clips(one) for name, one in given.items()}
+    first = next(iter(given.values()))
+    result = comparison.compare(
+        given,
+        outputs.targets_of(first, outputs.read_reference(reference)),
+        parameters=dict(zip(given, parameters, strict=True)) if parameters else None,
+        protocol=outputs.protocol_of(first),
+    )
+    print(result.table())
+    if json_to:
+        json_to.write_text(json.dumps(result.to_json(), indent=2) + "\n")
+
+
 def submission_pack(
     out: Annotated[Path, tyro.conf.Positional],
     runs: MediaPaths,
@@ -290,6 +420,9 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "models": models,
     "predict": predict,
     "score": score,
+    "calibrate": calibrate,
+    "fuse": fuse,
+    "compare": compare,
     "submission pack": submission_pack,
     "submission check": submission_check,
 }

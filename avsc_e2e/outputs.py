@@ -209,6 +209,20 @@ def targets_of(output: SystemOutput, reference: dict[str, str]) -> np.ndarray:
     return targets
 
 
+def protocol_of(output: SystemOutput) -> str:
+    """What the rows of an output are, as far as it tells; figures of the two do not compare."""
+    return "whole clips" if output.start is None else "segments"
+
+
+def read_outputs(paths: Sequence[str | Path]) -> dict[str, SystemOutput]:
+    """System outputs by the stems of their files, by their paths where stems repeat."""
+    stems = [Path(path).stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise AvscError(f"system outputs: {next(n for n in names if names.count(n) > 1)} is given twice")
+    return {name: read_output(path) for name, path in zip(names, paths, strict=True)}
+
+
 def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
     """One row a recording from the rows of its segments, renormalised.
 
