@@ -41,6 +41,8 @@ def lite0() -> Architecture:
         mean=HALF,
         std=HALF,
         hidden=256,
+        # The fusion head knows both; the single heads, less sure by design, would only dim it.
+        decision=(0.1, 0.4, 2.0),
     )
 
 
