@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from avsc_e2e.clip import MODALITIES, Corpus
-from avsc_e2e.data.folder import GROUP, read_folder
+from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.data.folder import GROUP, divide, read_folder
 from avsc_e2e.data.places import is_places, read_places
-from avsc_e2e.data.tau import is_tau, read_tau
+from avsc_e2e.data.store import Store, is_store, open_store
+from avsc_e2e.data.tau import (
+    CLIP_SECONDS,
+    EVALUATION_SECONDS,
+    find_layout,
+    is_tau,
+    read_evaluation,
+    read_tau,
+)
 from avsc_e2e.errors import AvscError
 
 
@@ -24,14 +32,57 @@ def read_corpus(
 ) -> Corpus:
     """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
     that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
-    which alone uses `test` and `group`).
+    which alone uses `test` and `group`). A store made of one of them gives the same rows, without its media.
 
     Rows carry only the `modalities` asked for. Raises AvscError for a root that is neither, and what they raise.
     """
+    if is_store(root):
+        return _read_stored(
+            open_store(root), fold=fold, validation=validation, test=test, seed=seed, modalities=modalities
+        )
     if is_tau(root):
         return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities)
     if is_places(root):
         return read_places(root)
+    return read_folder(root, validation=_share(validation), test=test, seed=seed, group=group, modalities=modalities)
+
+
+def read_evaluation_set(root: str | os.PathLike[str], *, modalities: Sequence[str] = MODALITIES) -> tuple[Row, ...]:
+    """The rows of the evaluation set, of its media (see `read_evaluation`) or of a store made of them."""
+    if not is_store(root):
+        return read_evaluation(root, modalities=modalities)
+    store = open_store(root)
+    if store.layout != "evaluation":
+        raise AvscError(f"{root}: is a store of the {store.layout} layout, not of the evaluation set")
+    rows = store.rows(modalities).get("", [])
+    return tuple(row._replace(duration=EVALUATION_SECONDS) for row in sorted(rows, key=lambda row: int(row.file)))
+
+
+def is_evaluation(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds the first file of the evaluation set."""
+    layout = find_layout(root, "evaluation")
+    return bool(layout.find("audio/0.wav") or layout.find("video/0.mp4"))
+
+
+def _read_stored(
+    store: Store, *, fold: int, validation: float | str, test: float, seed: int, modalities: Sequence[str]
+) -> Corpus:
+    if store.layout == "evaluation":
+        raise AvscError(f"{store.path}: is a store of the evaluation set, which has no labels to train or test on")
+    if store.layout == "folder":
+        return divide(store.path, store.rows(modalities), validation=_share(validation), test=test, seed=seed)
+    corpus = read_tau(store.path, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
+    parts = []
+    first = store.measured((corpus.train or corpus.validation)[0], modalities)
+    for part in corpus[1:]:
+        rows = [store.measured(row, modalities) for row in part]
+        if abs(first.duration - CLIP_SECONDS) < 0.1:  # as read_tau has them
+            rows = [row._replace(duration=CLIP_SECONDS) for row in rows]
+        parts.append(tuple(rows))
+    return Corpus(corpus.classes, *parts)
+
+
+def _share(validation: float | str) -> float:
     if not isinstance(validation, (int, float)):
         raise AvscError(f"{validation}: a validation list is for the official layout; for class folders give a share")
-    return read_folder(root, validation=validation, test=test, seed=seed, group=group, modalities=modalities)
+    return validation

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
@@ -77,7 +77,12 @@ def read_folder(
     root = Path(os.path.abspath(root))
     found = read_rows(root, group)
     found = {part: measure(of_part, modalities) for part, of_part in found.items()}
+    return divide(root, found, validation=validation, test=test, seed=seed)
 
+
+def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float, test: float, seed: int) -> Corpus:
+    """The corpus of measured rows by their part, "" those that are not in a part yet, as `read_folder` makes it.
+    Raises AvscError, in which `root` names the set."""
     way_out = (
         "add recordings, give a group rule that tells sources apart ('(.+)': each file is one), "
         "or ask for no such part (0)"
