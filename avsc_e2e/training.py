@@ -33,6 +33,7 @@ from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.randomness import keyed
 from avsc_e2e.recipe import Recipe
+from avsc_e2e.transforms.compose import Compose
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus) -> ClipDataset:
         corpus.train,
         arch.classes,
         sampling(arch, recipe.data.short_side),
-        ClipTransforms(
+        Compose(
             (
                 dataclasses.replace(augment.crop, size=arch.size),
                 augment.flip,
@@ -190,18 +191,6 @@ def train_dataset(recipe: Recipe, corpus: Corpus) -> ClipDataset:
         windows=recipe.data.windows,
         seed=recipe.seed,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipTransforms:
-    """Transforms one after the other; a class, since worker processes need to pickle it."""
-
-    steps: tuple
-
-    def __call__(self, clip: Clip) -> Clip:
-        for step in self.steps:
-            clip = step(clip)
-        return clip
 
 
 class FineTuning(pl.LightningModule):
