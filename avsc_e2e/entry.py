@@ -105,7 +105,19 @@ def describe(
 
     `augmentation` names the transforms that training used, `pretrained` what the trunks had learnt from before.
     """
-    channels = {"mono": "mono", "stereo": "binaural", "mid_side": "mid, side"}
+    channels = {
+        "mono": "mono",
+        "stereo": "binaural",
+        "mid_side": "mid, side",
+        "left_right_difference": "left, right, difference",
+    }
+    features = {
+        "log_mel": "log-mel energies",
+        "bark": "log Bark energies",
+        "gammatone": "gammatones",
+        "constant_q": "CQT",
+        "wavelet": "scalogram",
+    }
     both = bool(architecture.audio and architecture.video)
     fused = bool(architecture.fusion) and both
     learned = f" ({', '.join(pretrained)})" if pretrained else ""
@@ -116,7 +128,7 @@ def describe(
     return Description(
         input_channels=channels.get(architecture.channels, architecture.channels) if architecture.audio else None,
         input_sampling_rate=f"{architecture.sample_rate / 1000:g}kHz" if architecture.audio else None,
-        acoustic_features="log-mel energies" if architecture.audio else None,
+        acoustic_features=features[architecture.features] if architecture.audio else None,
         audio_embeddings=architecture.audio or None,
         visual_embeddings=f"{architecture.video}{learned}" if architecture.video else None,
         data_augmentation=", ".join(augmentation) or None,

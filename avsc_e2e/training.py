@@ -30,10 +30,11 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, sampling
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
-from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.scenenet import SceneNet, freeze
 from avsc_e2e.randomness import keyed
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.transforms.compose import Compose
+from avsc_e2e.transforms.frames import CentreCrop
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     earlier stages, each reported."""
     with keyed(recipe.seed, WEIGHTS_KEY):
         model = recipe.model.build()
-    missing = [name for name in model.heads if getattr(recipe.heads, name) <= 0]
+    missing = [name for name in model.architecture.heads if getattr(recipe.heads, name) <= 0]
     if missing:
         raise AvscError(
             f"--heads.{missing[0]} is 0, so the head would not learn, yet --model.decision gives it a vote: "
@@ -123,8 +124,8 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
         log.info("video trunk: %s", model.video.load_pretrained(recipe.video_weights))
     for path, (tensors, metadata) in zip(stages, given, strict=True):
         log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
-    if recipe.model.audio and not fitted:
-        _fit_frontend(recipe, model, corpus)
+    if (recipe.model.audio and not fitted) or not model.embeddings_fitted:
+        _fit_statistics(recipe, model, corpus)
     return model
 
 
@@ -161,16 +162,18 @@ def _stage_file(recipe: Recipe, name: str) -> Path:
     return path
 
 
-@torch.no_grad()
-def _fit_frontend(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
+def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     dataset = train_dataset(recipe, corpus)
-    dataset.transform = None
-    dataset.sampling = dataclasses.replace(dataset.sampling, video=False)
+    # Pictures matter only to a head that standardises embeddings.
+    dataset.transform = CentreCrop(recipe.model.size) if model.standardises_embeddings else None
+    dataset.sampling = dataclasses.replace(
+        dataset.sampling, video=dataset.sampling.video and model.standardises_embeddings
+    )
     rows = np.random.default_rng((recipe.seed, WEIGHTS_KEY)).permutation(len(dataset))[:FIT_CLIPS]
-    clips = [clip for clip in (dataset[Key(0, int(index))] for index in rows) if clip.present[0]]
-    if not clips:
+    clips = [dataset[Key(0, int(index))] for index in rows]
+    if recipe.model.audio and not any(clip.present[0] for clip in clips):
         raise AvscError(f"{recipe.data.root}: no training recording has sound; use --model.audio '' for pictures alone")
-    model.frontend.fit([collate(clips[at : at + 32]).audio for at in range(0, len(clips), 32)])
+    model.fit(collate(clips[at : at + 32]) for at in range(0, len(clips), 32))
 
 
 def train_dataset(recipe: Recipe, corpus: Corpus) -> ClipDataset:
@@ -280,9 +283,9 @@ class FineTuning(pl.LightningModule):
             if module is None:
                 continue
             if rate <= 0:
-                module.requires_grad_(False)
+                freeze(module)
                 continue
-            parameters = list(module.parameters())
+            parameters = [p for p in module.parameters() if p.requires_grad]
             for decay in (True, False):
                 chosen = [p for p in parameters if (p.dim() > 1) == decay]
                 if chosen:

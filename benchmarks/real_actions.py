@@ -46,7 +46,7 @@ def frozen_features(rows, classes):
     parts = []
     for batch in loader(dataset, 32, shuffle=False):
         clip = model.preprocess(batch)
-        mel = model.frontend.log_mel(batch.audio.mean(dim=1, keepdim=True).repeat(1, 2, 1))[:, 0]
+        mel = model.frontend.planes(batch.audio.mean(dim=1, keepdim=True).repeat(1, 2, 1))[:, 0]
         sound = torch.cat([mel.mean(dim=2), mel.std(dim=2)], dim=1)
         parts.append((model.video(clip.video), sound, batch.target, batch.start))
     video, sound, target, start = (torch.cat(part).numpy() for part in zip(*parts, strict=True))

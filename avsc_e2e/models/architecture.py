@@ -26,20 +26,53 @@ class Architecture:
 
     audio: str = "audio_resnet10"
     """Audio trunk, any timm name; empty for a model without sound."""
-    channels: Literal["mono", "stereo", "mid_side"] = "mid_side"
-    """Which planes the front end makes: the mean of the ears, both, or their average and difference."""
+    channels: Literal["mono", "stereo", "mid_side", "left_right_difference"] = "mid_side"
+    """Which channels the front end hears: the mean of the ears, both, their average and half their difference, or both
+    and their difference."""
     sample_rate: int = 48_000
     """Hz."""
+    features: Literal["log_mel", "bark", "gammatone", "constant_q", "wavelet"] = "log_mel"
+    """Filter bank of the front end: over a short-time spectrum the first three, over the whole clip the last two."""
     fft: int = 2048
-    """Samples of a front end's window."""
+    """Samples of a short-time spectrum."""
+    win_length: int = 0
+    """Samples of its Hann window; 0: all."""
     hop: int = 480
     """Samples between two time frames."""
+    pad: int = -1
+    """Zeros on each side of the clip, samples; -1: half a spectrum on each side, reflected."""
     bands: int = 128
-    """Mel bands."""
+    """Bands of the filter bank."""
     low: float = 20.0
-    """Lower edge of the lowest band, Hz."""
+    """Lower edge of the lowest band, Hz; of gammatone, constant_q and wavelet its centre."""
     high: float = 24_000.0
-    """Upper edge of the highest band, Hz."""
+    """Upper edge of the highest band, Hz; of gammatone, constant_q and wavelet its centre."""
+    scale: Literal["htk", "slaney", "vggish"] = "htk"
+    """Mel scale of log_mel; vggish is HTK's with triangles drawn over mels instead of hertz."""
+    area_norm: bool = True
+    """Each filter of a short-time spectrum has the same area (Slaney's norm) instead of the same height."""
+    power: float = 2.0
+    """Of the spectrum's magnitude that goes into the bands: 1 magnitude, 2 power."""
+    exponent: float = 1.0
+    """That the bands' energies are raised to before the logarithm; 0.5 makes amplitudes of powers."""
+    log: Literal["ln", "db"] = "ln"
+    """Natural logarithm of x + floor, or 10 log10 of the larger of x and floor."""
+    floor: float = 1e-7
+    """Least band energy, by default about 70 dB below full scale."""
+    dynamic_range: float = 0.0
+    """dB below the clip's maximum, which becomes 0 dB, where a db scale ends; 0: full scale is the reference."""
+    deltas: Literal[0, 1, 2] = 0
+    """Orders of differences over time that follow the planes, each over 5 frames, which costs 2 at either end."""
+    standardise: bool = True
+    """The trunk hears planes with zero mean and unit deviation in every band; else, as published weights need it,
+    those planes undone."""
+    audio_window: float = 0.0
+    """Length of the windows that a clip's sound is cut into, of which the audio trunk makes one embedding each,
+    seconds; 0: the whole clip is one."""
+    audio_hop: float = 0.1
+    """Seconds between two such windows; the first is centred on the clip's start."""
+    audio_pool: Literal["mean", "max", "mean_max", "attention", "gru"] = "mean"
+    """What makes one embedding of those of the windows."""
 
     video: str = "tf_efficientnet_lite0"
     """Video trunk, any timm name; empty for a model without pictures."""
@@ -47,20 +80,29 @@ class Architecture:
     """Frames of a clip, evenly spread."""
     size: int = 224
     """Side of the square that the video trunk sees, pixels."""
+    map_pool: Literal["", "avg", "max", "avgmax", "catavgmax"] = ""
+    """timm's pooling of the video trunk's last map; empty: the trunk's own."""
+    video_pool: Literal["mean", "max", "mean_max", "attention", "gru"] = "mean"
+    """What makes one embedding of those of the frames."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue in [0, 1] that the video trunk was trained with."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Their standard deviation."""
 
-    fusion: Literal["", "concat"] = "concat"
-    """Model-level fusion of the two embeddings; empty leaves decision-level fusion alone."""
+    head: Literal["linear", "baseline", "pointwise"] = "linear"
+    """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings, or
+    McDonnell's classification of every position before the mean."""
+    fusion: Literal[
+        "", "concat", "gated", "bilinear", "cross_attention", "early", "two_heads", "sequence", "recurrent"
+    ] = "concat"
+    """Model-level fusion, see models/fusion.py; empty leaves decision-level fusion alone."""
     hidden: int = 512
     """Width of the fusion head."""
     dropout: float = 0.2
     """Before every last layer."""
     decision: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
-    above zero or the model has no fusion head."""
+    above zero or the model has no fusion head. "two_heads" builds on both, frozen where they have no weight."""
 
     def __post_init__(self):
         if not self.audio and not self.video:
@@ -69,6 +111,12 @@ class Architecture:
             raise AvscError(f"--model.classes: at least two different names are needed, not {self.classes}")
         if not any(weight > 0 for weight in self.weights):
             raise AvscError("--model.decision: at least one head that the model has needs a weight above 0")
+        if self.fusion == "two_heads" and self.head != "baseline":
+            raise AvscError("--model.fusion two_heads joins the baseline's heads: add --model.head baseline")
+        if self.dynamic_range and self.log != "db":
+            raise AvscError("--model.dynamic-range counts dB: add --model.log db, or set it to 0")
+        if self.win_length > self.fft:
+            raise AvscError(f"--model.win-length {self.win_length} is longer than --model.fft {self.fft}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -97,6 +145,12 @@ class Architecture:
     def input_channels(self) -> int:
         """Channels of the waveform that the front end takes."""
         return 1 if self.channels == "mono" else 2
+
+    @property
+    def planes(self) -> int:
+        """Planes that the front end makes."""
+        channels = {"mono": 1, "stereo": 2, "mid_side": 2, "left_right_difference": 3}[self.channels]
+        return channels * (1 + self.deltas)
 
     def build(self) -> SceneNet:
         """The model, with random weights."""

@@ -2,61 +2,171 @@
 
 from __future__ import annotations
 
-import torch
-import torchaudio
-from torch import Tensor, nn
+import math
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from avsc_e2e.models import filterbanks
 from avsc_e2e.models.architecture import Architecture
 
-FLOOR = 1e-7
-"""Added to the mel power before the logarithm: about 70 dB below full scale."""
+INSTANTS = 16
+"""At most so many samples of a wavelet's power make one time frame."""
 
 
-class LogMel(nn.Module):
-    """Log-mel energies of the channels, standardised per plane and band by statistics that `fit` takes from training
-    data and the checkpoint keeps. (B, C, N) -> (B, P, bands, frames)."""
+class FrontEnd(nn.Module):
+    """Logarithmic band energies of the channels and their differences over time, standardised per plane and band by
+    statistics that `fit` takes from training data and the checkpoint keeps. (B, C, N) -> (B, P, bands, frames), or
+    (B, windows, P, bands, frames) where the architecture cuts clips into windows.
+
+    waveform -> channels -> |spectrum|^power -> bands^exponent -> logarithm -> deltas -> standardised
+    """
 
     def __init__(self, architecture: Architecture):
         super().__init__()
-        self.channels = architecture.channels
-        self.planes = 1 if architecture.channels == "mono" else 2
-        with torch.device("cpu"):  # torchaudio looks at the filters that it makes, which a meta device does not allow
-            self.mel = torchaudio.transforms.MelSpectrogram(
-                sample_rate=architecture.sample_rate,
-                n_fft=architecture.fft,
-                hop_length=architecture.hop,
-                n_mels=architecture.bands,
-                f_min=architecture.low,
-                f_max=min(architecture.high, architecture.sample_rate / 2),
-                norm="slaney",
-            )
-        # The window and the filters follow from the architecture: no checkpoint needs them.
-        for module in self.mel.modules():
+        self.architecture = arch = architecture
+        high = min(arch.high, arch.sample_rate / 2)
+        with torch.device("cpu"):  # made of numbers, also where the rest of the model has none yet
+            bank = (
+                _WholeClip(arch, high) if arch.features in ("constant_q", "wavelet") else _ShortTime(arch, high)
+            )  # fmt: skip
+        self.bank = bank
+        # Windows and filters follow from the architecture: no checkpoint needs them.
+        for module in bank.modules():
             module._non_persistent_buffers_set.update(module._buffers)
-        self.register_buffer("mean", torch.full((self.planes, architecture.bands, 1), -8.0))
-        self.register_buffer("std", torch.full((self.planes, architecture.bands, 1), 3.0))
+        mean, std = {"ln": (-8.0, 3.0), "db": (-40.0, 20.0)}[arch.log]
+        orders = torch.arange(arch.planes) // (arch.planes // (1 + arch.deltas))
+        self.register_buffer("mean", torch.where(orders == 0, mean, 0.0)[:, None, None].repeat(1, arch.bands, 1))
+        self.register_buffer("std", (std * 0.1**orders)[:, None, None].repeat(1, arch.bands, 1))
 
     def forward(self, audio: Tensor) -> Tensor:
-        return (self.log_mel(audio) - self.mean) / self.std
+        return (self.planes(audio) - self.mean) / self.std
 
-    def log_mel(self, audio: Tensor) -> Tensor:
-        """Natural logarithm of the mel power, not standardised."""
-        return torch.log(self.mel(mix(audio, self.channels)) + FLOOR)
+    def undo(self, planes: Tensor) -> Tensor:
+        """Standardised planes back to what they were."""
+        return planes * self.std + self.mean
+
+    def planes(self, audio: Tensor) -> Tensor:
+        """The planes, not standardised."""
+        arch = self.architecture
+        if arch.audio_window:
+            windows = cut(audio, round(arch.audio_window * arch.sample_rate), round(arch.audio_hop * arch.sample_rate))
+            return self._planes(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
+        return self._planes(audio)
+
+    def _planes(self, audio: Tensor) -> Tensor:
+        arch = self.architecture
+        energies = self.bank(mix(audio, arch.channels))
+        if arch.exponent != 1:
+            energies = energies**arch.exponent
+        if arch.log == "ln":
+            planes = torch.log(energies + arch.floor)
+        else:
+            planes = 10 * torch.log10(energies.clamp(min=arch.floor))
+            if arch.dynamic_range:
+                planes = (planes - planes.amax(dim=(1, 2, 3), keepdim=True)).clamp(min=-arch.dynamic_range)
+        orders = [planes]
+        for _ in range(arch.deltas):
+            orders = [order[..., 2:-2] for order in orders] + [delta(orders[-1])]
+        return torch.cat(orders, dim=1)
 
     @torch.no_grad()
     def fit(self, waveforms: list[Tensor]) -> None:
         """Take mean and deviation of every band from batches (B, C, N)."""
-        planes = torch.cat([self.log_mel(audio.float()) for audio in waveforms])
+        planes = torch.cat([self.planes(audio.float()).flatten(0, -4) for audio in waveforms])
         self.mean.copy_(planes.mean(dim=(0, 3))[..., None])
         # A plane without sound (the difference of a mono recording) must not be blown up to noise.
-        self.std.copy_(planes.std(dim=(0, 3)).clamp(min=0.5)[..., None])
+        least = {"ln": 0.5, "db": 2.0}[self.architecture.log]
+        channels = len(planes[0]) // (1 + self.architecture.deltas)
+        order = torch.arange(len(planes[0]), device=planes.device) // channels
+        least = (least * 0.1**order)[:, None]
+        self.std.copy_(torch.maximum(planes.std(dim=(0, 3)), least)[..., None])
+
+
+class _ShortTime(nn.Module):
+    """Bands of a short-time spectrum: (B, P, N) -> (B, P, bands, frames)."""
+
+    def __init__(self, arch: Architecture, high: float):
+        super().__init__()
+        self.spectrogram = filterbanks.spectrogram(arch.fft, arch.win_length, arch.hop, arch.pad, arch.power)
+        shape = (arch.fft // 2 + 1, arch.sample_rate, arch.bands, arch.low, high)
+        if arch.features == "log_mel":
+            weights = filterbanks.mel_bank(*shape, arch.scale, arch.area_norm)
+        else:
+            bank = {"bark": filterbanks.bark_bank, "gammatone": filterbanks.gammatone_bank}[arch.features]
+            weights = bank(*shape, arch.area_norm)
+        self.register_buffer("weights", weights)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return torch.matmul(self.spectrogram(audio).transpose(-1, -2), self.weights).transpose(-1, -2)
+
+
+class _WholeClip(nn.Module):
+    """|response of a filter|^power, each filter applied to the whole clip through its Fourier transform: (B, P, N) ->
+    (B, P, bands, 1 + N // hop). Frames are centred on multiples of the hop. A constant-Q frame is one instant, a
+    wavelet's the mean over its hop, since the shortest wavelets are shorter than a hop."""
+
+    def __init__(self, arch: Architecture, high: float):
+        super().__init__()
+        self.arch, self.high = arch, high
+        self.instants = 1
+        if arch.features == "wavelet":
+            self.instants = math.gcd(arch.hop, 2 ** math.floor(math.log2(INSTANTS)))
+        self.register_buffer("responses", torch.empty(0, dtype=torch.complex64))
+
+    def _prepare(self, length: int, device: torch.device) -> None:
+        """Filters of a clip of `length` samples with room for the longest of them, so that its ends do not meet."""
+        arch, high = self.arch, self.high
+        if arch.features == "constant_q":
+            longest = filterbanks.longest_constant_q(arch.sample_rate, arch.bands, arch.low, high)
+        else:
+            longest = filterbanks.longest_morlet(arch.sample_rate, arch.low)
+        frames = 1 + length // arch.hop
+        total = (frames + math.ceil(longest / arch.hop)) * arch.hop
+        if self.responses.shape[-1] != total or self.responses.device != device:
+            make = {"constant_q": filterbanks.constant_q_responses, "wavelet": filterbanks.morlet_responses}
+            made = make[arch.features](total, arch.sample_rate, arch.bands, arch.low, high)
+            self.responses = made.to(device)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        arch = self.arch
+        self._prepare(audio.shape[-1], audio.device)
+        total = self.responses.shape[-1]
+        lead = arch.hop // 2 if self.instants > 1 else 0  # a mean over a hop is centred on its frame
+        clip = pad(audio, (lead, total - audio.shape[-1] - lead))
+        spectrum = torch.fft.fft(clip)
+        # Only every `step`-th sample is wanted: folding the spectrum gives just these (decimation in time).
+        step = arch.hop // self.instants
+        frames = []
+        for one in spectrum:  # clip by clip: all bands at full rate would fill the memory
+            folded = (one[:, None] * self.responses).unflatten(-1, (step, total // step)).sum(dim=-2) / step
+            energy = torch.fft.ifft(folded).abs() ** arch.power
+            frames.append(energy.unflatten(-1, (-1, self.instants)).mean(dim=-1))
+        return torch.stack(frames)[..., : 1 + audio.shape[-1] // arch.hop]
 
 
 def mix(audio: Tensor, channels: str) -> Tensor:
     """(B, C, N) -> (B, P, N) by the channel mode; "mid_side" is average and half the difference of left and right."""
     if channels == "mono":
         return audio.mean(dim=1, keepdim=True)
+    left, right = audio[:, :1], audio[:, 1:2]
     if channels == "mid_side":
-        left, right = audio[:, :1], audio[:, 1:2]
         return torch.cat([(left + right) / 2, (left - right) / 2], dim=1)
+    if channels == "left_right_difference":
+        return torch.cat([left, right, left - right], dim=1)
     return audio
+
+
+def delta(planes: Tensor) -> Tensor:
+    """Slope over 5 frames by least squares, without padding: (..., frames) -> (..., frames - 4)."""
+    near = planes[..., 3:-1] - planes[..., 1:-3]
+    far = planes[..., 4:] - planes[..., :-4]
+    return (near + 2 * far) / 10
+
+
+def cut(audio: Tensor, window: int, hop: int) -> Tensor:
+    """Windows of `window` samples every `hop`, the first centred on the clip's start: (B, C, N) -> (B, S, C, window).
+    One second makes 6 windows of a second every 0.1 s, ten seconds 96 (OpenL3)."""
+    audio = pad(audio, (window // 2, max(window // 2 - audio.shape[-1], 0)))
+    return audio.unfold(-1, window, hop).transpose(1, 2)

@@ -1,4 +1,5 @@
-"""Audio trunks, registered with timm so that one path creates every trunk. All take planes (B, P, bands, frames)."""
+"""Audio trunks of our own and after Zhang_IOA. Like all our nets they are registered with timm, so that one path
+creates every trunk, and take planes (B, P, bands, frames)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
-from avsc_e2e.errors import AvscError
+from avsc_e2e.models.audionet import AudioNet, no_classifier
 
 
 class _Block(nn.Module):
@@ -28,15 +29,12 @@ class _Block(nn.Module):
         return torch.relu(self.bn2(self.conv2(y)) + self.carry(x))
 
 
-class AudioResNet(nn.Module):
+class AudioResNet(AudioNet):
     """A residual network over planes of bands and time frames. The mean over time of the mean and the maximum over
     bands is its embedding."""
 
-    def __init__(
-        self, in_chans: int, width: int, blocks: tuple[int, ...], num_classes: int = 0, drop_rate: float = 0.0
-    ):
-        super().__init__()
-        _no_classes(num_classes, drop_rate)
+    def __init__(self, in_chans: int, width: int, blocks: tuple[int, ...]):
+        super().__init__(2 * width * 2 ** (len(blocks) - 1))
         self.stem = nn.Sequential(
             nn.Conv2d(in_chans, width, 3, (2, 2), 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
@@ -47,20 +45,18 @@ class AudioResNet(nn.Module):
                 layers.append(_Block(before, after, 2 if stage and not block else 1))
                 before = after
         self.blocks = nn.Sequential(*layers)
-        self.num_features = self.head_hidden_size = 2 * before
 
-    def forward(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor) -> Tensor:
         x = self.blocks(self.stem(x))
-        return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1).mean(dim=2)
+        return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1).transpose(1, 2)
 
 
-class AudioCnn1d(nn.Module):
+class AudioCnn1d(AudioNet):
     """A deep residual network over time alone: the bands of all planes are its input channels. After the audio branch
     of Wang, Chen et al., DCASE 2021 (Zhang_IOA); layers and widths are our choice, none is published."""
 
-    def __init__(self, in_chans: int, bands: int, width: int, depth: int, num_classes: int = 0, drop_rate: float = 0.0):
-        super().__init__()
-        _no_classes(num_classes, drop_rate)
+    def __init__(self, in_chans: int, bands: int, width: int, depth: int):
+        super().__init__(2 * width, token_width=width)
         self.stem = nn.Sequential(
             nn.Conv1d(in_chans * bands, width, 5, 1, 2, bias=False), nn.BatchNorm1d(width), nn.ReLU()
         )
@@ -74,48 +70,40 @@ class AudioCnn1d(nn.Module):
             )
             for step in (index % 4 for index in range(depth))
         )
-        self.num_features = self.head_hidden_size = 2 * width
 
-    def forward(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor) -> Tensor:
         x = self.stem(x.flatten(1, 2))
         for block in self.blocks:
             x = torch.relu(x + block(x))
-        return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
+        return x.transpose(1, 2)
 
-
-def _no_classes(num_classes: int, drop_rate: float) -> None:
-    if num_classes or drop_rate:
-        raise AvscError("audio trunks give embeddings: create them with num_classes=0; the heads are the model's")
+    def pool(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=1)
 
 
 @register_model
-def audio_resnet10(
-    pretrained: bool = False, in_chans: int = 1, bands: int = 128, width: int = 32, **kwargs
-) -> AudioResNet:
+def audio_resnet10(pretrained: bool = False, in_chans: int = 1, width: int = 32, **options) -> AudioResNet:
     """1.2 M parameters: trains on a laptop."""
-    return AudioResNet(in_chans, width, (1, 1, 1, 1), **_known(kwargs))
+    no_classifier(options)
+    return AudioResNet(in_chans, width, (1, 1, 1, 1))
 
 
 @register_model
-def audio_resnet18(pretrained: bool = False, in_chans: int = 1, bands: int = 128, **kwargs) -> AudioResNet:
-    return AudioResNet(in_chans, 64, (2, 2, 2, 2), **_known(kwargs))
+def audio_resnet18(pretrained: bool = False, in_chans: int = 1, **options) -> AudioResNet:
+    no_classifier(options)
+    return AudioResNet(in_chans, 64, (2, 2, 2, 2))
 
 
 @register_model
-def audio_cnn1d(pretrained: bool = False, in_chans: int = 1, bands: int = 128, **kwargs) -> AudioCnn1d:
-    return AudioCnn1d(in_chans, bands, width=512, depth=12, **_known(kwargs))
+def audio_cnn1d(
+    pretrained: bool = False, in_chans: int = 1, bands: int = 128, width: int = 512, depth: int = 12, **options
+) -> AudioCnn1d:
+    no_classifier(options)
+    return AudioCnn1d(in_chans, bands, width, depth)
 
 
 @register_model
-def audio_test(pretrained: bool = False, in_chans: int = 1, bands: int = 128, **kwargs) -> AudioResNet:
+def audio_test(pretrained: bool = False, in_chans: int = 1, **options) -> AudioResNet:
     """A tiny net for tests."""
-    return AudioResNet(in_chans, 8, (1, 1), **_known(kwargs))
-
-
-def _known(kwargs: dict) -> dict:
-    """What timm's factory adds of its own is no business of these nets."""
-    return {
-        key: value
-        for key, value in kwargs.items()
-        if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-    }
+    no_classifier(options)
+    return AudioResNet(in_chans, 8, (1, 1))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from avsc_e2e.clip import Clip
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.frontend import LogMel
-from avsc_e2e.models.fusion import ConcatFusion, decide
-from avsc_e2e.models.trunk import Trunk
+from avsc_e2e.models.frontend import FrontEnd
+from avsc_e2e.models.fusion import BaselineHead, EarlyFusion, decide, fusion_head, single_head, takes_tokens
+from avsc_e2e.models.trunk import Branch, Trunk
 
 
 class SceneNet(nn.Module):
@@ -24,26 +26,37 @@ class SceneNet(nn.Module):
         super().__init__()
         self.architecture = arch = architecture
         classes = len(arch.classes)
-        widths = []
         if arch.audio:
-            self.frontend = LogMel(arch)
-            self.audio = Trunk(arch.audio, planes=self.frontend.planes, bands=arch.bands)
-            widths.append(self.audio.width)
+            self.frontend = FrontEnd(arch)
+            self.audio = Trunk(arch.audio, arch.planes, bands=arch.bands, pool=arch.audio_pool)
         if arch.video:
-            self.video = Trunk(arch.video, planes=3)
-            widths.append(self.video.width)
+            self.video = Trunk(arch.video, 3, size=arch.size, map_pool=arch.map_pool, pool=arch.video_pool)
             # Given by the architecture, so no checkpoint repeats them.
             self.register_buffer("mean", 255 * torch.tensor(arch.mean).view(3, 1, 1), persistent=False)
             self.register_buffer("std", 255 * torch.tensor(arch.std).view(3, 1, 1), persistent=False)
+        trunks = {name: getattr(self, name) for name in arch.modalities}
+        two_heads = arch.fusion == "two_heads" and "fusion" in arch.heads
         self.heads = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.Dropout(arch.dropout), nn.Linear(width, classes))
-                for name, width in zip(arch.modalities, widths, strict=True)
-                if name in arch.heads
+                name: single_head(arch.head, trunk.width, trunk.token_width, classes, arch.dropout)
+                for name, trunk in trunks.items()
+                if name in arch.heads or two_heads
             }
         )
         if "fusion" in arch.heads:
-            self.heads["fusion"] = ConcatFusion(widths, arch.hidden, classes, arch.dropout)
+            widths, token_widths = zip(*((trunk.width, trunk.token_width) for trunk in trunks.values()), strict=True)
+            self.heads["fusion"] = fusion_head(arch.fusion, widths, token_widths, arch.hidden, classes, arch.dropout)
+        for name, head in self.heads.items():
+            if name not in arch.heads:  # two_heads builds on trained ones
+                freeze(head)
+
+    def train(self, mode: bool = True) -> SceneNet:
+        """Frozen parts stay in evaluation mode: neither dropout nor batch norm's statistics may move in them."""
+        super().train(mode)
+        for part in (*(getattr(self, name) for name in self.architecture.modalities), *self.heads.values()):
+            if not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
 
     @torch.no_grad()
     def preprocess(self, clip: Clip) -> Clip:
@@ -57,13 +70,74 @@ class SceneNet(nn.Module):
 
     def forward(self, clip: Clip) -> dict[str, Tensor]:
         """Takes a preprocessed batch."""
-        embeddings = {name: getattr(self, name)(getattr(clip, name)) for name in self.architecture.modalities}
-        logits = {name: head(embeddings[name]) for name, head in self.heads.items() if name != "fusion"}
+        branches = self.branches(clip)
+        logits = {name: self._head(name, branches[name]) for name in self.architecture.heads if name != "fusion"}
         if "fusion" in self.heads:
-            logits["fusion"] = self.heads["fusion"](list(embeddings.values()), clip.present)
+            fusion = self.heads["fusion"]
+            if self.architecture.fusion == "two_heads":
+                inputs = [self.heads[name].inner(branch.embedding) for name, branch in branches.items()]
+            else:
+                inputs = [b.tokens if takes_tokens(fusion) else b.embedding for b in branches.values()]
+            logits["fusion"] = fusion(inputs, clip.present)
         return logits
+
+    def branches(self, clip: Clip) -> dict[str, Branch]:
+        """Tokens and embedding of each modality, from a preprocessed batch."""
+        found = {}
+        for name in self.architecture.modalities:
+            planes = getattr(clip, name)
+            if name == "audio" and not self.architecture.standardise:
+                with torch.autocast(planes.device.type, enabled=False):
+                    planes = self.frontend.undo(planes.float())
+            found[name] = getattr(self, name).branch(planes)
+        return found
+
+    def _head(self, name: str, branch: Branch) -> Tensor:
+        head = self.heads[name]
+        return head(branch.tokens if takes_tokens(head) else branch.embedding)
+
+    @property
+    def standardises_embeddings(self) -> bool:
+        """Whether `fit` also needs the embeddings, and so the pictures, of training clips."""
+        return any(isinstance(head, BaselineHead) for head in self.heads.values())
+
+    @property
+    def embeddings_fitted(self) -> bool:
+        """Whether every head that standardises embeddings has its statistics."""
+        return all(head.standardise.fitted for head in self.heads.values() if isinstance(head, BaselineHead))
+
+    @torch.no_grad()
+    def fit(self, clips: Iterable[Clip]) -> None:
+        """Take the statistics that the model standardises by from batches of training clips as the loader gives them:
+        those of the front end's bands and of the baseline's embeddings."""
+        clips = list(clips)
+        if self.architecture.audio:
+            self.frontend.fit([clip.audio[clip.present[:, 0]] for clip in clips if clip.present[:, 0].any()])
+        if not self.standardises_embeddings:
+            return
+        mode = self.training
+        self.eval()
+        found: dict[str, list[Tensor]] = {name: [] for name in self.architecture.modalities}
+        for clip in clips:
+            branches = self.branches(self.preprocess(clip))
+            for name, branch in branches.items():
+                found[name].append(branch.embedding[clip.present[:, ("audio", "video").index(name)]])
+        joined = {name: torch.cat(parts) for name, parts in found.items()}
+        for name, head in self.heads.items():
+            if isinstance(head, EarlyFusion):
+                both = min(len(part) for part in joined.values())
+                head.standardise.fit(torch.cat([part[:both] for part in joined.values()], dim=1))
+            elif isinstance(head, BaselineHead):
+                head.standardise.fit(joined[name])
+        self.train(mode)
 
     def decide(self, logits: dict[str, Tensor], present: Tensor) -> Tensor:
         """Probabilities (B, K) by the architecture's decision weights."""
         weights = dict(zip(self.architecture.heads, self.architecture.weights, strict=True))
         return decide(logits, weights, present)
+
+
+def freeze(part: nn.Module) -> None:
+    """Keep a part as it is: no gradient, and evaluation mode, in which a model's `train` leaves it."""
+    part.requires_grad_(False)
+    part.eval()

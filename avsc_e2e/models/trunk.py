@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import difflib
+from typing import NamedTuple
 
 import timm
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models import nets, weights  # noqa: F401, importing nets registers them
+from avsc_e2e.models import audioset, dcase, l3, nets, weights  # noqa: F401, importing the nets registers them
+from avsc_e2e.models.audionet import AudioNet
+from avsc_e2e.models.pooling import Pool
+
+OURS = ("audioset", "dcase", "l3", "nets")
+"""The modules of our own nets, as timm names them."""
+
+
+class Branch(NamedTuple):
+    """What a trunk makes of its part of a clip."""
+
+    tokens: Tensor
+    """(B, L, token_width): steps of the audio net in time, or the frames."""
+    embedding: Tensor
+    """(B, width)."""
 
 
 class Trunk(nn.Module):
-    """A timm net without its classifier. (B, P, H, W) or (B, T, P, H, W) -> (B, width), the mean over T."""
+    """A timm net without its classifier. (B, P, H, W) or (B, T, P, H, W) -> (B, width), pooled over T."""
 
-    def __init__(self, name: str, planes: int, bands: int = 0):
+    def __init__(self, name: str, planes: int, bands: int = 0, size: int = 0, map_pool: str = "", pool: str = "mean"):
         super().__init__()
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "`timm.list_models()` names them"
             raise AvscError(f"unknown trunk {name!r}: {hint}")
         self.name = name
-        extra = {"bands": bands} if is_model_in_modules(name, ["nets"]) else {}
-        self.net = timm.create_model(name, num_classes=0, in_chans=planes, **extra)
-        self.width = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        self.options = {"num_classes": 0, "in_chans": planes}
+        """What the net is created with."""
+        if map_pool:
+            self.options["global_pool"] = map_pool
+        if is_model_in_modules(name, list(OURS)):
+            self.options |= {"bands": bands} if bands else {}
+        elif size and timm.get_pretrained_cfg(name).fixed_input_size:
+            self.options["img_size"] = size
+        self.net = timm.create_model(name, **self.options)
+        one = getattr(self.net, "head_hidden_size", None) or self.net.num_features
+        self.token_width = getattr(self.net, "token_width", one)
+        self.pool = Pool(pool, one)
+        self.width = self.pool.width
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x).embedding
+
+    def branch(self, x: Tensor) -> Branch:
+        """Embedding and tokens in one pass."""
         if x.dim() == 4:
-            return self.net(x)
-        clips, frames = x.shape[:2]
-        return self.net(x.flatten(0, 1)).unflatten(0, (clips, frames)).mean(dim=1)
+            x = x[:, None]
+        clips, steps = x.shape[:2]
+        x = x.flatten(0, 1)
+        if isinstance(self.net, AudioNet):
+            tokens = self.net.tokens(x)
+            each = self.net.pool(tokens).unflatten(0, (clips, steps))
+            return Branch(tokens.unflatten(0, (clips, steps)).flatten(1, 2), self.pool(each))
+        each = self.net(x).unflatten(0, (clips, steps))
+        return Branch(each, self.pool(each))
 
     def load_pretrained(self, file: str = "") -> str:
         """Fill the net with pretrained weights and say where they came from: `file` (anything timm reads), the
         package for EfficientNet-Lite0, or timm's hub. Raises AvscError that says which file to put where."""
-        planes = next(self.net.parameters()).shape[1]
         package = weights.lite0_file() if self.name == weights.LITE0 else None
         if not file and package:
             weights.load_in_order(self.net, package, weights.LITE0_SHA256)
@@ -44,9 +78,7 @@ class Trunk(nn.Module):
             raise AvscError(f"there are no published weights for the trunk {self.name}: use --no-pretrained")
         overlay = {"file": file} if file else None
         try:
-            source = timm.create_model(
-                self.name, pretrained=True, num_classes=0, in_chans=planes, pretrained_cfg_overlay=overlay
-            )
+            source = timm.create_model(self.name, pretrained=True, **self.options, pretrained_cfg_overlay=overlay)
         except Exception as error:  # the hub's client raises its transport's own errors
             config = timm.get_pretrained_cfg(self.name)
             where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url

@@ -27,11 +27,12 @@ class SpecAugment:
         if not clip.audio.numel():
             return clip
         planes = clip.audio
-        count, _, bands, times = planes.shape
+        count, bands, times = len(planes), *planes.shape[-2:]
+        each = (count, *[1] * (planes.dim() - 3))  # all planes, and all windows of a clip, have the same masks
         if self.bands > 0:
-            planes = planes * _to(self._keep(count, bands, self.bands), planes.device)[:, None, :, None]
+            planes = planes * _to(self._keep(count, bands, self.bands), planes.device).reshape(*each, bands, 1)
         if self.times > 0:
-            planes = planes * _to(self._keep(count, times, self.times), planes.device)[:, None, None, :]
+            planes = planes * _to(self._keep(count, times, self.times), planes.device).reshape(*each, 1, times)
         return clip._replace(audio=planes)
 
     def _keep(self, clips: int, length: int, largest: float) -> Tensor:

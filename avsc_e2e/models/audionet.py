@@ -1,0 +1,44 @@
+"""What our own nets have in common: tokens over time first, one embedding of them then, and no classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from avsc_e2e.errors import AvscError
+
+
+class AudioNet(nn.Module):
+    """A trunk over planes (B, P, bands, frames).
+
+    tokens(planes) -> (B, L, token_width), L steps in time
+    pool(tokens) -> (B, num_features), the embedding
+    """
+
+    def __init__(self, width: int, token_width: int = 0):
+        super().__init__()
+        self.num_features = self.head_hidden_size = width
+        self.token_width = token_width or width
+
+    def tokens(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.tokens(x))
+
+
+def no_classifier(options: dict) -> None:
+    """Refuse a classifier asked of a net of ours; what else timm's factory adds is no business of these nets. Raises
+    AvscError."""
+    if options.get("num_classes") or options.get("drop_rate"):
+        raise AvscError("our nets give embeddings: create them with num_classes=0; the heads are the model's")
+
+
+def parameter_count(module: nn.Module, statistics: bool = False) -> int:
+    """Trainable weights; with the running statistics of batch norm too, as Keras counts."""
+    count = sum(p.numel() for p in module.parameters())
+    if statistics:
+        count += sum(b.numel() for name, b in module.named_buffers() if name.split(".")[-1].startswith("running_"))
+    return count

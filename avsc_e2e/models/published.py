@@ -1,0 +1,104 @@
+"""What is published of the systems, so that our own figures can stand beside it.
+
+dev is fold 1 of TAU Urban Audio-Visual Scenes 2021, eval the hidden evaluation set of DCASE 2021 Task 1B. "1 s" scores
+one-second segments, as the challenge does; "10 s" whole clips by the sum of their segments' probabilities. Accuracies
+and log losses are macro averages over the scenes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """Figures of one system."""
+
+    source: str
+    """The report or paper; for a challenge submission its label."""
+    rank: int = 0
+    """In DCASE 2021 Task 1B; 0: no submission."""
+    protocol: str = ""
+    """Part and length of what was scored, such as "eval 1 s"."""
+    log_loss: float | None = None
+    accuracy: float | None = None
+    """%."""
+    dev_log_loss: float | None = None
+    """On dev, 1 s, where the first figures are on eval."""
+    dev_accuracy: float | None = None
+    """%, likewise."""
+    parameters: float | None = None
+    """Of the whole submission or model, as its authors count."""
+    note: str = ""
+    """Where our count differs from theirs, and why."""
+
+    def __str__(self) -> str:
+        figures = [
+            f"rank {self.rank}" if self.rank else "",
+            f"log loss {self.log_loss:g}" if self.log_loss is not None else "",
+            f"{self.accuracy:g} %" if self.accuracy is not None else "",
+            f"({self.protocol})" if self.protocol else "",
+            f"dev 1 s {_pair(self.dev_log_loss, self.dev_accuracy)}" if self.dev_accuracy is not None else "",
+            f"{short_count(self.parameters)} parameters" if self.parameters else "",
+        ]
+        return f"{self.source}: " + ", ".join(filter(None, figures)).replace(", (", " (")
+
+
+def _pair(log_loss: float | None, accuracy: float) -> str:
+    return f"{log_loss:g} / {accuracy:g} %" if log_loss is not None else f"{accuracy:g} %"
+
+
+def short_count(count: float) -> str:
+    """1234 -> "1.2 k"; units of a thousand."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:g}"
+
+
+DATASET_PAPER = "Wang et al., ICASSP 2021"
+ANALYSIS = "DCASE 2021 Task 1B"
+TRUNKS_COUNTED = "theirs counts the heads on frozen embeddings alone, ours the two L3 nets too"
+
+PUBLISHED: dict[str, Published] = {
+    "openl3_audio": Published(DATASET_PAPER, 0, "dev 10 s", None, 75.8, parameters=338_634, note=TRUNKS_COUNTED),
+    "openl3_video": Published(DATASET_PAPER, 0, "dev 10 s", None, 68.4, parameters=338_634, note=TRUNKS_COUNTED),
+    "openl3_early": Published(DATASET_PAPER, 0, "dev 10 s", None, 82.2, parameters=600_778, note=TRUNKS_COUNTED),
+    "openl3_joint": Published(
+        "baseline of the challenge", 24, "eval 1 s", 0.662, 77.1, 0.658, 77.0, 711_454,
+        TRUNKS_COUNTED + "; dev 10 s 84.8 %",
+    ),
+    "mcdonnell_usa": Published(
+        DATASET_PAPER, 0, "dev 10 s", None, 82.84, parameters=3_254_468, note="running statistics counted"
+    ),
+    "resnet50_video": Published(DATASET_PAPER, 0, "dev 10 s", None, 77.9),
+    "zhang_ioa": Published(
+        "Zhang_IOA_3", 1, "eval 1 s", 0.195, 93.8, parameters=110e6,
+        note="theirs is the whole submission, whose layers and number of models are not published",
+    ),
+    "du_ustc": Published(
+        "Du_USTC_4", 5, "eval 1 s", 0.221, 93.2, parameters=373e6,
+        note="theirs is the whole ensemble with its image nets and text model, ours one member; single joint model of "
+        "arXiv 2203.04114: dev 94.2 %",
+    ),
+    "okazaki_ldsl": Published(
+        "Okazaki_LDSLVision_4", 9, "eval 1 s", 0.257, 93.5, 0.149, 96.1, 636e6,
+        "theirs is the whole ensemble, in sizes not published; dev before confidence replacement 0.238 / 95.8 %",
+    ),
+    "yang_thu": Published(
+        "Yang_THU_3", 10, "eval 1 s", 0.279, 92.1, parameters=121e6, note="which nets is not published"
+    ),
+    "okazaki_ldsl_video": Published("Okazaki_LDSLVision_1", 12, "eval 1 s", 0.312, 91.6),
+    "hou_ugent": Published(
+        "Hou_UGent_4", 16, "eval 1 s", 0.416, 85.6, parameters=28_329_010,
+        note="theirs leaves out the audio embedding net (4,687,042) and has ResNet-50's unused classifier (2,049,000)",
+    ),
+    "naranjo_uv_audio": Published(
+        "Naranjo-Alcazar_UV_3", 32, "eval 1 s", 1.006, 66.8, None, 69.0, 323_274, "running statistics counted"
+    ),
+    "naranjo_uv": Published(
+        "Naranjo-Alcazar et al., arXiv 2107.13180", 0, "eval 1 s", None, 86.5, None, 90.0, 15e6,
+        "widths of the recurrent layers are not published",
+    ),
+    "ioa_joint": Published("Chen et al., arXiv 2204.11420", 0, "dev 1 s", 0.1517, 94.59),
+}  # fmt: skip
+"""By the name of the zoo entry."""
