@@ -95,3 +95,13 @@ def onset(sound: np.ndarray) -> int:
 
 def flat(level: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
+
+
+@pytest.fixture(scope="session")
+def toy_city(tmp_path_factory) -> Path:
+    """Ten scenes with two training locations and one test location each, two seconds a recording."""
+    from avsc_e2e.data.toycity import ToyCity
+
+    root = tmp_path_factory.mktemp("toy") / "city"
+    ToyCity(train_locations=2, test_locations=1, duration=2.0, height=64, width=80, seed=1).render(root, workers=1)
+    return root
