@@ -1,21 +1,45 @@
-"""From rows to batches of clips: which windows, their pictures and sound, and the loaders."""
+"""From rows to batches of clips: which windows, their pictures and sound, what is done with those that cannot be
+read, and the loaders."""
 
 from __future__ import annotations
 
+import csv
+import logging
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from avsc_e2e.clip import UNKNOWN, Clip, Row, Segment
+from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.media import mix_channels, read_audio, read_frames
-from avsc_e2e.errors import AvscError
+from avsc_e2e.data.store import Store
+from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.randomness import keyed
+
+log = logging.getLogger(__name__)
+
+OnBad = Literal["raise", "skip", "mask"]
+"""What is done with a clip that cannot be read. raise: stop. skip: in training draw another in its place, by a key of
+its own; in evaluation leave it out of its batch. mask: go on with the modality that can be read, marked in `present`;
+skip where there is none."""
+MOST_BAD = 0.01
+"""Share of the recordings that may be bad before a run stops; one alone never stops it."""
+REDRAWS = 10
+"""Clips tried in the place of a bad one."""
+PRELOADED = (
+    *("avsc_e2e.data.dataset", "avsc_e2e.transforms.frames", "avsc_e2e.transforms.waveform"),
+    *("albumentations", "audiomentations", "decord", "av", "soundfile", "soxr"),
+)
+"""What workers need, imported once by the server that they are forked from; the transforms come before the packages,
+since they quiet them."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +67,31 @@ class Key(NamedTuple):
     index: int
 
 
+class BadMedia(NamedTuple):
+    """A recording, or one modality of it, that could not be read."""
+
+    file: str
+    """The row's."""
+    path: str
+    start: float
+    """Seconds at which the segment starts."""
+    reason: str
+
+
+class Attempt(NamedTuple):
+    """What came of reading a clip."""
+
+    clip: Clip | None
+    """None where it was to be read and could not be."""
+    bad: tuple[BadMedia, ...]
+    """All that could not be read on the way."""
+
+
 class ClipDataset(Dataset):
-    """Clips of `rows`. In training (`windows` > 0) each row gives that many windows an epoch, each at a random start
-    within its own part of the recording; in evaluation the fixed windows, one after the other. The clip of a Key is
-    the same whoever reads it. Raises MediaError."""
+    """Clips of `rows`, from media files or a store. In training (`windows` > 0) each row gives that many windows an
+    epoch, each at a random start within its own part of the recording; in evaluation the fixed windows, one after the
+    other. The clip of a Key is the same whoever reads it. Raises MediaError, and AvscError for a store without the
+    rows."""
 
     def __init__(
         self,
@@ -56,9 +101,17 @@ class ClipDataset(Dataset):
         transform: Callable[[Clip], Clip] | None = None,
         windows: int = 0,
         seed: int = 0,
+        *,
+        store: Store | None = None,
+        on_bad: OnBad = "raise",
+        bad_media: str | os.PathLike[str] | None = None,
     ):
+        """`bad_media`: CSV to which a loader adds what could not be read."""
         self.rows, self.classes, self.sampling = tuple(rows), tuple(classes), sampling
         self.transform, self.windows, self.seed = transform, windows, seed
+        self.store, self.on_bad, self.bad_media = store, on_bad, bad_media
+        if store:
+            store.check(self.rows, [m for m in MODALITIES if getattr(sampling, m)], sampling.short_side)
         self._target = {name: index for index, name in enumerate(self.classes)}
         for row in self.rows:
             if row.scene and row.scene not in self._target:
@@ -69,14 +122,31 @@ class ClipDataset(Dataset):
         return len(self.rows) * self.windows if self.segments is None else len(self.segments)
 
     def __getitem__(self, key: Key | int) -> Clip:
+        clip, bad = self.attempt(key)
+        if clip is None:
+            raise MediaError(bad[-1].path, bad[-1].reason)
+        return clip
+
+    def attempt(self, key: Key | int) -> Attempt:
+        """The clip of a key, or what stands in for it under `on_bad`, with what could not be read. A clip drawn in
+        the place of a bad one depends on the key alone too."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        with keyed(self.seed, epoch, index) as draw:
-            if self.segments is None:
-                segment, jitter = self._random_segment(index, draw), draw.random(self.sampling.frames)
-            else:
-                segment, jitter = self.segments[index], np.full(self.sampling.frames, 0.5)
-            clip = self.read(segment, jitter)
-            return self.transform(clip) if self.transform else clip
+        bad: list[BadMedia] = []
+        for redraw in range(1 if self.on_bad == "raise" or self.segments is not None else REDRAWS):
+            with keyed(self.seed, epoch, index, *[redraw] * (redraw > 0)) as draw:
+                if self.segments is None:
+                    place = int(draw.integers(len(self))) if redraw else index
+                    segment, jitter = self._random_segment(place, draw), draw.random(self.sampling.frames)
+                else:
+                    segment, jitter = self.segments[index], np.full(self.sampling.frames, 0.5)
+                clip = self._attempt_segment(segment, jitter, bad)
+                if clip is not None:
+                    return Attempt(self.transform(clip) if self.transform else clip, tuple(bad))
+        return Attempt(None, tuple(bad))
+
+    def row(self, index: int) -> Row:
+        """The recording that an index is a clip of."""
+        return self.rows[index // self.windows] if self.segments is None else self.segments[index].row
 
     def _random_segment(self, index: int, draw: np.random.Generator) -> Segment:
         row = self.rows[index // self.windows]
@@ -84,24 +154,63 @@ class ClipDataset(Dataset):
         return Segment(row, room * (index % self.windows + draw.random()), self.sampling.window)
 
     def read(self, segment: Segment, jitter: np.ndarray) -> Clip:
-        """The clip of a segment; frame t is taken `jitter[t]` of the way through the t-th part of the window."""
-        want, row = self.sampling, segment.row
-        has_audio, has_video = bool(want.audio and row.audio), bool(want.video and row.video)
-        if has_audio:
+        """The clip of a segment; frame t is taken `jitter[t]` of the way through the t-th part of the window. Raises
+        MediaError."""
+        row, want = segment.row, self.sampling
+        return self._clip(
+            segment,
+            self._read_audio(segment) if want.audio and row.audio else None,
+            self._read_frames(segment, jitter) if want.video and row.video else None,
+        )
+
+    def _attempt_segment(self, segment: Segment, jitter: np.ndarray, bad: list[BadMedia]) -> Clip | None:
+        row, want = segment.row, self.sampling
+        audio = video = None
+        before = len(bad)
+        try:
+            audio = self._read_audio(segment) if want.audio and row.audio else None
+        except MediaError as error:
+            bad.append(BadMedia(row.file, error.path, segment.start, error.reason))
+        try:
+            if len(bad) == before or self.on_bad == "mask":
+                video = self._read_frames(segment, jitter) if want.video and row.video else None
+        except MediaError as error:
+            bad.append(BadMedia(row.file, error.path, segment.start, error.reason))
+        if len(bad) > before and (self.on_bad != "mask" or (audio is None and video is None)):
+            return None
+        return self._clip(segment, audio, video)
+
+    def _read_audio(self, segment: Segment) -> np.ndarray:
+        row, want = segment.row, self.sampling
+        if self.store:
+            sound = self.store.read_audio(row, segment.start, segment.duration, want.sample_rate)
+        else:
             sound = read_audio(row.audio, segment.start, segment.duration, want.sample_rate)
-            audio = torch.from_numpy(np.ascontiguousarray(mix_channels(sound, want.channels)))
+        return np.ascontiguousarray(mix_channels(sound, want.channels))
+
+    def _read_frames(self, segment: Segment, jitter: np.ndarray) -> np.ndarray:
+        row, want = segment.row, self.sampling
+        times = segment.start + (np.arange(want.frames) + jitter) * segment.duration / want.frames
+        # The recording may end within the last window: its last picture is held.
+        times = np.minimum(times, max(row.duration, segment.start))
+        if self.store:
+            return self.store.read_frames(row, times, want.short_side)
+        return read_frames(row.video, times, want.short_side)
+
+    def _clip(self, segment: Segment, sound: np.ndarray | None, frames: np.ndarray | None) -> Clip:
+        want, row = self.sampling, segment.row
+        if sound is not None:
+            audio = torch.from_numpy(sound)
         else:
             audio = torch.zeros(want.channels, round(segment.duration * want.sample_rate) if want.audio else 0)
-        if has_video:
-            times = segment.start + (np.arange(want.frames) + jitter) * segment.duration / want.frames
-            # The recording may end within the last window: its last picture is held.
-            frames = read_frames(row.video, np.minimum(times, max(row.duration, segment.start)), want.short_side)
+        if frames is not None:
             video = torch.from_numpy(frames).permute(0, 3, 1, 2)
         else:
             side = want.short_side if want.video else 0
             video = torch.zeros(want.frames, 3, side, side, dtype=torch.uint8)
         target = torch.tensor(self._target[row.scene] if row.scene else UNKNOWN)
-        return Clip(audio, video, target, torch.tensor([has_audio, has_video]), row.file, segment.start)
+        present = torch.tensor([sound is not None, frames is not None])
+        return Clip(audio, video, target, present, row.file, segment.start)
 
 
 def fixed_segments(row: Row, window: float = 1.0) -> list[Segment]:
@@ -143,6 +252,126 @@ def collate(clips: list[Clip]) -> Clip:
     return batch._replace(file=files)
 
 
+class BadMediaLog:
+    """Counts what could not be read, and writes every occurrence to a CSV."""
+
+    def __init__(self, path: str | os.PathLike[str] | None, rows: int):
+        self.path, self.rows = Path(path) if path else None, rows
+        self.files: dict[str, BadMedia] = {}
+        """The first occurrence of each recording."""
+
+    def add(self, bad: BadMedia) -> None:
+        """Raises AvscError, a summary, once more than `MOST_BAD` of the recordings are bad."""
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", newline="") as file:  # of lines that are appended whole, by one process or more
+                lines = csv.writer(file, lineterminator="\n")
+                if not file.tell():
+                    lines.writerow(BadMedia._fields)
+                lines.writerow(bad._replace(start=f"{bad.start:.3f}"))
+        if bad.file not in self.files:
+            self.files[bad.file] = bad
+            log.warning("%s: %s (at %.2f s)", bad.path, bad.reason, bad.start)
+
+    def judge(self) -> None:
+        if len(self.files) > max(1, MOST_BAD * self.rows):
+            first = next(iter(self.files.values()))
+            told = f"; {self.path} lists them" if self.path else ""
+            raise AvscError(
+                f"{len(self.files)} of {self.rows} recordings cannot be read, more than {100 * MOST_BAD:g} %, such as "
+                f"{first.path} ({first.reason}){told}: mend or remove them"
+            )
+
+
+class ClipLoader(DataLoader):
+    """A DataLoader that yields Clips, deals with bad media as the dataset says, and names the file over which a worker
+    dies or stands still. Raises MediaError and AvscError."""
+
+    def __init__(self, dataset: ClipDataset, *, patience: float, **options):
+        self.clips, self.patience = dataset, patience
+        self.bad = BadMediaLog(dataset.bad_media, len(dataset.rows))
+        workers = options["num_workers"]
+        self.reading = torch.zeros(workers, 2, dtype=torch.float64).share_memory_() if workers else None
+        super().__init__(
+            _Attempts(dataset, self.reading),
+            collate_fn=_collate_attempts,
+            timeout=min(patience / 2, 10) if workers else 0,
+            worker_init_fn=_start_worker,
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[Clip]:
+        batches = super().__iter__()
+        waiting = time.monotonic()
+        while True:
+            try:
+                clip, bad = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                self._judge(error, time.monotonic() - waiting)
+                continue  # the batch is still under way
+            for one in bad:
+                self.bad.add(one)
+            if bad and self.clips.on_bad == "raise":
+                raise MediaError(bad[0].path, bad[0].reason)
+            self.bad.judge()
+            if clip is not None:
+                yield clip
+            waiting = time.monotonic()
+
+    def _judge(self, error: RuntimeError, waited: float) -> None:
+        """Go on after a timeout of torch's in which every worker was at work; else raise."""
+        text = str(error)
+        if not text.startswith("DataLoader "):
+            raise error
+        dead = [worker for worker in self._iterator._workers if not worker.is_alive()] if self._iterator else []
+        for number, (index, since) in enumerate(self.reading.tolist()):
+            row = self.clips.row(int(index) - 1) if index else None
+            path = (row.video or row.audio) if row else ""
+            if dead and row and not self._iterator._workers[number].is_alive():
+                reason = "the process that read it died (out of memory, or its decoder crashed)"
+                raise MediaError(path, reason) from error
+            if row and not dead and time.monotonic() - since > self.patience:
+                raise MediaError(path, f"reading it takes more than {self.patience:g} s (a stuck disk?)") from error
+        if dead or "timed out" not in text:
+            raise AvscError(f"a worker process of the loader died ({text}): is there enough memory?") from error
+        if waited > self.patience + 300:
+            raise AvscError(
+                f"the loader's workers have stood still for {waited:.0f} s; use --data.workers 0"
+            ) from error
+
+
+class _Attempts(Dataset):
+    """What workers read: attempts, each noted with the time at which it began."""
+
+    def __init__(self, clips: ClipDataset, reading: torch.Tensor | None):
+        self.clips, self.reading = clips, reading
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Key) -> Attempt:
+        worker = get_worker_info()
+        if worker is None:
+            return self.clips.attempt(key)
+        note = self.reading[worker.id]
+        note[1] = time.monotonic()
+        note[0] = key.index + 1
+        attempt = self.clips.attempt(key)
+        note[0] = 0
+        return attempt
+
+
+def _collate_attempts(attempts: list[Attempt]) -> tuple[Clip | None, list[BadMedia]]:
+    clips = [attempt.clip for attempt in attempts if attempt.clip is not None]
+    return (collate(clips) if clips else None), [bad for attempt in attempts for bad in attempt.bad]
+
+
+def _start_worker(_number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
+
+
 def loader(
     dataset: ClipDataset,
     batch_size: int,
@@ -152,21 +381,23 @@ def loader(
     seed: int = 0,
     rank: int = 0,
     replicas: int = 1,
-) -> DataLoader:
+    patience: float = 300.0,
+) -> ClipLoader:
     """Batches of a dataset as Clips. Worker processes are forked from a server that has imported the library and
-    nothing else, so that neither threads nor locks nor GPU contexts are copied into them."""
+    nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
+    more than `patience` seconds to read is an error."""
     sampler = KeyedSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, replicas=replicas)
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
-            context.set_forkserver_preload(["avsc_e2e.data.dataset", "avsc_e2e.transforms.frames"])
-    return DataLoader(
+            context.set_forkserver_preload(list(PRELOADED))
+    return ClipLoader(
         dataset,
+        patience=patience,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
         drop_last=shuffle and len(sampler) >= batch_size,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
