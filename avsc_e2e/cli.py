@@ -129,6 +129,45 @@ def data_check(
     return 0 if result.ok else 1
 
 
+def data_prepare(
+    root: Annotated[Path, tyro.conf.Positional],
+    store: Annotated[Path, tyro.conf.Positional],
+    short_side: int = 256,
+    rate: float = 5.0,
+    quality: int = 95,
+    workers: int = 0,
+) -> int:
+    """Decode a data set once into a store that clips are read from in a millisecond; goes on where it was stopped.
+
+    Machines that share the store's folder divide the work by RANK and WORLD_SIZE, as under torchrun.
+
+    Args:
+        root: Folder of the data set.
+        store: Folder for the store; give it to recipes as --data.store.
+        short_side: Pixels of a frame's shorter side.
+        rate: Frames a second, each from the middle of its span; odd rates hold the centres of one-second segments.
+        quality: Of the JPEG frames, 1 to 100.
+        workers: Processes; 0: one for each core.
+    """
+    from avsc_e2e.data.prepare import Options, prepare
+
+    done = prepare(
+        root,
+        store,
+        Options(short_side, rate, quality),
+        workers=workers or max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1),
+        rank=int(os.environ.get("RANK", 0)),
+        world=int(os.environ.get("WORLD_SIZE", 1)),
+        progress=progress("preparing"),
+    )
+    for file, modality, reason in done.bad:
+        print(f"{file}: its {modality} {reason}")
+    rest = f", {done.missing} shards are left to other machines" if done.missing else ""
+    bad = f", {len({file for file, *_ in done.bad})} of them bad" if done.bad else ""
+    print(f"{store}: {done.clips} recordings{bad}, {done.decoded} decoded now, {done.size / 1e9:.2f} GB{rest}")
+    return 1 if done.bad else 0
+
+
 def models(pattern: Annotated[str, tyro.conf.Positional] = "*", count: bool = True) -> None:
     """List the model zoo.
 
@@ -417,6 +456,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "data render": data_render,
     "data download": data_download,
     "data check": data_check,
+    "data prepare": data_prepare,
     "models": models,
     "predict": predict,
     "score": score,

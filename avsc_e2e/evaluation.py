@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e.clip import Corpus, Row
-from avsc_e2e.data.tau import read_evaluation
+from avsc_e2e.data.corpus import read_evaluation_set
+from avsc_e2e.data.store import is_store, open_store
 from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict
@@ -19,7 +20,7 @@ from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.report import Report
-from avsc_e2e.training import corpus_of, model_file, run_folder, workers
+from avsc_e2e.training import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
 
 SEGMENTS, REFERENCE = "evaluation/segments.csv", "evaluation/reference.csv"
 
@@ -54,7 +55,14 @@ def evaluate(
         raise AvscError(
             f"{recipe.data.root}: its test part is empty; give recordings to test on or a larger --data.test"
         )
-    dataset = evaluation_dataset(model, corpus.test, recipe.data.short_side)
+    dataset = evaluation_dataset(
+        model,
+        corpus.test,
+        recipe.data.short_side,
+        store=store_of(recipe),
+        on_bad=recipe.data.on_bad or "raise",
+        bad_media=bad_media_file(recipe),
+    )
     outputs = predict(model, dataset, batch_size=recipe.batch_size, workers=workers(recipe), progress=progress)
     if len(outputs) == 2:  # of a single head the decision is only a copy
         outputs = {"decision": outputs["decision"]}
@@ -134,12 +142,19 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
     as submission.output.csv into the run's folder. Raises AvscError."""
     model = trained_model(recipe)
     data = recipe.data
-    rows = (
-        read_evaluation(data.evaluation, modalities=recipe.model.modalities)
-        if data.evaluation
-        else corpus_of(recipe).test
+    if data.evaluation:
+        rows = read_evaluation_set(data.evaluation, modalities=recipe.model.modalities)
+        store = open_store(data.evaluation) if is_store(data.evaluation) else None
+    else:
+        rows, store = corpus_of(recipe).test, store_of(recipe)
+    dataset = evaluation_dataset(
+        model,
+        rows,
+        data.short_side,
+        store=store,
+        on_bad=data.on_bad or "raise",
+        bad_media=bad_media_file(recipe),
     )
-    dataset = evaluation_dataset(model, rows, data.short_side)
     output = predict(model, dataset, batch_size=recipe.batch_size, workers=workers(recipe), progress=progress)[
         "decision"
     ]

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from avsc_e2e.clip import Clip, Row, Segment
-from avsc_e2e.data.dataset import ClipDataset, Sampling, loader
+from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.media import IMAGES, probe
+from avsc_e2e.data.store import Store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
@@ -112,10 +113,26 @@ def head_probabilities(model: SceneNet, batch: Clip) -> dict[str, torch.Tensor]:
     }
 
 
-def evaluation_dataset(model: SceneNet, rows: Sequence[Row], short_side: int = 0) -> ClipDataset:
+def evaluation_dataset(
+    model: SceneNet,
+    rows: Sequence[Row],
+    short_side: int = 0,
+    *,
+    store: Store | None = None,
+    on_bad: OnBad = "raise",
+    bad_media: str | os.PathLike[str] | None = None,
+) -> ClipDataset:
     """The fixed windows of `rows`, as the model wants them."""
     arch = model.architecture
-    return ClipDataset(rows, arch.classes, sampling(arch, short_side), CentreCrop(arch.size))
+    return ClipDataset(
+        rows,
+        arch.classes,
+        sampling(arch, short_side),
+        CentreCrop(arch.size),
+        store=store,
+        on_bad=on_bad,
+        bad_media=bad_media,
+    )
 
 
 def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:

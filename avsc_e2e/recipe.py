@@ -18,7 +18,9 @@ class Data:
     """What to learn from."""
 
     root: str = ""
-    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, or class folders."""
+    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders, or a store."""
+    store: str = ""
+    """Store of the data set (`avsc data prepare`) to read pictures and sound from; the root may then be left out."""
     fold: int = 1
     """Fold of the official set-up."""
     validation: str = "0.1"
@@ -31,6 +33,9 @@ class Data:
     """Random windows that an epoch draws from each training recording."""
     short_side: int = 0
     """Pixels of a frame's shorter side as decoded; 0: 8/7 of what the video trunk sees."""
+    on_bad: Literal["", "raise", "skip", "mask"] = ""
+    """What to do with media that cannot be read: stop, take another clip in training and leave it out of evaluation, or
+    go on with the modality that can be read; empty: skip in training, raise in evaluation."""
     workers: int = -1
     """Processes that load; 0: none, -1: all cores but one with a GPU, none without."""
 

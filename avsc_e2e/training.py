@@ -26,6 +26,7 @@ from torch.nn.functional import log_softmax, one_hot
 from avsc_e2e.clip import MODALITIES, Clip, Corpus
 from avsc_e2e.data.corpus import read_corpus
 from avsc_e2e.data.dataset import ClipDataset, Key, collate, loader
+from avsc_e2e.data.store import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, sampling
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
@@ -56,7 +57,8 @@ def model_file(recipe: Recipe) -> Path:
 def corpus_of(recipe: Recipe) -> Corpus:
     """The rows that a recipe trains, validates and tests on. Raises AvscError."""
     data = recipe.data
-    if not data.root:
+    root = data.root or data.store
+    if not root:
         raise AvscError(
             "--data.root is not given: name the folder of the data set (`avsc data render` makes a small one)"
         )
@@ -65,13 +67,24 @@ def corpus_of(recipe: Recipe) -> Corpus:
     except ValueError:
         validation = data.validation
     return read_corpus(
-        data.root,
+        root,
         fold=data.fold,
         validation=validation,
         test=data.test,
         seed=recipe.seed,
         modalities=recipe.model.modalities,
     )
+
+
+def store_of(recipe: Recipe) -> Store | None:
+    """The store that a recipe reads pictures and sound from; None where it reads media files. Raises AvscError."""
+    path = recipe.data.store or (recipe.data.root if recipe.data.root and is_store(recipe.data.root) else "")
+    return open_store(path) if path else None
+
+
+def bad_media_file(recipe: Recipe) -> Path:
+    """Lists what could not be read in a run."""
+    return run_folder(recipe) / "bad_media.csv"
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -193,6 +206,9 @@ def train_dataset(recipe: Recipe, corpus: Corpus) -> ClipDataset:
         ),
         windows=recipe.data.windows,
         seed=recipe.seed,
+        store=store_of(recipe),
+        on_bad=recipe.data.on_bad or "skip",
+        bad_media=bad_media_file(recipe),
     )
 
 
@@ -217,7 +233,15 @@ class FineTuning(pl.LightningModule):
         )
 
     def val_dataloader(self):
-        dataset = evaluation_dataset(self.model, self.corpus.validation, self.recipe.data.short_side)
+        data = self.recipe.data
+        dataset = evaluation_dataset(
+            self.model,
+            self.corpus.validation,
+            data.short_side,
+            store=store_of(self.recipe),
+            on_bad=data.on_bad or "skip",
+            bad_media=bad_media_file(self.recipe),
+        )
         return loader(
             dataset,
             self.recipe.batch_size,
