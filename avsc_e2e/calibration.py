@@ -103,10 +103,15 @@ class Calibration:
             if method == "isotonic":
                 curves = (tuple(map(tuple, values[name])) for name in ("given", "true"))
                 rule = Isotonic(*curves, float(values["share"]))
+                if not len(rule.given) == len(rule.true) == len(classes):
+                    raise ValueError(f"{len(rule.given)} curves for {len(classes)} classes")
             elif method == "floor":
                 rule = Floors(np.array(values["floor"], dtype=np.float64))
+                if rule.floor.shape != (len(classes),):
+                    raise ValueError(f"{rule.floor.size} floors for {len(classes)} classes")
             elif method in get_args(Method):
                 rule = LogLinear(*(np.array(values[name], dtype=np.float64) for name in ("weights", "bias")))
+                rule.check(1, len(classes))
             else:
                 raise ValueError(f"unknown method {method!r}")
             calibration = cls(method, classes, rule)

@@ -35,6 +35,11 @@ class Mean:
     weights: np.ndarray
     """(M,) or (M, K)."""
 
+    def check(self, m: int, k: int) -> None:
+        """Raises ValueError unless the weights are for m systems and k classes."""
+        if self.weights.shape not in ((m,), (m, k)):
+            raise ValueError(f"weights of shape {self.weights.shape} for {m} systems, {k} classes")
+
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """(M, N, K) -> (N, K)."""
         weights = self.weights[:, None, None] if self.weights.ndim == 1 else self.weights[:, None]
@@ -45,6 +50,9 @@ class Mean:
 @dataclass(frozen=True, eq=False)
 class Vote:
     """Shares of the most probable classes; the mean of the probabilities counts as one vote more and breaks ties."""
+
+    def check(self, m: int, k: int) -> None:
+        """Fits any number of systems and classes."""
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """(M, N, K) -> (N, K)."""
@@ -91,6 +99,7 @@ class Fusion:
             arrays = {name: np.array(values[name], dtype=np.float64) for name in ("weights", "bias") if name in values}
             kind = Vote if method == "vote" else LogLinear if "bias" in arrays else Mean
             fusion = cls(method, systems, classes, kind(**arrays))
+            fusion.rule.check(len(systems), len(classes))
             fusion.rule(np.full((len(systems), 1, len(classes)), 1 / len(classes)))
         except (KeyError, TypeError, ValueError) as error:
             raise AvscError(f"fusion: not the values of a fitted one ({error}); fit it again") from None

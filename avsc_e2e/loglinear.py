@@ -24,6 +24,10 @@ zero must not silence the other systems."""
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Strengths of the pull towards the starting weights among which the data choose."""
 
+LOOSE = 0.3
+"""How much of the pull holds back the systems' common exponent: one number can be learnt from little, and all may
+be too sure or too unsure together."""
+
 Shape: TypeAlias = Literal["system", "class", "matrix"]
 """What has a weight of its own: every system, every class of every system, every pair of classes of every system."""
 
@@ -36,6 +40,13 @@ class LogLinear:
     """(M,), (M, K) or (M, K, K) from class to class."""
     bias: np.ndarray
     """(K,) nats."""
+
+    def check(self, m: int, k: int) -> None:
+        """Raises ValueError unless the weights are for m systems and k classes."""
+        if self.weights.shape not in ((m,), (m, k), (m, k, k)) or self.bias.shape != (k,):
+            raise ValueError(
+                f"weights of shape {self.weights.shape} and {self.bias.shape} for {m} systems, {k} classes"
+            )
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """(M, N, K) -> (N, K), rows sum to one."""
@@ -54,9 +65,9 @@ def fit_log_linear(
 ) -> LogLinear:
     """The weights with the least macro log loss on rows (M, N, K), targets (N,), pulled towards `start`.
 
-    The loss gains strength * (squared distance of all parameters from equal weights `start` without bias): a set of
-    a hundred places holds too little for free parameters. Where strength is None, cross-validation by groups (N,)
-    inside these rows chooses it. The weight shared by a system's classes is not negative.
+    The loss gains strength * (squared distance of all parameters from equal weights `start` without bias, their common
+    part counted less): a hundred places hold too little for free parameters. Where strength is None, cross-validation
+    by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not negative.
     """
     if strength is None:
         strength = choose(
@@ -82,6 +93,10 @@ def fit_log_linear(
 
     origin = np.concatenate([np.full(m, start), np.zeros(free + k * bias)])
 
+    def held(x: np.ndarray) -> np.ndarray:
+        common = np.where(np.arange(len(x)) < m, x[:m].mean(), 0)
+        return x - (1 - LOOSE) * common
+
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         weights, b = unpack(x)
         logs = log_softmax(features @ weights.reshape(m * k, k) + b, axis=1)
@@ -93,8 +108,9 @@ def fit_log_linear(
             parts.append((diagonal if shape == "class" else full).ravel())
         if bias:
             parts.append(error.sum(0))
-        loss = -(logs[rows, targets] / share).sum() + strength * ((x - origin) ** 2).sum()
-        return loss, np.concatenate(parts) + 2 * strength * (x - origin)
+        pull = held(x - origin)
+        loss = -(logs[rows, targets] / share).sum() + strength * (pull**2).sum()
+        return loss, np.concatenate(parts) + 2 * strength * held(pull)
 
     bounds = [(0, None)] * m + [(None, None)] * (len(origin) - m)
     with threadpool_limits(1):  # the products are small: threads only wait for one another
