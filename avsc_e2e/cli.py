@@ -169,27 +169,20 @@ def data_prepare(
 
 
 def models(pattern: Annotated[str, tyro.conf.Positional] = "*", count: bool = True) -> None:
-    """List the model zoo.
+    """List the model zoo, with published figures beside our own counts.
 
     Args:
         pattern: Shell pattern of names, such as "*ioa*".
-        count: Build each model to count its parameters.
+        count: Count parameters and multiply-adds, most of a second for each entry.
     """
-    from avsc_e2e.models.zoo import architecture, describe, list_models
+    from avsc_e2e.models.card import model_card
+    from avsc_e2e.models.zoo import list_models
 
     names = list_models(pattern)
     if not names:
         raise AvscError(f"models: no entry matches {pattern!r}; `avsc models` lists all")
     for name in names:
-        arch = architecture(name)
-        size = ""
-        if count:
-            import torch
-
-            with torch.device("meta"):
-                size = f"{sum(p.numel() for p in arch.build().parameters()) / 1e6:8.1f} M"
-        trunks = " + ".join(trunk for trunk in (arch.audio, arch.video) if trunk)
-        print(f"{name:<20}{size}  {trunks:<40}  {describe(name)}")
+        print(model_card(name, count), flush=True)
 
 
 def predict(

@@ -27,7 +27,8 @@ PARTS = {
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
     "models": (
-        "models", "models.architecture", "models.audionet", "models.audioset", "models.checkpoint", "models.dcase",
+        "models", "models.architecture", "models.audionet", "models.audioset", "models.card", "models.checkpoint",
+        "models.complexity", "models.dcase",
         "models.filterbanks", "models.frontend", "models.fusion", "models.l3", "models.nets", "models.pooling",
         "models.published", "models.scenenet", "models.systems", "models.trunk", "models.weights", "models.zoo",
     ),

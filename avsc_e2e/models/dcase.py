@@ -40,7 +40,7 @@ class _SplitBlock(nn.Module):
 
 class SplitResNet(AudioNet):
     """Low and high bands go through two paths alike, 24 to 192 filters, which never lower the resolution in frequency,
-    and meet before a 1x1 convolution to 768 (McDonnell and Gao, DCASE 2019). Its tokens are all positions of bands and
+    and meet before a 1x1 convolution to 768 (Gao and McDonnell, DCASE 2019). Its tokens are all positions of bands and
     time; with the head "pointwise" it is the published net: 3,254,468 parameters with the running statistics,
     3,247,416 trainable, for 6 planes."""
 

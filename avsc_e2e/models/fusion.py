@@ -67,7 +67,7 @@ def _after(width: int, dropout: float) -> nn.Sequential:
 
 
 class PointwiseHead(nn.Module):
-    """Classifies every token and then takes the mean, between batch norms without parameters (McDonnell and Gao, 2019).
+    """Classifies every token and then takes the mean, between batch norms without parameters (Gao and McDonnell, 2019).
     (B, L, width) -> (B, K)."""
 
     takes_tokens = True

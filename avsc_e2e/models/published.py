@@ -7,6 +7,7 @@ and log losses are macro averages over the scenes.
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import NamedTuple
 
 
@@ -56,7 +57,6 @@ def short_count(count: float) -> str:
 
 
 DATASET_PAPER = "Wang et al., ICASSP 2021"
-ANALYSIS = "DCASE 2021 Task 1B"
 TRUNKS_COUNTED = "theirs counts the heads on frozen embeddings alone, ours the two L3 nets too"
 
 PUBLISHED: dict[str, Published] = {
@@ -102,3 +102,23 @@ PUBLISHED: dict[str, Published] = {
     "ioa_joint": Published("Chen et al., arXiv 2204.11420", 0, "dev 1 s", 0.1517, 94.59),
 }  # fmt: skip
 """By the name of the zoo entry."""
+
+RECIPES = {
+    "openl3_*": "openl3_baseline.py",
+    "mcdonnell_usa": "mcdonnell_usa.py",
+    "resnet50_video": "resnet50_video.py",
+    "zhang_ioa*": "zhang_ioa.py",
+    "ioa_joint": "ioa_joint.py",
+    "du_ustc*": "du_ustc.py",
+    "okazaki_ldsl*": "okazaki_ldsl.py",
+    "yang_thu": "yang_thu.py",
+    "hou_ugent": "hou_ugent.py",
+    "naranjo_uv*": "naranjo_uv.py",
+    "lite0": "own_videos.py",
+}
+"""Patterns of entries and the recipe, in the folder `recipes`, that trains them."""
+
+
+def recipe_of(name: str) -> str:
+    """The recipe of an entry; empty where it has none."""
+    return next((recipe for pattern, recipe in RECIPES.items() if fnmatch(name, pattern)), "")

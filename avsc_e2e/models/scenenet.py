@@ -87,8 +87,7 @@ class SceneNet(nn.Module):
         for name in self.architecture.modalities:
             planes = getattr(clip, name)
             if name == "audio" and not self.architecture.standardise:
-                with torch.autocast(planes.device.type, enabled=False):
-                    planes = self.frontend.undo(planes.float())
+                planes = self.frontend.undo(planes.float())
             found[name] = getattr(self, name).branch(planes)
         return found
 

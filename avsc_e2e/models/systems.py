@@ -51,7 +51,7 @@ MCDONNELL = {
     "bands": 128, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": False,
     "log": "ln", "floor": 1e-8, "deltas": 2, "standardise": False, "head": "pointwise",
 }  # fmt: skip
-"""McDonnell and Gao, 2019: (6, 128, 39) for a second; the net has its own batch norm on the planes."""
+"""Gao and McDonnell, 2019: (6, 128, 39) for a second; the net has its own batch norm on the planes."""
 
 # ---- The dataset paper, Wang, Mesaros, Heittola, Virtanen, ICASSP 2021, and its challenge baseline
 
@@ -82,7 +82,7 @@ def openl3_joint() -> Architecture:
 
 @system
 def mcdonnell_usa() -> Architecture:
-    """McDonnell_USA's split-frequency ResNet on sound alone (McDonnell and Gao, DCASE 2019)."""
+    """McDonnell_USA's split-frequency ResNet on sound alone (Gao and McDonnell, DCASE 2019)."""
     # The authors classify ten seconds at once; a second is our choice, as everywhere here.
     return Architecture(**MCDONNELL, video="")
 
@@ -299,7 +299,6 @@ def naranjo_uv() -> Architecture:
 
 
 ENSEMBLES = {
-    "zhang_ioa": ("zhang_ioa", "zhang_ioa_wavelet", "zhang_ioa_bark"),
     "du_ustc": ("du_ustc", "du_ustc_fcnn", "du_ustc_resnet17", "du_ustc_vggish", "du_ustc_pann", "du_ustc_video"),
     "okazaki_ldsl": (
         "okazaki_ldsl_audio", "okazaki_ldsl_video", "okazaki_ldsl_regnet", "okazaki_ldsl_hrnet", "okazaki_ldsl_clip",

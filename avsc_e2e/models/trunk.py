@@ -10,11 +10,11 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models import audioset, dcase, l3, nets, weights  # noqa: F401, importing the nets registers them
+from avsc_e2e.models import aisfx, audioset, dcase, l3, nets, weights  # noqa: F401, importing the nets registers them
 from avsc_e2e.models.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 
-OURS = ("audioset", "dcase", "l3", "nets")
+OURS = ("aisfx", "audioset", "dcase", "l3", "nets")
 """The modules of our own nets, as timm names them."""
 
 
@@ -67,25 +67,7 @@ class Trunk(nn.Module):
         each = self.net(x).unflatten(0, (clips, steps))
         return Branch(each, self.pool(each))
 
-    def load_pretrained(self, file: str = "") -> str:
-        """Fill the net with pretrained weights and say where they came from: `file` (anything timm reads), the
-        package for EfficientNet-Lite0, or timm's hub. Raises AvscError that says which file to put where."""
-        package = weights.lite0_file() if self.name == weights.LITE0 else None
-        if not file and package:
-            weights.load_in_order(self.net, package, weights.LITE0_SHA256)
-            return f"ImageNet, from the package {weights.LITE0_PACKAGE}"
-        if not timm.is_model_pretrained(self.name) and not file:
-            raise AvscError(f"there are no published weights for the trunk {self.name}: use --no-pretrained")
-        overlay = {"file": file} if file else None
-        try:
-            source = timm.create_model(self.name, pretrained=True, **self.options, pretrained_cfg_overlay=overlay)
-        except Exception as error:  # the hub's client raises its transport's own errors
-            config = timm.get_pretrained_cfg(self.name)
-            where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
-            cause = str(error).split("\n")[0][:120]
-            raise AvscError(
-                f"the weights of {self.name} cannot be had ({cause}): download {where} elsewhere and give the file "
-                f"with --video-weights FILE, or train with --no-pretrained"
-            ) from error
-        self.net.load_state_dict(source.state_dict())
-        return file or f"timm's hub, {self.name}"
+    def load_pretrained(self, file: str = "", flag: str = "--video-weights") -> str:
+        """Fill the net with pretrained weights and say where they came from: `file`, the name of a source, or the
+        trunk's own source; `flag` is what asks for a file. Raises AvscError that says which file to put where."""
+        return weights.load_pretrained(self.net, self.name, self.options, file, flag)
