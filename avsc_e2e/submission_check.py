@@ -481,9 +481,12 @@ def _value(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _refuse_odd_keys(node: yaml.Node) -> None:
+def _refuse_odd_keys(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> None:
+    """Raises YAMLError for keys that are lists or tables and for aliases that hold themselves."""
+    if any(node is other for other in above):
+        raise yaml.MarkedYAMLError(problem="an alias holds itself", problem_mark=node.start_mark)
     for child in node.value if isinstance(node, yaml.CollectionNode) else ():
         key, value = child if isinstance(child, tuple) else (None, child)
         if key is not None and not isinstance(key, yaml.ScalarNode):
             raise yaml.MarkedYAMLError(problem="a key is not a plain word", problem_mark=key.start_mark)
-        _refuse_odd_keys(value)
+        _refuse_odd_keys(value, (*above, node))
