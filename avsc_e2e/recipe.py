@@ -100,9 +100,12 @@ class Recipe:
     batch_size: int = 32
     """Clips of a step, on each device."""
     pretrained: bool = True
-    """Start the video trunk from published weights, where no earlier stage gives any."""
+    """Start trunks from published weights, where no earlier stage gives any. Audio trunks of which none are published
+    start at random."""
+    audio_weights: str = ""
+    """File with weights of the audio trunk, or name of a source (`avsc models`); empty: the trunk's own source."""
     video_weights: str = ""
-    """File with weights of the video trunk; empty: the trunk's own source."""
+    """The same for the video trunk."""
     init: tuple[str, ...] = ()
     """Earlier stages, or checkpoint files, whose tensors the model starts from; later ones win."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"

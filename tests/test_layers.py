@@ -27,8 +27,8 @@ PARTS = {
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
     "models": (
-        "models", "models.architecture", "models.audionet", "models.audioset", "models.card", "models.checkpoint",
-        "models.complexity", "models.dcase",
+        "models", "models.aisfx", "models.architecture", "models.audionet", "models.audioset", "models.card", "models.checkpoint",
+        "models.complexity", "models.conversion", "models.dcase",
         "models.filterbanks", "models.frontend", "models.fusion", "models.l3", "models.nets", "models.pooling",
         "models.published", "models.scenenet", "models.systems", "models.trunk", "models.weights", "models.zoo",
     ),
@@ -69,20 +69,27 @@ OWNERS = {
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media", "data.toycity"},
     "decord": {"data.media"},
+    "h5py": {"models.conversion"},
+    "huggingface_hub": {"models.weights"},
     "matplotlib": {"charts"},
     "pytorch_lightning": {"training"},
-    "safetensors": {"models.checkpoint"},
+    "safetensors": {"models.checkpoint", "models.conversion"},
     "scipy": {"loglinear", "metrics"},
     "sklearn": {"folds"},
     "soundfile": {"data.media", "data.toycity"},
     "soxr": {"data.media"},
     "threadpoolctl": {"loglinear"},
-    "timm": {"models.audioset", "models.dcase", "models.l3", "models.nets", "models.trunk"},
+    "timm": {
+        "models.aisfx", "models.audioset", "models.dcase", "models.l3", "models.nets", "models.trunk", "models.weights",
+    },
     "torchaudio": {"models.filterbanks"},
     "torchvision": {"data.places"},
     "tyro": {"cli"},
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
+
+EXTRAS = ("keras",)
+"""Extras of setup.cfg whose packages some files import when they need them."""
 
 UNSEEN = {"tensorboard"}
 """Declared although no file imports it: Lightning's TensorBoardLogger does."""
@@ -188,6 +195,8 @@ def test_all_that_is_imported_is_declared():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = config["options"]["install_requires"].split("\n")
+    for extra in EXTRAS:
+        lines += config["options.extras_require"][extra].split("\n")
     declared = {line.split()[0].lower() for line in lines if line.strip()}
     distributions = importlib.metadata.packages_distributions()
     used = set().union(*(third_party(found) for found in IMPORTS.values()))

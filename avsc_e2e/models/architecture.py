@@ -51,6 +51,8 @@ class Architecture:
     """Mel scale of log_mel; vggish is HTK's with triangles drawn over mels instead of hertz."""
     area_norm: bool = True
     """Each filter of a short-time spectrum has the same area (Slaney's norm) instead of the same height."""
+    sum_norm: bool = False
+    """The weights of each filter sum to one, whatever bins it meets; area_norm then makes no difference."""
     power: float = 2.0
     """Of the spectrum's magnitude that goes into the bands: 1 magnitude, 2 power."""
     exponent: float = 1.0

@@ -96,6 +96,8 @@ class _ShortTime(nn.Module):
         else:
             bank = {"bark": filterbanks.bark_bank, "gammatone": filterbanks.gammatone_bank}[arch.features]
             weights = bank(*shape, arch.area_norm)
+        if arch.sum_norm:
+            weights = weights / weights.sum(dim=0).clamp(min=1e-12)
         self.register_buffer("weights", weights)
 
     def forward(self, audio: Tensor) -> Tensor:

@@ -47,8 +47,9 @@ def architecture(name: str) -> Architecture:
 
 
 def create_model(name: str, pretrained: bool = False, checkpoint: str | None = None, **changes) -> SceneNet:
-    """Build an entry of the zoo, with `changes` to fields of its Architecture; `pretrained` fills the video trunk with
-    its published weights, `checkpoint` the whole model from a file of the same Architecture."""
+    """Build an entry of the zoo, with `changes` to fields of its Architecture; `pretrained` fills the trunks with
+    published weights (audio trunks where there are any), `checkpoint` the whole model from a file of the same
+    Architecture."""
     base = architecture(name)
     known = [field.name for field in fields(base)]
     for key in changes:
@@ -57,8 +58,13 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise AvscError(f"create_model: unknown field {key!r}: {hint}")
     model = replace(base, **changes).build()
-    if pretrained and model.architecture.video:
-        model.video.load_pretrained()
+    if pretrained:
+        from avsc_e2e.models.weights import sources
+
+        for modality in model.architecture.modalities:
+            trunk = getattr(model, modality)
+            if modality == "video" or sources(trunk.name):
+                trunk.load_pretrained(flag=f"--{modality}-weights")
     if checkpoint:
         from avsc_e2e.models.checkpoint import read_checkpoint
 

