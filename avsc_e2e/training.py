@@ -32,6 +32,7 @@ from avsc_e2e.inference import evaluation_dataset, sampling
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.scenenet import SceneNet, freeze
+from avsc_e2e.models.weights import sources
 from avsc_e2e.randomness import keyed
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.transforms.compose import Compose
@@ -132,9 +133,12 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     stages = [_stage_file(recipe, name) for name in recipe.init]
     given = [read_checkpoint(path) for path in stages]
     fitted = any("frontend.mean" in tensors for tensors, _ in given)
-    has_video = any(name.startswith("video.") for tensors, _ in given for name in tensors)
-    if recipe.model.video and (recipe.pretrained or recipe.video_weights) and not has_video:
-        log.info("video trunk: %s", model.video.load_pretrained(recipe.video_weights))
+    for modality in recipe.model.modalities:
+        trunk, file = getattr(model, modality), getattr(recipe, f"{modality}_weights")
+        if any(name.startswith(f"{modality}.") for tensors, _ in given for name in tensors):
+            continue
+        if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
+            log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
     for path, (tensors, metadata) in zip(stages, given, strict=True):
         log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
     if (recipe.model.audio and not fitted) or not model.embeddings_fitted:
