@@ -23,7 +23,7 @@ PARTS = {
     "base": ("", "clip", "errors", "randomness"),
     "data": (
         "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
-        "data.places", "data.rows", "data.tau", "data.toycity",
+        "data.places", "data.rows", "data.tau", "data.toysound", "data.toypicture", "data.toycity",
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
     "models": (
@@ -64,7 +64,7 @@ KNOTS = {
 """Imports inside functions that close a circle on purpose."""
 
 OWNERS = {
-    "PIL": {"data.media", "data.toycity"},
+    "PIL": {"data.media", "data.toycity", "data.toypicture"},
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media", "data.toycity"},
