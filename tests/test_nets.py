@@ -1,5 +1,7 @@
 """Our own nets: exact counts, embeddings of the width they promise, gradients in every parameter."""
 
+import itertools
+
 import pytest
 import timm
 import torch
@@ -45,7 +47,8 @@ def test_tokens_make_the_embedding(name):
     with torch.no_grad():
         branch = trunk.branch(x)
         each = torch.stack([trunk(x[:, index]) for index in range(3)], dim=1)
-    assert branch.tokens.shape[0] == 2 and branch.tokens.shape[2] == trunk.token_width
+    assert branch.tokens.shape[0] == 2
+    assert branch.tokens.shape[2] == trunk.token_width
     assert branch.tokens.shape[1] % 3 == 0
     torch.testing.assert_close(branch.embedding, each.mean(dim=1), atol=1e-4, rtol=1e-4)
 
@@ -71,7 +74,7 @@ def test_cnn14_has_the_names_and_shapes_of_the_published_code():
     widths = (1, 64, 128, 256, 512, 1024, 2048)
     expected = {"fc1.weight": (2048, 2048), "fc1.bias": (2048,)}
     norms = {"bn0": 64}
-    for block, (before, after) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for block, (before, after) in enumerate(itertools.pairwise(widths), start=1):
         expected[f"conv_block{block}.conv1.weight"] = (after, before, 3, 3)
         expected[f"conv_block{block}.conv2.weight"] = (after, after, 3, 3)
         norms |= {f"conv_block{block}.bn1": after, f"conv_block{block}.bn2": after}
@@ -103,16 +106,19 @@ def test_vggish_has_the_names_of_its_port_and_sees_whole_patches():
 def test_patches_leave_the_end_out_and_fill_what_is_short():
     x = torch.arange(250.0).expand(1, 1, 2, 250)
     found, count = patches(x, 48)
-    assert count == 4 and found.shape == (4, 1, 2, 96)
+    assert count == 4
+    assert found.shape == (4, 1, 2, 96)
     assert found[:, 0, 0, 0].tolist() == [0, 48, 96, 144]
     short, count = patches(x[..., :90], 96)
-    assert count == 1 and short[0, 0, 1, 89:].tolist() == [89.0] * 7
+    assert count == 1
+    assert short[0, 0, 1, 89:].tolist() == [89.0] * 7
 
 
 def test_yamnet_is_mobilenet_with_shifts_alone():
     net = Trunk("yamnet", 1, bands=64).net
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert len(norms) == 27 and all(not isinstance(norm.weight, nn.Parameter) for norm in norms)
+    assert len(norms) == 27
+    assert all(not isinstance(norm.weight, nn.Parameter) for norm in norms)
     # timm's MobileNet v1 has the same convolutions, on three planes, and scales too.
     with torch.device("meta"):
         other = timm.create_model("mobilenetv1_100", num_classes=0, in_chans=1)
