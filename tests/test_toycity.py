@@ -12,8 +12,10 @@ import pytest
 import soundfile
 
 from avsc_e2e.clip import SCENES
-from avsc_e2e.data import toycity
+from avsc_e2e.data import toycity, toypicture, toysound
 from avsc_e2e.data.toycity import CITIES, REFERENCE, ToyCity, render
+from avsc_e2e.data.toypicture import draw
+from avsc_e2e.data.toysound import synthesise
 from avsc_e2e.errors import AvscError
 
 SMALL = ToyCity(train_locations=2, test_locations=1, clips=2, duration=1.3, height=64, width=80, seed=3)
@@ -120,7 +122,7 @@ def test_encoding_repeats_itself(tmp_path):
     # Needs frames of some size and seconds of motion: x264's macroblock tree failed here in most of ten calls.
     settings = ToyCity(duration=4, seed=1)
     job = next(job for job in toycity._jobs(settings) if job.name == "metro-paris-2-2")
-    pictures = list(toycity._pictures(settings, job))
+    pictures = list(draw(REFERENCE[job.scene].look, settings, *toycity._generators(settings, job, 1)))
     encoded = set()
     for size in range(10):
         _elsewhere = [bytes(1000 * (size + 1)) for _ in range(20)]  # other memory for the encoder
@@ -132,9 +134,13 @@ def test_encoding_repeats_itself(tmp_path):
 def test_another_seed_is_another_city():
     settings = [ToyCity(duration=0.5, height=32, width=32, seed=seed) for seed in (0, 1)]
     job = toycity._jobs(settings[0])[0]
-    a, b = (toycity._sound(each, job) for each in settings)
+    a, b = (
+        synthesise(REFERENCE[job.scene].sound, each.duration, *toycity._generators(each, job, 0)) for each in settings
+    )
     assert np.abs(a - b).max() > 1e-3
-    a, b = (next(toycity._pictures(each, job)).tobytes() for each in settings)
+    a, b = (
+        next(draw(REFERENCE[job.scene].look, each, *toycity._generators(each, job, 1))).tobytes() for each in settings
+    )
     assert a != b
 
 
@@ -165,8 +171,8 @@ def test_scenes_are_told_apart_by_both_modalities_only():
     sounds = Counter(appearance.sound for appearance in REFERENCE.values())
     assert 5 <= len(looks) <= 7
     assert 5 <= len(sounds) <= 7
-    assert set(looks) == set(toycity._LOOKS)
-    assert set(sounds) == set(toycity._SOUNDS)
+    assert set(looks) == set(toypicture._LOOKS)
+    assert set(sounds) == set(toysound._SOUNDS)
     assert REFERENCE["bus"].look == REFERENCE["metro"].look == REFERENCE["tram"].look
     assert REFERENCE["park"].sound == REFERENCE["public_square"].sound == REFERENCE["street_pedestrian"].sound
 
