@@ -59,8 +59,11 @@ class Augment:
 
 @dataclass(frozen=True)
 class Optim:
-    """AdamW (Loshchilov and Hutter, 2019) with a linear warm-up and a cosine to zero, by steps."""
+    """Optimiser and learning rates, which change by steps; by default AdamW (Loshchilov and Hutter, 2019) with a linear
+    warm-up and a cosine to zero."""
 
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adam and sgd, with a momentum of 0.9, take weight decay as an L2 penalty."""
     lr: float = 1e-3
     """Highest learning rate of the heads."""
     audio_lr: float = 1e-3
@@ -71,6 +74,12 @@ class Optim:
     """Of weights with two axes or more; biases and norms have none."""
     warmup: float = 0.1
     """Share of the steps in which the rates rise."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rates do then."""
+    restarts: tuple[int, ...] = ()
+    """Epochs after which the cosine starts again from the highest rates (Loshchilov and Hutter, 2017)."""
+    final: float = 0.0
+    """Share of the highest rates in which the cosine ends."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no limit."""
 
@@ -96,7 +105,7 @@ class Recipe:
     optim: Optim = Optim()
     heads: Heads = Heads()
     epochs: int = 20
-    """Passes over the training part."""
+    """Passes over the training part; 0: only put the stages of `init` together."""
     batch_size: int = 32
     """Clips of a step, on each device."""
     pretrained: bool = True
@@ -116,7 +125,7 @@ class Recipe:
     """Folder that all runs lie in."""
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise AvscError(f"--epochs {self.epochs}: at least one is needed")
+        if self.epochs < 0 or (not self.epochs and not self.init):
+            raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
         if self.batch_size < 2:
             raise AvscError(f"--batch-size {self.batch_size}: batch norm needs at least two clips")

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.scenenet import SceneNet, freeze
 from avsc_e2e.models.weights import sources
 from avsc_e2e.randomness import keyed
-from avsc_e2e.recipe import Recipe
+from avsc_e2e.recipe import Optim, Recipe
 from avsc_e2e.transforms.compose import Compose
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -111,6 +112,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     model = initial_model(recipe, corpus)
     if not resume:
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    if not recipe.epochs:
+        return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
     tuning = FineTuning(recipe, model, corpus)
     trainer = _trainer(recipe, folder)
     trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=False if resume else None)
@@ -321,17 +324,26 @@ class FineTuning(pl.LightningModule):
                     groups.append(
                         {"params": chosen, "lr": rate, "weight_decay": weight_decay, "name": f"{part}_{decay}"}
                     )
-        optimiser = torch.optim.AdamW(groups)
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+        optimiser = kind[recipe.optim.optimiser](groups)
         steps = max(int(self.trainer.estimated_stepping_batches), 1)
-        rising = max(round(recipe.optim.warmup * steps), 1)
-
-        def share(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            return 0.5 * (1 + math.cos(math.pi * min((step - rising) / max(steps - rising, 1), 1.0)))
-
+        share = partial(rate_share, recipe.optim, steps=steps, epochs=recipe.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
+    """Share of the highest learning rates in a step, of all steps of a run's epochs."""
+    rising = max(round(optim.warmup * steps), 1)
+    if step < rising:
+        return (step + 1) / rising
+    if optim.schedule == "constant":
+        return 1.0
+    restarts = [round(epoch * steps / epochs) for epoch in optim.restarts if epoch < epochs]
+    first = max([rising, *(start for start in restarts if start <= step)])
+    last = min([steps, *(start for start in restarts if start > step)])
+    done = min((step - first) / max(last - first, 1), 1.0)
+    return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def head_losses(logits: dict[str, Tensor], clip: Clip) -> dict[str, Tensor]:
