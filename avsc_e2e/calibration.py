@@ -56,7 +56,7 @@ class Isotonic:
 class Floors:
     """Confidence replacement: what lies below its class's floor is replaced by it, then rows are renormalised.
 
-    After Okazaki, Kong and Yoshinaga (DCASE 2021 Task 1B), who bound the confidence that enters the log loss; a floor
+    After Okazaki et al. (DCASE 2021 Task 1B), who bound the confidence that enters the log loss; a floor
     for each class that minimises macro log loss is our rule.
     """
 
