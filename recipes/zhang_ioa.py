@@ -1,12 +1,17 @@
 """Zhang_IOA_3, rank 1 of DCASE 2021 Task 1B: audio and video branches trained apart, then together.
 
+    python recipes/zhang_ioa.py train places --data.root PLACES365
     python recipes/zhang_ioa.py train audio  --data.root ROOT
-    python recipes/zhang_ioa.py train video  --data.root ROOT
+    python recipes/zhang_ioa.py train video  --data.root ROOT --init zhang_ioa/places     # or from ImageNet without it
     python recipes/zhang_ioa.py train hybrid --data.root ROOT
 
-Published (Wang, Chen et al., DCASE 2021): a 1-D deep CNN on log-mels of the average and difference channels,
-EfficientNet-B5 from ImageNet, RandomResizedCrop, horizontal flip, mixup, hybrid of model-level and decision-level
-fusion; 0.195 log loss and 93.8 % on the evaluation set. Everything else below is our choice.
+Published (Wang, Chen et al., DCASE 2021): a 1-D deep CNN on log-mels, scalograms or Bark bands of the average and
+difference channels; ResNet-50, EfficientNet-B5, EfficientNetV2-S or Swin from ImageNet, trained on Places365 and then
+here; RandomResizedCrop, horizontal flip, mixup; hybrid of model-level and decision-level fusion; 0.195 log loss and
+93.8 % on the evaluation set with log-mels and EfficientNet-B5, as in `hybrid`. Everything else is our choice.
+
+Another pair: `train hybrid --model.video resnet50 --model.size 224 --init zhang_ioa/audio zhang_ioa/video_resnet50`.
+Another trunk on Places365: `train places --model.video resnet50 --model.size 224 --name zhang_ioa/places_resnet50`.
 """
 
 from dataclasses import replace
@@ -26,6 +31,9 @@ audio = Recipe(
     epochs=40,
     batch_size=64,
 )
+audio_wavelet = replace(audio, name="zhang_ioa/audio_wavelet", model=replace(systems.zhang_ioa_wavelet(), video=""))
+audio_bark = replace(audio, name="zhang_ioa/audio_bark", model=replace(systems.zhang_ioa_bark(), video=""))
+
 video = replace(
     audio,
     name="zhang_ioa/video",
@@ -37,6 +45,13 @@ video = replace(
     epochs=20,
     batch_size=32,
 )
+video_resnet50 = replace(video, name="zhang_ioa/video_resnet50", model=replace(systems.zhang_ioa_resnet50(), audio=""))
+video_efficientnetv2 = replace(
+    video, name="zhang_ioa/video_efficientnetv2", model=replace(systems.zhang_ioa_efficientnetv2(), audio="")
+)
+video_swin = replace(video, name="zhang_ioa/video_swin", model=replace(systems.zhang_ioa_swin(), audio=""))
+places = replace(video, name="zhang_ioa/places", data=Data(windows=1), epochs=5)
+
 hybrid = replace(
     video,
     name="zhang_ioa/hybrid",
@@ -49,4 +64,14 @@ hybrid = replace(
 )
 
 if __name__ == "__main__":
-    run(audio=audio, video=video, hybrid=hybrid)
+    run(
+        places=places,
+        audio=audio,
+        audio_wavelet=audio_wavelet,
+        audio_bark=audio_bark,
+        video=video,
+        video_resnet50=video_resnet50,
+        video_efficientnetv2=video_efficientnetv2,
+        video_swin=video_swin,
+        hybrid=hybrid,
+    )
