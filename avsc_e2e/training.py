@@ -30,6 +30,7 @@ from avsc_e2e.data.dataset import ClipDataset, Key, collate, loader
 from avsc_e2e.data.store import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, sampling
+from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.scenenet import SceneNet, freeze
@@ -106,6 +107,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if not resume and (folder / "metrics.csv").exists():
         raise AvscError(f"{folder}: holds an earlier run; go on with --resume, delete it, or choose another --name")
     _quiet()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         _same_recipe(recipe, folder / "recipe.json")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import NamedTuple
 
 import timm
-from timm.models import is_model_in_modules
+import torch
+from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
@@ -45,7 +47,8 @@ class Trunk(nn.Module):
             self.options |= {"bands": bands} if bands else {}
         elif size and timm.get_pretrained_cfg(name).fixed_input_size:
             self.options["img_size"] = size
-        self.net = timm.create_model(name, **self.options)
+        # Channels last in memory: on CPU and GPU convolutions are as fast or faster (benchmarks/trunks.py).
+        self.net = timm.create_model(name, **self.options).to(memory_format=torch.channels_last)
         one = getattr(self.net, "head_hidden_size", None) or self.net.num_features
         self.token_width = getattr(self.net, "token_width", one)
         self.pool = Pool(pool, one)
@@ -59,13 +62,30 @@ class Trunk(nn.Module):
         if x.dim() == 4:
             x = x[:, None]
         clips, steps = x.shape[:2]
-        x = x.flatten(0, 1)
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if isinstance(self.net, AudioNet):
             tokens = self.net.tokens(x)
             each = self.net.pool(tokens).unflatten(0, (clips, steps))
             return Branch(tokens.unflatten(0, (clips, steps)).flatten(1, 2), self.pool(each))
         each = self.net(x).unflatten(0, (clips, steps))
         return Branch(each, self.pool(each))
+
+    def layers(self) -> dict[str, int]:
+        """Parameter -> its layer, from 0 at the input, in timm's groups; a net of ours has a layer for each block, and
+        pooling over T is part of the last one."""
+        names = [name for name, _ in self.net.named_parameters()]
+        if hasattr(self.net, "group_matcher"):
+            found = group_parameters(self.net, self.net.group_matcher(coarse=False), reverse=True)
+        else:
+            blocks = [re.match(r"[^.]+(\.\d+)?", name)[0] for name in names]
+            order = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
+            found = {name: order[block] for name, block in zip(names, blocks, strict=True)}
+        # What timm assigns to no group, such as a norm after the last block, belongs to the end.
+        used = sorted({found[name] for name in names if name in found})
+        rank = {layer: index for index, layer in enumerate(used)}
+        last = len(used) - 1
+        layer_of = {f"net.{name}": rank[found[name]] if name in found else last for name in names}
+        return {name: layer_of.get(name, last) for name, _ in self.named_parameters()}
 
     def load_pretrained(self, file: str = "", flag: str = "--video-weights") -> str:
         """Fill the net with pretrained weights and say where they came from: `file`, the name of a source, or the
