@@ -21,6 +21,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
@@ -104,7 +105,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     last = folder / "last.ckpt"
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")
-    if not resume and (folder / "metrics.csv").exists():
+    if not resume and last.is_file():
         raise AvscError(f"{folder}: holds an earlier run; go on with --resume, delete it, or choose another --name")
     _quiet()
     if not torch.cuda.is_available():
@@ -119,9 +120,10 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
     tuning = FineTuning(recipe, model, corpus)
     trainer = _trainer(recipe, folder)
-    trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=False if resume else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=False if resume else None)
+    except SystemExit:  # so Lightning answers Ctrl-C
+        raise KeyboardInterrupt from None
     return model_file(recipe)
 
 
@@ -425,6 +427,16 @@ class RunFolder(Callback):
         )
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint at once: a run that is killed while it saves has the one before. (Lightning moves it from
+    the system's temporary folder, which on another disk means copying it over the old one.)"""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options: object = None) -> None:
+        partial = f"{path}.partial"
+        torch.save(checkpoint, partial)
+        os.replace(partial, path)
+
+
 def _trainer(recipe: Recipe, folder: Path) -> pl.Trainer:
     cuda = torch.cuda.is_available()
     precision = recipe.precision
@@ -445,6 +457,7 @@ def _trainer(recipe: Recipe, folder: Path) -> pl.Trainer:
         gradient_clip_val=recipe.optim.clip or None,
         callbacks=[RunFolder(recipe, folder), last, *([TQDMProgressBar(leave=False)] if sys.stderr.isatty() else [])],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        plugins=[WholeCheckpoints()],
         log_every_n_steps=10,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
