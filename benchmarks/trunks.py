@@ -2,8 +2,8 @@
 
     python benchmarks/trunks.py
 
-Each variant is a process of its own, in turn, three rounds; medians of milliseconds a picture or spectrogram, forward and
-backward.
+Each variant is a process of its own, in turn, three rounds; medians of milliseconds a picture or spectrogram, forward
+and backward.
 """
 
 import statistics

@@ -29,8 +29,9 @@ PARTS = {
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
     "models": (
         "models", "models.aisfx", "models.architecture", "models.audionet", "models.audioset", "models.card",
-        "models.checkpoint", "models.complexity", "models.conversion", "models.dcase", "models.filterbanks", "models.frontend", "models.fusion", "models.l3", "models.nets", "models.pooling",
-        "models.published", "models.scenenet", "models.systems", "models.trunk", "models.weights", "models.zoo",
+        "models.checkpoint", "models.complexity", "models.conversion", "models.dcase", "models.filterbanks",
+        "models.frontend", "models.fusion", "models.l3", "models.nets", "models.pooling", "models.published",
+        "models.scenenet", "models.systems", "models.trunk", "models.weights", "models.zoo",
     ),
     "scores": (
         "calibration", "comparison", "entry", "folds", "fusion", "loglinear", "metrics", "outputs", "submission",
