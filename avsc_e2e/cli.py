@@ -197,17 +197,17 @@ def predict(
         media: Videos, sound files, pictures, or folders of them.
         format: How to print the timeline.
     """
-    from avsc_e2e.inference import media_files, timeline
+    from avsc_e2e.inference import media_files, stored_calibration, timeline
     from avsc_e2e.models.checkpoint import load_model
 
     if not media:
         raise AvscError("predict: no media given; name videos, sound files or folders after the checkpoint")
-    model = load_model(checkpoint)
+    model, calibration = load_model(checkpoint), stored_calibration(checkpoint)
     classes = model.architecture.classes
     if format == "csv":
         print("\t".join(("filename", "start", "end", "modalities", "scene_label", *classes)))
     for path in media_files(media):
-        windows = timeline(model, path)
+        windows = timeline(model, path, calibration=calibration)
         if format == "csv":
             for w in windows:
                 label = classes[int(w.probabilities.argmax())]
@@ -284,6 +284,7 @@ def calibrate(
     use: Path | None = None,
     save: Path | None = None,
     out: Path | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Calibrate the probabilities of a system output, for a lower log loss.
 
@@ -296,6 +297,7 @@ def calibrate(
         use: Calibration that was saved, instead of a reference to fit to.
         save: JSON file for the calibration fitted to all rows.
         out: CSV for the calibrated output: that of `apply-to` if given, else of the output itself.
+        checkpoint: Checkpoint of the system that the calibration is to ride in: `predict` and `submit` then apply it.
     """
     from avsc_e2e import calibration, outputs
 
@@ -316,6 +318,11 @@ def calibrate(
     if save:
         rule.save(save)
         print(f"calibration: {save}")
+    if checkpoint:
+        from avsc_e2e.inference import CALIBRATION
+        from avsc_e2e.models.checkpoint import add_notes
+
+        print(f"calibration: in {add_notes(checkpoint, {CALIBRATION: json.dumps(rule.to_json())})}")
     if out:
         outputs.write_output(out, calibrated)
         print(f"output: {out}")

@@ -13,7 +13,7 @@ from avsc_e2e.data.corpus import read_evaluation_set
 from avsc_e2e.data.store import is_store, open_store
 from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import evaluation_dataset, predict
+from avsc_e2e.inference import evaluation_dataset, predict, stored_calibration
 from avsc_e2e.metrics import Scores, score
 from avsc_e2e.models.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
@@ -155,9 +155,16 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
         on_bad=data.on_bad or "raise",
         bad_media=bad_media_file(recipe),
     )
-    output = predict(model, dataset, batch_size=recipe.batch_size, workers=workers(recipe), progress=progress)[
-        "decision"
-    ]
+    calibration = stored_calibration(model_file(recipe))
+    outputs = predict(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=workers(recipe),
+        calibration=calibration,
+        progress=progress,
+    )
+    output = outputs["decision"]
     clips = to_clips(output)
     path = run_folder(recipe) / "submission.output.csv"
     write_output(path, dataclasses.replace(clips, files=tuple(f"{file}.wav" for file in clips.files)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from avsc_e2e.calibration import Calibration
 from avsc_e2e.clip import Clip, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.media import IMAGES, probe
 from avsc_e2e.data.store import Store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.checkpoint import read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs import SystemOutput
 from avsc_e2e.transforms.frames import CentreCrop
@@ -37,6 +40,9 @@ MEDIA = (
     ".m4a",
     ".ogg",
 )
+
+CALIBRATION = "calibration"
+"""The key of a checkpoint's metadata that a calibration rides under."""
 
 
 class Window(NamedTuple):
@@ -78,10 +84,12 @@ def predict(
     *,
     batch_size: int = 32,
     workers: int = 0,
+    calibration: Calibration | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
-    """A system output of each head, and "decision" of their decision-level fusion, with a row for every clip of the
-    dataset. Where a head's modality is missing from a clip, that head says what it makes of silence or black."""
+    """A system output of each head, and "decision" of their decision-level fusion, by `calibration` if given, with a
+    row for every clip of the dataset. Where a head's modality is missing from a clip, that head says what it makes of
+    silence or black."""
     model = model.to(device()).eval()
     files: list[str] = []
     starts: list[float] = []
@@ -93,10 +101,17 @@ def predict(
             found.setdefault(name, []).append(values.cpu().double().numpy())
         if progress:
             progress(len(files), len(dataset))
-    return {
+    outputs = {
         name: SystemOutput(tuple(files), dataset.classes, np.concatenate(parts), np.array(starts))
         for name, parts in found.items()
     }
+    return {**outputs, "decision": calibration(outputs["decision"])} if calibration else outputs
+
+
+def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
+    """The calibration that rides in a checkpoint, if one does (`avsc calibrate --checkpoint`). Raises AvscError."""
+    text = read_checkpoint(checkpoint)[1].get(CALIBRATION)
+    return Calibration.from_json(json.loads(text)) if text else None
 
 
 def head_probabilities(model: SceneNet, batch: Clip) -> dict[str, torch.Tensor]:
@@ -152,7 +167,9 @@ def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 
 @torch.inference_mode()
-def timeline(model: SceneNet, path: str | os.PathLike, *, batch_size: int = 32) -> list[Window]:
+def timeline(
+    model: SceneNet, path: str | os.PathLike, *, batch_size: int = 32, calibration: Calibration | None = None
+) -> list[Window]:
     """What the model says of a media file, window by window; the last window ends with the recording. It uses the
     modalities that both the file and the model have. Raises MediaError, or AvscError where they share none."""
     arch, media = model.architecture, probe(path)
@@ -174,7 +191,7 @@ def timeline(model: SceneNet, path: str | os.PathLike, *, batch_size: int = 32) 
     starts = [min(index * arch.window, last) for index in range(count)]
     dataset = evaluation_dataset(model, [row])
     dataset.segments = [Segment(row, start, arch.window) for start in starts]
-    decision = predict(model, dataset, batch_size=batch_size)["decision"]
+    decision = predict(model, dataset, batch_size=batch_size, calibration=calibration)["decision"]
     return [
         Window(start, min(start + arch.window, media.duration or arch.window), used, probabilities)
         for start, probabilities in zip(starts, decision.probabilities, strict=True)

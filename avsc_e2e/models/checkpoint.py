@@ -18,11 +18,22 @@ from avsc_e2e.models.scenenet import SceneNet
 def save_model(model: SceneNet, path: str | os.PathLike, notes: Mapping[str, str] | None = None) -> Path:
     """Write the model's tensors, its Architecture and `notes` (such as how it was trained) to one file, which is
     complete or absent, never half."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return _write(
+        path, tensors, {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
+    )
+
+
+def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
+    """Put further notes into a checkpoint. Raises AvscError where the file is not one."""
+    tensors, metadata = read_checkpoint(path)
+    return _write(path, tensors, {**metadata, **notes})
+
+
+def _write(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
     safetensors.torch.save_file(tensors, partial, metadata=metadata)
     os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
     os.replace(partial, path)
