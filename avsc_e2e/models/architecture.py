@@ -91,9 +91,11 @@ class Architecture:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Their standard deviation."""
 
-    head: Literal["linear", "baseline", "pointwise"] = "linear"
-    """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings, or
-    McDonnell's classification of every position before the mean."""
+    head: Literal["linear", "baseline", "pointwise", "text"] = "linear"
+    """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings,
+    McDonnell's classification of every position before the mean, or CLIP's comparison with text."""
+    text_width: int = 512
+    """Width of CLIP's text features, for the head "text"."""
     fusion: Literal[
         "", "concat", "gated", "bilinear", "cross_attention", "early", "two_heads", "sequence", "recurrent"
     ] = "concat"

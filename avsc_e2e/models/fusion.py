@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.texthead import TextHead
 
 
 class ZScore(nn.Module):
@@ -82,8 +83,12 @@ class PointwiseHead(nn.Module):
         return self.last(self.layer(self.norm(tokens.transpose(1, 2)))).mean(dim=2)
 
 
-def single_head(kind: str, width: int, token_width: int, classes: int, dropout: float) -> nn.Module:
+def single_head(
+    kind: str, width: int, token_width: int, classes: int, dropout: float, text_width: int = 512
+) -> nn.Module:
     """The head of one modality."""
+    if kind == "text":
+        return TextHead(width, text_width, classes)
     if kind == "baseline":
         return BaselineHead(width, classes, dropout)
     if kind == "pointwise":

@@ -38,7 +38,7 @@ class SceneNet(nn.Module):
         two_heads = arch.fusion == "two_heads" and "fusion" in arch.heads
         self.heads = nn.ModuleDict(
             {
-                name: single_head(arch.head, trunk.width, trunk.token_width, classes, arch.dropout)
+                name: single_head(arch.head, trunk.width, trunk.token_width, classes, arch.dropout, arch.text_width)
                 for name, trunk in trunks.items()
                 if name in arch.heads or two_heads
             }

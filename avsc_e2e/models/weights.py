@@ -15,7 +15,7 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from timm.models import PretrainedCfg
-from torch import nn
+from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models import conversion
@@ -219,31 +219,43 @@ def _fill(net: nn.Module, source: Source, options: Mapping, path: Path | None) -
     """Path: None takes timm's own weights from its hub."""
     if source.convert is not None:
         net.load_state_dict(source.convert(path, net))
+    elif path is None:
+        _fill_by_timm(net, source.trunks[0], options, {})
+    else:
+        try:
+            if path.suffix == ".npz":
+                _fill_by_timm(net, source.trunks[0], options, {"file": str(path)})
+            else:
+                fill_from_tensors(net, source.trunks[0], options, conversion.read_tensors(path))
+        except AvscError as error:
+            raise AvscError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dict[str, Tensor]) -> None:
+    """Fill a net of timm from tensors under any of the names that timm knows for it, CLIP's among them. Raises
+    AvscError where they are of another."""
+    if set(tensors) == set(net.state_dict()):
+        net.load_state_dict(conversion.match(Path(trunk), tensors, net))
         return
-    trunk = source.trunks[0]
     config = timm.get_pretrained_cfg(trunk)
+    biases = [f"{name}.bias" for name in (config.classifier, "head", "fc", "classifier") if isinstance(name, str)]
+    classes = next((len(tensors[name]) for name in biases if name in tensors), config.num_classes)
+    try:
+        _fill_by_timm(net, trunk, options, {"state_dict": tensors, "num_classes": classes})
+    except AvscError as error:
+        raise AvscError(f"its tensors are not those of {trunk} ({error})") from error
+
+
+def _fill_by_timm(net: nn.Module, trunk: str, options: Mapping, overlay: dict) -> None:
     # timm loads strictly only where the number of classes is the file's, so the classifier is built and then left.
-    classes, overlay = config.num_classes, {}
-    if path is not None and path.suffix == ".npz":
-        overlay = {"file": str(path)}
-    elif path is not None:
-        tensors = conversion.read_tensors(path)
-        if set(tensors) == set(net.state_dict()):
-            net.load_state_dict(conversion.match(path, tensors, net))
-            return
-        biases = [f"{name}.bias" for name in (config.classifier, "head", "fc", "classifier") if isinstance(name, str)]
-        classes = next((len(tensors[name]) for name in biases if name in tensors), classes)
-        overlay = {"state_dict": tensors, "num_classes": classes}
+    classes = overlay.get("num_classes", timm.get_pretrained_cfg(trunk).num_classes)
     options = {name: value for name, value in options.items() if name not in ("num_classes", "global_pool")}
     try:
         whole = timm.create_model(
             trunk, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay or None, **options
         ).state_dict()
     except Exception as error:  # timm raises its own, torch's and the hub's client's errors
-        cause = " ".join(str(error).split())[:160]
-        if path is not None:
-            raise AvscError(f"{path}: its tensors are not those of {trunk} ({cause})") from error
-        raise AvscError(cause) from error
+        raise AvscError(" ".join(str(error).split())[:160]) from error
     net.load_state_dict({name: whole[name] for name in net.state_dict()})
 
 
