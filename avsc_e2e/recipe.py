@@ -82,6 +82,9 @@ class Optim:
     """Share of the highest rates in which the cosine ends."""
     clip: float = 5.0
     """Largest norm of the gradient; 0: no limit."""
+    keep_statistics: bool = False
+    """Batch norms of the video trunk keep the means and variances of its published weights; their scales still learn.
+    With few recordings that is worth much."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from avsc_e2e.inference import evaluation_dataset, sampling
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
-from avsc_e2e.models.scenenet import SceneNet, freeze
+from avsc_e2e.models.scenenet import SceneNet, freeze, keep_statistics
 from avsc_e2e.models.weights import sources
 from avsc_e2e.randomness import keyed
 from avsc_e2e.recipe import Optim, Recipe
@@ -118,6 +118,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     if not recipe.epochs:
         return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
+    if recipe.optim.keep_statistics and recipe.model.video:
+        keep_statistics(model.video)
     tuning = FineTuning(recipe, model, corpus)
     trainer = _trainer(recipe, folder)
     try:

@@ -136,6 +136,13 @@ class SceneNet(nn.Module):
         return decide(logits, weights, present)
 
 
+def keep_statistics(part: nn.Module) -> None:
+    """Leave the running means and variances of a part's batch norms as they are, and normalise by them in training."""
+    for module in part.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def freeze(part: nn.Module) -> None:
     """Keep a part as it is: no gradient, and evaluation mode, in which a model's `train` leaves it."""
     part.requires_grad_(False)
