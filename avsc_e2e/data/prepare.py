@@ -1,8 +1,9 @@
 """`avsc data prepare`: decode every recording once into a store (its layout is told in store.py).
 
-A recording is appended to its shard, then its line to the shard's index; only then it counts. So a killed run loses
-the recordings in hand and no other, and what is cut off is cut away by the next. A shard gets its name when it is
-whole. Bytes depend on the sources and the options alone, not on who wrote them, when, or in how many goes.
+A recording is appended to its shard, then its line, with a checksum, to the shard's index; only then it counts. So a
+killed run loses the recordings in hand and no other, and what is cut off, or was lost with the power, is cut away by
+the next. A shard gets its name when it is whole and on the disk. Bytes depend on the sources and the options alone,
+not on who wrote them, when, or in how many goes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import struct
 import tarfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -292,8 +294,7 @@ def write_shard(task: Task) -> Iterator[bool]:
         good = fresh.index(False) if False in fresh else len(fresh)
         with open(partial, "r+b") as tar, open(index_file(task.shard), "ab") as index:
             tar.seek(0, os.SEEK_END)
-            while good and records[good - 1]["next"] > tar.tell():
-                good -= 1
+            good = _intact(tar, records[:good])
             tar.truncate(records[good - 1]["next"] if good else 0)
             tar.seek(0, os.SEEK_END)
             index.truncate(0)
@@ -301,13 +302,14 @@ def write_shard(task: Task) -> Iterator[bool]:
             index.flush()
             yield from (False for _ in range(good))
             for row in task.rows[good:]:
-                record = _append(tar, row, task)
-                _sync(tar)
+                record = _append(Checked(tar), row, task)
+                tar.flush()
                 index.write(_line(record))
-                _sync(index)
+                index.flush()
                 yield True
             tar.write(bytes(2 * tarfile.BLOCKSIZE))
             _sync(tar)
+            _sync(index)
         os.rename(partial, task.shard)
         _sync_folder(task.shard.parent)
 
@@ -322,7 +324,34 @@ def _is_whole(task: Task) -> bool:
     )
 
 
-def _append(tar: BinaryIO, row: dict[str, Any], task: Task) -> dict[str, Any]:
+class Checked:
+    """A file that is appended to, with a checksum of what was."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.begin, self.checksum = file, file.tell(), 0
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.checksum = zlib.crc32(data, self.checksum)
+
+    def restart(self) -> None:
+        """Take back what was written."""
+        self.file.truncate(self.begin)
+        self.file.seek(self.begin)
+        self.checksum = 0
+
+
+def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
+    """How many of the recordings at the begin of a shard are there to the last byte."""
+    tar.seek(0)
+    for number, record in enumerate(records):
+        data = tar.read(record["next"] - tar.tell())
+        if tar.tell() != record["next"] or zlib.crc32(data) != record["checksum"]:
+            return number
+    return len(records)
+
+
+def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
     """Decode a recording, write its pictures, sound and description, and return its record."""
     import cv2
 
@@ -332,7 +361,6 @@ def _append(tar: BinaryIO, row: dict[str, Any], task: Task) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             record["source"][path] = _stamp(task.root / path)
     record["source"] = dict(sorted(record["source"].items()))
-    begin = tar.tell()
     if row["video"]:
         path, offsets, sizes, end = task.root / row["video"], [], [], 0.0
         try:
@@ -349,8 +377,7 @@ def _append(tar: BinaryIO, row: dict[str, Any], task: Task) -> dict[str, Any]:
                 record["video"] = {"end": end, "offsets": offsets, "sizes": sizes}
         except MediaError as error:
             record["bad"]["video"] = error.reason
-            tar.truncate(begin)
-            tar.seek(begin)
+            tar.restart()
     if row["audio"]:
         path = task.root / row["audio"]
         try:
@@ -366,16 +393,16 @@ def _append(tar: BinaryIO, row: dict[str, Any], task: Task) -> dict[str, Any]:
     about = {name: row[name] for name in ("file", "scene", "location", "city", "part")}
     about |= {"frame_rate": task.options.rate, "duration": record["duration"], "bad": record["bad"]}
     _add(tar, f"{key}.json", json.dumps(about).encode())
-    record["next"] = tar.tell()
+    record |= {"next": tar.file.tell(), "checksum": tar.checksum}
     return record
 
 
-def _add(tar: BinaryIO, name: str, data: bytes) -> int:
+def _add(tar: Checked, name: str, data: bytes) -> int:
     """Append a member and return where its data begin."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     tar.write(member.tobuf(tarfile.GNU_FORMAT, "ascii"))
-    offset = tar.tell()
+    offset = tar.file.tell()
     tar.write(data)
     tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
     return offset
