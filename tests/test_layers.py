@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avsc_e2e"
 
 PARTS = {
-    "base": ("", "clip", "errors", "memory", "randomness"),
+    "base": ("", "clip", "durable", "errors", "memory", "randomness"),
     "data": (
         "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
         "data.places", "data.prepare", "data.rows", "data.store", "data.tau", "data.toycity",
@@ -31,7 +31,8 @@ PARTS = {
         "models", "models.aisfx", "models.architecture", "models.audionet", "models.audioset", "models.card",
         "models.checkpoint", "models.complexity", "models.conversion", "models.dcase", "models.filterbanks",
         "models.frontend", "models.fusion", "models.l3", "models.nets", "models.pooling", "models.published",
-        "models.scenenet", "models.systems", "models.trunk", "models.weights", "models.zoo",
+        "models.scenenet", "models.segmentmodel", "models.systems", "models.text", "models.texthead",
+        "models.trunk", "models.weights", "models.zoo",
     ),
     "scores": (
         "calibration", "comparison", "entry", "folds", "fusion", "loglinear", "metrics", "outputs", "submission",
@@ -40,7 +41,9 @@ PARTS = {
     "recipe": ("recipe",),
     "inference": ("inference",),
     "report": ("charts", "page", "report"),
-    "training": ("training",),
+    "training": (
+        "acceleration", "averaging", "distillation", "losses", "optimiser", "profiling", "runlog", "training",
+    ),
     "evaluation": ("evaluation",),
     "demo": ("demo",),
     "cli": ("cli",),
@@ -76,11 +79,12 @@ OWNERS = {
     "decord": {"data.media"},
     "h5py": {"models.conversion"},
     "huggingface_hub": {"models.weights"},
+    "open_clip": {"models.text"},
     "matplotlib": {"charts"},
     "pytorch_lightning": {"training"},
     "safetensors": {"models.checkpoint", "models.conversion"},
     "scipy": {"comparison", "loglinear", "metrics"},
-    "sklearn": {"calibration", "folds"},
+    "sklearn": {"calibration", "folds", "models.segmentmodel"},
     "soundfile": {"data.media", "data.toycity"},
     "soxr": {"data.media"},
     "threadpoolctl": {"loglinear"},
@@ -100,7 +104,7 @@ OWNERS = {
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
 
-EXTRAS = ("keras",)
+EXTRAS = ("clip", "keras")
 """Extras of setup.cfg whose packages some files import when they need them."""
 
 UNSEEN = {"tensorboard"}

@@ -97,7 +97,7 @@ class Architecture:
     text_width: int = 512
     """Width of CLIP's text features, for the head "text"."""
     fusion: Literal[
-        "", "concat", "gated", "bilinear", "cross_attention", "early", "two_heads", "sequence", "recurrent"
+        "", "concat", "gated", "bilinear", "cross_attention", "early", "two_heads", "sequence", "recurrent", "segments"
     ] = "concat"
     """Model-level fusion, see models/fusion.py; empty leaves decision-level fusion alone."""
     hidden: int = 512

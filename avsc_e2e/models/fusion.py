@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.segmentmodel import SegmentModel, join_frames
 from avsc_e2e.models.texthead import TextHead
 
 
@@ -270,6 +271,31 @@ class RecurrentFusion(_Inputs):
         return self.head(self.gru(torch.cat([audio, video], dim=2))[0].mean(dim=1))
 
 
+class SegmentFusion(_Inputs):
+    """Concatenation of both embeddings and that of the audio-visual segment model over their tokens, each frame of
+    which is what is heard and seen at the time (Du_USTC, DCASE 2021). The segment model is fitted before training, on
+    the trunks as they are then, so they come from earlier stages or are frozen."""
+
+    takes_tokens = True
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        self.segments = SegmentModel(sum(widths))
+        self.missing_segments = nn.Parameter(torch.zeros(self.segments.topics))
+        self.head = nn.Sequential(
+            nn.Linear(sum(widths) + self.segments.topics, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, values: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Tokens (B, L, width) of audio and video, present (B, 2) -> logits (B, K)."""
+        written = torch.where(present.all(dim=1)[:, None], self.segments(join_frames(*values)), self.missing_segments)
+        return self.head(torch.cat([*self.inputs([tokens.mean(dim=1) for tokens in values], present), written], dim=1))
+
+
 def fusion_head(
     kind: str, widths: Sequence[int], token_widths: Sequence[int], hidden: int, classes: int, dropout: float
 ) -> nn.Module:
@@ -285,6 +311,7 @@ def fusion_head(
         "cross_attention": CrossAttentionFusion,
         "early": EarlyFusion,
         "recurrent": RecurrentFusion,
+        "segments": SegmentFusion,
     }[kind]
     return head(token_widths if takes_tokens(head) else widths, hidden, classes, dropout)
 

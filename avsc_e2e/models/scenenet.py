@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from avsc_e2e.clip import Clip
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
-from avsc_e2e.models.fusion import BaselineHead, EarlyFusion, decide, fusion_head, single_head, takes_tokens
+from avsc_e2e.models.fusion import (
+    BaselineHead,
+    EarlyFusion,
+    SegmentFusion,
+    decide,
+    fusion_head,
+    single_head,
+    takes_tokens,
+)
+from avsc_e2e.models.segmentmodel import join_frames
 from avsc_e2e.models.trunk import Branch, Trunk
 
 
@@ -98,12 +107,13 @@ class SceneNet(nn.Module):
     @property
     def standardises_embeddings(self) -> bool:
         """Whether `fit` also needs the embeddings, and so the pictures, of training clips."""
-        return any(isinstance(head, BaselineHead) for head in self.heads.values())
+        return any(isinstance(head, (BaselineHead, SegmentFusion)) for head in self.heads.values())
 
     @property
     def embeddings_fitted(self) -> bool:
-        """Whether every head that standardises embeddings has its statistics."""
-        return all(head.standardise.fitted for head in self.heads.values() if isinstance(head, BaselineHead))
+        """Whether every head that standardises embeddings, or writes them as units, has what it needs."""
+        fitted = [head.standardise.fitted for head in self.heads.values() if isinstance(head, BaselineHead)]
+        return all(fitted + [head.segments.fitted for head in self.heads.values() if isinstance(head, SegmentFusion)])
 
     @torch.no_grad()
     def fit(self, clips: Iterable[Clip]) -> None:
@@ -117,8 +127,11 @@ class SceneNet(nn.Module):
         mode = self.training
         self.eval()
         found: dict[str, list[Tensor]] = {name: [] for name in self.architecture.modalities}
+        frames: list[Tensor] = []
         for clip in clips:
             branches = self.branches(self.preprocess(clip))
+            if any(isinstance(head, SegmentFusion) for head in self.heads.values()):
+                frames += join_frames(*(b.tokens for b in branches.values()))[clip.present.all(dim=1)].cpu().unbind()
             for name, branch in branches.items():
                 found[name].append(branch.embedding[clip.present[:, ("audio", "video").index(name)]])
         joined = {name: torch.cat(parts) for name, parts in found.items()}
@@ -128,6 +141,8 @@ class SceneNet(nn.Module):
                 head.standardise.fit(torch.cat([part[:both] for part in joined.values()], dim=1))
             elif isinstance(head, BaselineHead):
                 head.standardise.fit(joined[name])
+            elif isinstance(head, SegmentFusion):
+                head.segments.fit(frames)
         self.train(mode)
 
     def decide(self, logits: dict[str, Tensor], present: Tensor) -> Tensor:

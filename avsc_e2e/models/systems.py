@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from avsc_e2e.models.aisfx import AISFX
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.zoo import system
 
@@ -193,6 +194,14 @@ def du_ustc_video() -> Architecture:
     return Architecture(audio="", video="resnet50", size=224)
 
 
+@system
+def du_ustc_segments() -> Architecture:
+    """du_ustc with the embedding of the audio-visual segment model in its fusion (Wang et al., DCASE 2021)."""
+    # Published: units, n-grams and text categorisation. That it hears the trunks' own frames is our choice: train the
+    # two trunks in earlier stages, on which its units are then fitted.
+    return replace(du_ustc(), frames=4, fusion="segments")
+
+
 # ---- Ranks 9 and 12: Okazaki_LDSLVision (Okazaki, Kong, Yoshinaga, DCASE 2021); sizes of all nets are our choice
 
 
@@ -230,6 +239,13 @@ def okazaki_ldsl_hrnet() -> Architecture:
 def okazaki_ldsl_clip() -> Architecture:
     """Okazaki_LDSLVision's text-guided member: the image encoder of CLIP (Radford et al., 2021), fine-tuned."""
     return replace(okazaki_ldsl_video(), video="vit_base_patch32_clip_quickgelu_224", mean=CLIP_MEAN, std=CLIP_STD)
+
+
+@system
+def okazaki_ldsl_text() -> Architecture:
+    """Okazaki_LDSLVision's text-guided features: CLIP's pictures compared with scenes in words (Radford et al.)."""
+    # Filled by text.guide(): zero-shot as it is, or trained on. The sentences are our choice.
+    return replace(okazaki_ldsl_clip(), head="text")
 
 
 # ---- Ranks 10, 16 and 32
@@ -324,6 +340,13 @@ def lite0() -> Architecture:
         # The fusion head knows both; the single heads, less sure by design, would only dim it.
         decision=(0.1, 0.4, 2.0),
     )
+
+
+@system
+def lite0_aisfx() -> Architecture:
+    """lite0 with the sound-effect net aisfx for the sound (Ma and Lerch, ISMIR 2022): both trunks pretrained, from
+    packages."""
+    return replace(lite0(), **AISFX)
 
 
 @system
