@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import textwrap
 import urllib.request
 import uuid
 from collections.abc import Mapping
@@ -255,7 +256,7 @@ def _fill_by_timm(net: nn.Module, trunk: str, options: Mapping, overlay: dict) -
             trunk, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay or None, **options
         ).state_dict()
     except Exception as error:  # timm raises its own, torch's and the hub's client's errors
-        raise AvscError(" ".join(str(error).split())[:160]) from error
+        raise AvscError(textwrap.shorten(str(error), 160, placeholder=" ...")) from error
     net.load_state_dict({name: whole[name] for name in net.state_dict()})
 
 
