@@ -40,9 +40,9 @@ video = replace(
 hybrid = replace(
     video,
     name="own_videos/hybrid",
-    model=systems.lite0(),
+    model=replace(systems.lite0(), decision=(0.1, 1.0, 2.0)),
     augment=replace(video.augment, spectrum=audio.augment.spectrum, drop=DropModality(0.1)),
-    optim=Optim(lr=1e-3, audio_lr=2e-4, video_lr=5e-5, keep_statistics=True),
+    optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=1e-5, keep_statistics=True),
     heads=Heads(audio=0.3, video=0.3, fusion=1.0),
     init=("own_videos/audio", "own_videos/video"),
     epochs=4,
