@@ -1,12 +1,12 @@
 """Du_USTC_4, rank 5 of DCASE 2021 Task 1B: the members of its ensemble, joined by `avsc fuse`.
 
     python recipes/du_ustc.py train fcnn --data.root ROOT      # then resnet17, vggish, pann, video
-    python recipes/du_ustc.py train joint --data.root ROOT
+    python recipes/du_ustc.py train joint --data.root ROOT     # then segments
 
 Published (Wang, Zheng et al., DCASE 2021, and arXiv 2203.04114): FCNN and a 17-layer ResNet on log-mels from scratch;
 VGGish and CNN14, transferred; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch shift,
-joint training with mixup of both modalities. Channel confusion is here the swap of the ears, which `flip` does.
-Everything else is our choice.
+joint training with mixup of both modalities; an audio-visual segment model as a third branch. Channel confusion is
+here the swap of the ears, which `flip` does. Everything else is our choice.
 """
 
 from dataclasses import replace
@@ -64,6 +64,14 @@ joint = replace(
     init=("du_ustc/fcnn", "du_ustc/video"),
     epochs=10,
 )
+segments = replace(
+    joint,
+    name="du_ustc/segments",
+    model=systems.du_ustc_segments(),
+    # The units are fitted to the trunks of `joint`, so these stay as they are.
+    optim=Optim(lr=1e-3, audio_lr=0.0, video_lr=0.0),
+    init=("du_ustc/joint",),
+)
 
 if __name__ == "__main__":
-    run(fcnn=fcnn, resnet17=resnet17, vggish=vggish, pann=pann, video=video, joint=joint)
+    run(fcnn=fcnn, resnet17=resnet17, vggish=vggish, pann=pann, video=video, joint=joint, segments=segments)

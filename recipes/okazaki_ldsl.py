@@ -1,11 +1,12 @@
 """Okazaki_LDSLVision_4 and _1, ranks 9 and 12 of DCASE 2021 Task 1B: the members, joined by `avsc fuse`.
 
     python recipes/okazaki_ldsl.py train audio --data.root ROOT      # then resnest, regnet, hrnet, clip
+    python recipes/okazaki_ldsl.py train text  --data.root ROOT --init zero_shot.safetensors     # see docs/weights.md
     python recipes/okazaki_ldsl.py train late  --data.root ROOT      # audio and resnest as one model
 
 Published (Okazaki, Kong and Yoshinaga, DCASE 2021): a CNN from AudioSet on log-mels, ResNeSt, RegNet and HRNet on
-frames, the image encoder of CLIP; an ensemble weighted by class-wise confidence (`avsc fuse --method classwise`) and
-confidence replacement (`avsc calibrate --method floor`). Everything else is our choice.
+frames, the image encoder of CLIP guided by text; an ensemble weighted by class-wise confidence (`avsc fuse --method
+classwise`) and confidence replacement (`avsc calibrate --method floor`). Everything else is our choice.
 """
 
 from dataclasses import replace
@@ -42,6 +43,7 @@ clip = replace(
     model=systems.okazaki_ldsl_clip(),
     optim=Optim(lr=1e-3, video_lr=1e-5),  # a transformer forgets at more
 )
+text = replace(clip, name="okazaki_ldsl/text", model=systems.okazaki_ldsl_text())
 late = replace(
     resnest,
     name="okazaki_ldsl/late",
@@ -51,4 +53,4 @@ late = replace(
 )
 
 if __name__ == "__main__":
-    run(audio=audio, resnest=resnest, regnet=regnet, hrnet=hrnet, clip=clip, late=late)
+    run(audio=audio, resnest=resnest, regnet=regnet, hrnet=hrnet, clip=clip, text=text, late=late)
