@@ -77,6 +77,7 @@ def corpus_of(recipe: Recipe) -> Corpus:
         test=data.test,
         seed=recipe.seed,
         modalities=recipe.model.modalities,
+        lenient=data.on_bad != "raise",
     )
 
 

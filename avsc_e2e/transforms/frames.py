@@ -48,6 +48,7 @@ class HorizontalFlip:
     """Mirrors the picture, and swaps the ears with it: what was heard from the left is now seen on the right."""
 
     probability: float = 0.5
+    """Of a clip to be mirrored; 0 is off."""
 
     def __call__(self, clip: Clip) -> Clip:
         if random.random() >= self.probability:
@@ -60,12 +61,12 @@ class ColourJitter:
     """Random brightness, contrast, saturation and hue, the same for all frames of a clip."""
 
     strength: float = 0.3
-    """Largest relative change of brightness, contrast and saturation; 0 is off."""
+    """Largest relative change of brightness, contrast and saturation; 0 is off, hue included."""
     hue: float = 0.05
     """Largest turn of the hue circle, of 1."""
 
     def __call__(self, clip: Clip) -> Clip:
-        if not self.strength and not self.hue:
+        if not self.strength:
             return clip
         return _apply(clip, _colour_jitter(self.strength, self.hue))
 
