@@ -224,7 +224,7 @@ def test_constant_q_is_librosas():
             tuning=0.0,
             sparsity=0.0,
             res_type="soxr_vhq",
-        )  # fmt: skip
+        )
     )
     # librosa's rows are scaled by the root of their filters' lengths.
     lengths, _ = librosa.filters.wavelet_lengths(freqs=filterbanks.geometric_centres(60, 110.0, arch.high), sr=48_000)

@@ -225,10 +225,17 @@ class SequenceFusion(nn.Module):
     takes_tokens = True
     LENGTH = 96
     """Embeddings that the convolutions expect; fewer are repeated, as the authors do for clips of one second."""
+    NARROWEST = 232
+    """Values of an embedding of which the convolutions leave something."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int):
         super().__init__()
         audio, video = widths
+        if audio < self.NARROWEST or audio % 8:
+            raise AvscError(
+                f"--model.fusion sequence: its convolutions need sound embeddings of at least {self.NARROWEST} values, "
+                f"a multiple of 8, and --model.audio gives {audio}"
+            )
         # Published without the scaling of the products by the root of their width, which this layer has.
         self.attention = nn.TransformerEncoderLayer(audio, 8, audio, dropout=0.0, batch_first=True)
         layers: list[nn.Module] = []

@@ -9,6 +9,7 @@ many topics the team used is not published: they are our choice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class SegmentModel(nn.Module):
     @torch.no_grad()
     def transcribe(self, frames: Tensor) -> Tensor:
         """The units of each frame, (B, L) int64: the most probable path (Viterbi)."""
-        with torch.autocast(frames.device.type, enabled=False):
+        # A meta tensor, of which only the cost is asked, knows no autocast.
+        with nullcontext() if frames.is_meta else torch.autocast(frames.device.type, enabled=False):
             scores = self._log_likelihood((frames.float() - self.centre) @ self.axes)
         best = self.log_start + scores[:, 0]
         back = []

@@ -344,8 +344,7 @@ def lite0() -> Architecture:
 
 @system
 def lite0_aisfx() -> Architecture:
-    """lite0 with the sound-effect net aisfx for the sound (Ma and Lerch, ISMIR 2022): both trunks pretrained, from
-    packages."""
+    """lite0 with aisfx for the sound (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
     return replace(lite0(), **AISFX)
 
 
