@@ -29,22 +29,26 @@ def read_corpus(
     seed: int = 0,
     group: str = GROUP,
     modalities: Sequence[str] = MODALITIES,
+    lenient: bool = False,
 ) -> Corpus:
     """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
     that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
     which alone uses `test` and `group`). A store made of one of them gives the same rows, without its media.
 
-    Rows carry only the `modalities` asked for. Raises AvscError for a root that is neither, and what they raise.
+    Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
+    deal with. Raises AvscError for a root that is neither, and what they raise.
     """
     if is_store(root):
         return _read_stored(
             open_store(root), fold=fold, validation=validation, test=test, seed=seed, modalities=modalities
         )
     if is_tau(root):
-        return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities)
+        return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, lenient=lenient)
     if is_places(root):
         return read_places(root)
-    return read_folder(root, validation=_share(validation), test=test, seed=seed, group=group, modalities=modalities)
+    return read_folder(
+        root, validation=_share(validation), test=test, seed=seed, group=group, modalities=modalities, lenient=lenient
+    )
 
 
 def read_evaluation_set(root: str | os.PathLike[str], *, modalities: Sequence[str] = MODALITIES) -> tuple[Row, ...]:

@@ -63,6 +63,7 @@ def read_folder(
     seed: int = 0,
     group: str = GROUP,
     modalities: Sequence[str] = MODALITIES,
+    lenient: bool = False,
 ) -> Corpus:
     """Read class folders, or part folders with class folders in them.
 
@@ -72,11 +73,12 @@ def read_folder(
     left, per class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test part is cut from
     it. A row's file is its path below the root without extension, its location the group.
 
-    Raises AvscError for a root, class or file that cannot be used, MediaError for an unreadable file.
+    Raises AvscError for a root, class or file that cannot be used, MediaError for an unreadable file unless `lenient`
+    (see `measure`).
     """
     root = Path(os.path.abspath(root))
     found = read_rows(root, group)
-    found = {part: measure(of_part, modalities) for part, of_part in found.items()}
+    found = {part: measure(of_part, modalities, lenient=lenient) for part, of_part in found.items()}
     return divide(root, found, validation=validation, test=test, seed=seed)
 
 

@@ -27,6 +27,13 @@ INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 RUN_UP = 0.2
 """Seconds decoded before a window of compressed sound: MP3 and AAC frames overlap their predecessors."""
 
+CONTAINERS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,mxf,dv,gif,"
+    "mp3,aac,ac3,eac3,ogg,wav,w64,flac,aiff,caf,amr,au",
+}
+"""What FFmpeg may take a file for. It goes by the content, and would follow a playlist in a video's clothes to other
+files and addresses."""
 UPRIGHT = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 """The matrix by which an MP4 file has its pictures shown as they are stored."""
 BATCH = 32
@@ -465,7 +472,7 @@ def _open_container(path: str, **options):
     import av
 
     try:
-        return av.open(path, metadata_errors="ignore", **options)
+        return av.open(path, metadata_errors="ignore", options=CONTAINERS, **options)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(path, f"is not a media file that can be read, or it is cut off ({_cause(error)})") from error
 

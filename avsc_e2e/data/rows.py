@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import probe
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, MediaError
 
 
 def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out: str) -> tuple[list[Row], list[Row]]:
@@ -48,24 +48,31 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
     return [row for row in rows if not held[row.location]], [row for row in rows if held[row.location]]
 
 
-def measure(rows: Iterable[Row], modalities: Sequence[str] = MODALITIES) -> list[Row]:
+def measure(rows: Iterable[Row], modalities: Sequence[str] = MODALITIES, *, lenient: bool = False) -> list[Row]:
     """Read the headers of all files: fill in the duration that picture and sound share, and empty the path of what
     a file has not, or of a modality not asked for.
 
-    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities.
+    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities. Where `lenient`
+    an unreadable file stays in its row, with the duration of the other or 0, for its reader to deal with.
     """
 
     def measured(row: Row) -> Row:
-        paths, durations = {"audio": row.audio, "video": row.video}, []
+        paths, durations, unreadable = {"audio": row.audio, "video": row.video}, [], False
         for modality, path in paths.items():
-            media = probe(path) if path and modality in modalities else None
+            try:
+                media = probe(path) if path and modality in modalities else None
+            except MediaError:
+                if not lenient:
+                    raise
+                unreadable = True
+                continue
             if media and (media.has_audio if modality == "audio" else media.has_video):
                 durations.append(media.duration)
             else:
                 paths[modality] = ""
-        if not durations:
+        if not durations and not unreadable:
             raise AvscError(f"{row.video or row.audio}: has none of {', '.join(modalities)}: remove it from the set")
-        return row._replace(**paths, duration=min(durations))
+        return row._replace(**paths, duration=min(durations, default=0.0))
 
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2)) as pool:
         return list(pool.map(measured, rows))

@@ -160,6 +160,7 @@ def read_tau(
     seed: int = 0,
     modalities: Sequence[str] = MODALITIES,
     verify: bool = True,
+    lenient: bool = False,
 ) -> Corpus:
     """Read the development set, or any set in its layout, such as the toy city.
 
@@ -167,7 +168,7 @@ def read_tau(
     official baseline's; where it is a share, by evaluation_setup/fold<fold>_validate.csv if there is one,
     else by whole locations: per class they are drawn, keyed by `seed`, until 1 - `validation` of its clips
     are in training, as the official baseline did. 0 leaves the part empty. Rows carry only the `modalities`
-    asked for. With `verify` every file named must exist.
+    asked for. With `verify` every file named must exist; `lenient` keeps what cannot be read (see `measure`).
 
     Raises AvscError for a root, CSV, row or file that is missing or not as the layout has it.
     """
@@ -197,7 +198,7 @@ def read_tau(
     rows = [_row(known[entry.file], paths, modalities) for entry in train]
     tested = [_row(known[entry.file], paths, modalities) for entry in test]
     if verify and not _is_ten_seconds(rows[0]):
-        rows, tested = measure(rows, modalities), measure(tested, modalities)
+        rows, tested = (measure(part, modalities, lenient=lenient) for part in (rows, tested))
     if chosen is None:
         way_out = "add recordings of another location, or ask for no validation part (0)"
         kept, held_out = hold_out(rows, float(validation), seed=seed, part="validation", way_out=way_out)
