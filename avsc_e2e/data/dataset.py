@@ -260,8 +260,8 @@ class BadMediaLog:
         self.files: dict[str, BadMedia] = {}
         """The first occurrence of each recording."""
 
-    def add(self, bad: BadMedia) -> None:
-        """Raises AvscError, a summary, once more than `MOST_BAD` of the recordings are bad."""
+    def add(self, bad: BadMedia, tell: bool = True) -> None:
+        """Note a bad recording, in a warning too if `tell`."""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a", newline="") as file:  # of lines that are appended whole, by one process or more
@@ -271,9 +271,11 @@ class BadMediaLog:
                 lines.writerow(bad._replace(start=f"{bad.start:.3f}"))
         if bad.file not in self.files:
             self.files[bad.file] = bad
-            log.warning("%s: %s (at %.2f s)", bad.path, bad.reason, bad.start)
+            if tell:
+                log.warning("%s: %s (at %.2f s)", bad.path, bad.reason, bad.start)
 
     def judge(self) -> None:
+        """Raises AvscError, a summary, once more than `MOST_BAD` of the recordings are bad."""
         if len(self.files) > max(1, MOST_BAD * self.rows):
             first = next(iter(self.files.values()))
             told = f"; {self.path} lists them" if self.path else ""
@@ -312,7 +314,7 @@ class ClipLoader(DataLoader):
                 self._judge(error, time.monotonic() - waiting)
                 continue  # the batch is still under way
             for one in bad:
-                self.bad.add(one)
+                self.bad.add(one, tell=self.clips.on_bad != "raise")  # what is raised speaks for itself
             if bad and self.clips.on_bad == "raise":
                 raise MediaError(bad[0].path, bad[0].reason)
             self.bad.judge()
