@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, MediaError
 
 if TYPE_CHECKING:
     from avsc_e2e.recipe import Recipe
@@ -189,7 +189,7 @@ def predict(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     media: MediaPaths,
     format: Literal["table", "json", "csv"] = "table",
-) -> None:
+) -> int:
     """Say what scene a recording is of, second by second.
 
     Args:
@@ -206,8 +206,14 @@ def predict(
     classes = model.architecture.classes
     if format == "csv":
         print("\t".join(("filename", "start", "end", "modalities", "scene_label", *classes)))
+    unread = 0
     for path in media_files(media):
-        windows = timeline(model, path, calibration=calibration)
+        try:
+            windows = timeline(model, path, calibration=calibration)
+        except MediaError as error:  # the other files are still worth their timelines
+            print(f"error: {error}", file=sys.stderr)
+            unread += 1
+            continue
         if format == "csv":
             for w in windows:
                 label = classes[int(w.probabilities.argmax())]
@@ -240,6 +246,7 @@ def predict(
             order = w.probabilities.argsort()[::-1]
             likely = ", ".join(f"{classes[i]} {100 * w.probabilities[i]:.0f} %" for i in order[:3])
             print(f"  {w.start:6.1f} - {w.end:6.1f} s  {'█' * round(10 * w.probabilities[order[0]]):<10}  {likely}")
+    return 2 if unread else 0
 
 
 def score(
