@@ -92,8 +92,11 @@ class Heads:
     """Weights of the heads' cross-entropies in the loss."""
 
     audio: float = 0.3
+    """Of the audio head."""
     video: float = 0.3
+    """Of the video head."""
     fusion: float = 1.0
+    """Of the fusion head."""
 
 
 @dataclass(frozen=True)
