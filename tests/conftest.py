@@ -1,9 +1,13 @@
 """What the tests share: small real media written on the spot, a toy city, and runs trained on it."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -105,3 +109,74 @@ def toy_city(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy") / "city"
     ToyCity(train_locations=2, test_locations=1, duration=2.0, height=64, width=80, seed=1).render(root, workers=1)
     return root
+
+
+class Done(NamedTuple):
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+_DRIVER = """
+import contextlib, io, json, logging, runpy, sys
+done = []
+for argv in json.load(sys.stdin):
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    sys.argv = argv
+    logging.getLogger().handlers.clear()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(argv[0], run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+    done.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def run_commands(*lines: Sequence[object], cwd: Path | None = None) -> list[Done]:
+    """Run scripts with their arguments one after the other, as `python SCRIPT ARGUMENT ...` does, but in one process:
+    importing the library takes longer than most commands."""
+    argv = json.dumps([[str(word) for word in line] for line in lines])
+    done = subprocess.run([sys.executable, "-c", _DRIVER], input=argv, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return [Done(*values) for values in json.loads(done.stdout.splitlines()[-1])]
+
+
+AVSC = Path(sys.executable).with_name("avsc")
+ZHANG = ROOT / "recipes" / "zhang_ioa.py"
+
+
+def zhang(verb: str, stage: str, root: Path, runs: Path, *more: object) -> list[object]:
+    """A command line of recipes/zhang_ioa.py with nets small enough for a test."""
+    nets = ["--model.bands", "32", "--model.hop", "1024", "--model.size", "32", "--model.hidden", "16"]
+    nets += ["--model.audio", "audio_test"] * (stage != "video")
+    nets += ["--model.video", "test_efficientnet"] * (stage != "audio")
+    rest = f"--epochs 2 --batch-size 5 --data.windows 1 --no-pretrained --data.root {root} --runs {runs}"
+    return [ZHANG, verb, stage, *nets, *rest.split(), *more]
+
+
+class Trained(NamedTuple):
+    """The three stages of recipes/zhang_ioa.py, trained on the toy city and evaluated."""
+
+    runs: Path
+    train: dict[str, Done]
+    evaluate: dict[str, Done]
+
+    def folder(self, stage: str) -> Path:
+        return self.runs / "zhang_ioa" / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.folder(stage) / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def trained(toy_city, tmp_path_factory) -> Trained:
+    runs, stages = tmp_path_factory.mktemp("trained") / "runs", ("audio", "video", "hybrid")
+    lines = [zhang(verb, stage, toy_city, runs) for verb in ("train", "evaluate") for stage in stages]
+    done = run_commands(*lines)
+    for command in done:
+        assert command.status == 0, command.err
+    return Trained(runs, dict(zip(stages, done[:3], strict=True)), dict(zip(stages, done[3:], strict=True)))
