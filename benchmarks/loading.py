@@ -4,9 +4,9 @@
 
 It renders 720p30 H.264 at about 5 Mbit/s, whose texture moves so that the rate is real, with a key frame every 15 and
 every 250 frames, each with 24-bit stereo sound at 48 kHz, and prepares a store of each. A clip is one frame of 256
-pixels' shorter side from the middle of a second and that second's sound. The rivals take turns, a few clips each, so
-that whatever else the machine does hits all alike. Times are of the processor, all threads of the process; the time
-on the wall stands beside them. A ratio is the median of the rounds' ratios of processor time.
+pixels' shorter side from the middle of a second and that second's sound, at the file's own rate. The rivals take
+turns, a few clips each, so that whatever else the machine does hits all alike. Times are of the processor, all threads
+of the process; the time on the wall stands beside them. A ratio is the median of the rounds' ratios of processor time.
 
   bare media    decord.VideoReader(path, width=, height=).get_batch([index]) and a soundfile slice
   PyAV          seek, decode, reformat, and a soundfile slice
@@ -38,7 +38,6 @@ from avsc_e2e.data.prepare import prepare
 from avsc_e2e.data.store import open_store
 
 SIDE, RATE = 256, 48_000
-SAMPLING = Sampling(short_side=SIDE)
 
 
 def render(path: Path, gop: int, seconds: int, draw: np.random.Generator) -> None:
@@ -72,13 +71,17 @@ def render_set(folder: Path, gop: int, clips: int, seconds: int) -> list[Row]:
 
 
 def real_set(folder: Path, target: Path) -> list[Row]:
-    """The real clips as class folders; their sound is in the video files."""
+    """The real clips as the development set has its own: pictures in one file, sound in a WAV of the same name."""
     (target / "scene").mkdir(parents=True)
     rows = []
     for path in sorted(folder.glob("*.mp4")):
-        link = target / "scene" / path.name
-        link.symlink_to(path)
-        rows.append(Row(f"scene/{path.stem}", str(link), str(link), "scene", path.stem, "", media.probe(path).duration))
+        video, sound = target / "scene" / path.name, target / "scene" / f"{path.stem}.wav"
+        video.symlink_to(path)
+        samples, rate = media.decode_sound(path)
+        soundfile.write(sound, samples, rate, subtype="PCM_24")
+        rows.append(
+            Row(f"scene/{path.stem}", str(sound), str(video), "scene", path.stem, "", media.probe(path).duration)
+        )
     return rows
 
 
@@ -87,10 +90,11 @@ class Rivals:
 
     def __init__(self, rows: list[Row], store, scratch: Path):
         self.rows = rows
-        self.media = ClipDataset(rows, ["scene"], SAMPLING)
-        self.store = ClipDataset(rows, ["scene"], SAMPLING, store=store)
+        sampling = Sampling(short_side=SIDE, sample_rate=media.probe(rows[0].audio).sample_rate)
+        self.media = ClipDataset(rows, ["scene"], sampling)
+        self.store = ClipDataset(rows, ["scene"], sampling, store=store)
         self.sizes, self.rates = {}, {}
-        self.jpegs, self.sounds = {}, {}
+        self.jpegs = {}
         for index, segment in enumerate(self.media.segments):
             row = segment.row
             header = media.probe(row.video)
@@ -102,15 +106,10 @@ class Rivals:
             with open(stored.shard, "rb") as shard:
                 shard.seek(int(stored.frames[k]))
                 self.jpegs[index].write_bytes(shard.read(int(stored.sizes[k])))
-            self.sounds[row.file] = row.audio
-            if not row.audio.endswith(".wav"):
-                self.sounds[row.file] = str(scratch / f"{Path(row.file).name}.wav")
-                samples, rate = media.decode_sound(row.audio)
-                soundfile.write(self.sounds[row.file], samples, rate, subtype="FLOAT")
 
     def bare_sound(self, index: int) -> np.ndarray:
         segment = self.media.segments[index]
-        with soundfile.SoundFile(self.sounds[segment.row.file]) as sound:
+        with soundfile.SoundFile(segment.row.audio) as sound:
             sound.seek(round(segment.start * sound.samplerate))
             return sound.read(sound.samplerate, dtype="float32", always_2d=True)
 
