@@ -500,7 +500,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(**stages: Recipe) -> None:
-    """Entry point of a recipe file: `python recipes/FILE.py {show,train,evaluate,submit} STAGE [--field value]`."""
+    """Entry point of a recipe file: `python recipes/FILE.py VERB STAGE [--field value]`."""
     program, argv = Path(sys.argv[0]).name, sys.argv[1:]
     _log_to_stderr()
     usage = f"usage: {program} {{{','.join(RECIPE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
@@ -536,24 +536,40 @@ def stage_show(recipe: Recipe) -> None:
     print("\n".join(lines(recipe, "")))
 
 
-def stage_train(recipe: Recipe, resume: bool = False) -> None:
+def stage_train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
     """Train a stage; its folder below `runs` gets the checkpoint, the log and the recipe.
 
     Args:
         resume: Go on where an interrupted run of the same recipe stopped.
+        profile: Trace six steps of the first epochs: a table of where a step's milliseconds go, and a trace to look at.
     """
+    from avsc_e2e import processes
     from avsc_e2e.training import train
 
-    print(f"checkpoint: {train(recipe, resume=resume)}")
+    path = train(recipe, resume=resume, profile=profile)
+    if not processes.rank():
+        print(f"checkpoint: {path}")
 
 
 def stage_evaluate(recipe: Recipe) -> None:
     """Evaluate a trained stage on the test part: system outputs, scores and a report."""
+    from avsc_e2e import processes
     from avsc_e2e.evaluation import evaluate
 
     evaluation = evaluate(recipe, history=recipe.init, progress=progress("predicting"))
-    print(evaluation.table(recipe.name))
-    print(f"report: {evaluation.folder / 'report.html'}")
+    if not processes.rank():
+        print(evaluation.table(recipe.name))
+        print(f"report: {evaluation.folder / 'report.html'}")
+
+
+def stage_teach(recipe: Recipe) -> None:
+    """Predict the training part with a trained stage: a system output that students learn from (--distil.teachers)."""
+    from avsc_e2e import processes
+    from avsc_e2e.evaluation import predict_training_part
+
+    path = predict_training_part(recipe, progress=progress("predicting"))
+    if not processes.rank():
+        print(f"output: {path}")
 
 
 def stage_submit(
@@ -566,11 +582,14 @@ def stage_submit(
         report: PDF of the technical report; a package without one is fit for trials only.
         out: The package; by default submission.zip in the run's folder.
     """
+    from avsc_e2e import processes
     from avsc_e2e.evaluation import predict_evaluation_set, system_of_run
     from avsc_e2e.submission import pack
 
     authors = _authors(people)
     output = predict_evaluation_set(recipe, progress=progress("predicting"))
+    if processes.rank():
+        return
     system = system_of_run(output.parent)
     trial = None if recipe.data.evaluation else set(system.output.files)
     path = pack(out or output.parent / "submission.zip", [system], authors, report, files=trial)
@@ -591,6 +610,7 @@ RECIPE_VERBS: dict[str, Callable[..., None]] = {
     "show": stage_show,
     "train": stage_train,
     "evaluate": stage_evaluate,
+    "teach": stage_teach,
     "submit": stage_submit,
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from avsc_e2e import processes
 from avsc_e2e.clip import Corpus, Row
 from avsc_e2e.data.corpus import read_evaluation_set
 from avsc_e2e.data.store import is_store, open_store
@@ -62,26 +63,62 @@ def evaluate(
         store=store_of(recipe),
         on_bad=recipe.data.on_bad or "raise",
         bad_media=bad_media_file(recipe),
+        test_time=recipe.test_time,
     )
-    outputs = predict(model, dataset, batch_size=recipe.batch_size, workers=workers(recipe), progress=progress)
+    outputs = predict(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=workers(recipe),
+        test_time=recipe.test_time,
+        progress=progress,
+    )
     if len(outputs) == 2:  # of a single head the decision is only a copy
         outputs = {"decision": outputs["decision"]}
     reference = {row.file: row.scene for row in corpus.test}
     folder = run_folder(recipe) / "evaluation"
+    scores = {name: scores_of(output, reference, corpus.test, recipe.model.window) for name, output in outputs.items()}
+    evaluation = Evaluation(outputs, scores, folder)
+    if processes.rank():  # the first process writes for all
+        return evaluation
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["filename\tscene_label", *(f"{file}\t{scene}" for file, scene in reference.items())]
     (folder / "reference.csv").write_text("\n".join(lines) + "\n")
-    scores = {}
     for name, output in outputs.items():
         suffix = "" if name == "decision" else f".{name}"
         write_output(folder / f"segments{suffix}.csv", output)
         write_output(folder / f"clips{suffix}.csv", to_clips(output))
-        scores[name] = scores_of(output, reference, corpus.test, recipe.model.window)
-    evaluation = Evaluation(outputs, scores, folder)
     values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in scores.items()}
     (folder / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
     stage_report(recipe, evaluation, corpus, note=note, history=history).write(folder / "report.html")
     return evaluation
+
+
+def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Predict the training part with a stage's checkpoint, for students to learn from (--distil.teachers), and write
+    what it says of every segment as training.output.csv into the run's folder. Raises AvscError."""
+    model = trained_model(recipe)
+    dataset = evaluation_dataset(
+        model,
+        corpus_of(recipe).train,
+        recipe.data.short_side,
+        store=store_of(recipe),
+        on_bad=recipe.data.on_bad or "skip",
+        bad_media=bad_media_file(recipe),
+        test_time=recipe.test_time,
+    )
+    outputs = predict(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=workers(recipe),
+        test_time=recipe.test_time,
+        progress=progress,
+    )
+    path = run_folder(recipe) / "training.output.csv"
+    if not processes.rank():
+        write_output(path, outputs["decision"])
+    return path
 
 
 def trained_model(recipe: Recipe) -> SceneNet:
@@ -154,6 +191,7 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
         store=store,
         on_bad=data.on_bad or "raise",
         bad_media=bad_media_file(recipe),
+        test_time=recipe.test_time,
     )
     calibration = stored_calibration(model_file(recipe))
     outputs = predict(
@@ -162,11 +200,14 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
         batch_size=recipe.batch_size,
         workers=workers(recipe),
         calibration=calibration,
+        test_time=recipe.test_time,
         progress=progress,
     )
     output = outputs["decision"]
     clips = to_clips(output)
     path = run_folder(recipe) / "submission.output.csv"
+    if processes.rank():  # the first process writes for all
+        return path
     write_output(path, dataclasses.replace(clips, files=tuple(f"{file}.wav" for file in clips.files)))
     return path
 

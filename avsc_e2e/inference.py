@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from avsc_e2e import processes
 from avsc_e2e.calibration import Calibration
 from avsc_e2e.clip import Clip, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
@@ -22,7 +24,9 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.checkpoint import read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs import SystemOutput
-from avsc_e2e.transforms.frames import CentreCrop
+from avsc_e2e.processes import device
+from avsc_e2e.recipe import TestTime
+from avsc_e2e.transforms.frames import CentreCrop, Crops
 
 MEDIA = (
     *IMAGES,
@@ -43,6 +47,9 @@ MEDIA = (
 
 CALIBRATION = "calibration"
 """The key of a checkpoint's metadata that a calibration rides under."""
+
+
+ONE_VIEW = TestTime()
 
 
 class Window(NamedTuple):
@@ -72,11 +79,6 @@ def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
     )
 
 
-def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @torch.inference_mode()
 def predict(
     model: SceneNet,
@@ -85,25 +87,41 @@ def predict(
     batch_size: int = 32,
     workers: int = 0,
     calibration: Calibration | None = None,
+    test_time: TestTime = ONE_VIEW,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
     """A system output of each head, and "decision" of their decision-level fusion, by `calibration` if given, with a
     row for every clip of the dataset. Where a head's modality is missing from a clip, that head says what it makes of
-    silence or black."""
+    silence or black. `test_time` is that of the dataset. Under torchrun each process predicts its share of the clips,
+    each clip once, and all get the whole."""
     model = model.to(device()).eval()
     files: list[str] = []
     starts: list[float] = []
     found: dict[str, list[np.ndarray]] = {}
-    for batch in loader(dataset, batch_size, shuffle=False, workers=workers):
+    for batch in loader(
+        dataset, batch_size, shuffle=False, workers=workers, rank=processes.rank(), replicas=processes.count()
+    ):
         files += batch.file
         starts += [float(start) for start in batch.start]
-        for name, values in head_probabilities(model, batch).items():
+        for name, values in head_probabilities(model, batch, test_time).items():
             found.setdefault(name, []).append(values.cpu().double().numpy())
-        if progress:
-            progress(len(files), len(dataset))
+        if progress and not processes.rank():
+            progress(min(len(files) * processes.count(), len(dataset)), len(dataset))
+    parts = processes.gather((files, starts, {name: np.concatenate(values) for name, values in found.items()}))
+    files = [file for part in parts for file in part[0]]
+    starts = [start for part in parts for start in part[1]]
+    order = np.arange(len(files))
+    if len(parts) > 1:
+        place = {(segment.row.file, segment.start): index for index, segment in enumerate(dataset.segments)}
+        order = np.argsort([place[key] for key in zip(files, starts, strict=True)], kind="stable")
     outputs = {
-        name: SystemOutput(tuple(files), dataset.classes, np.concatenate(parts), np.array(starts))
-        for name, parts in found.items()
+        name: SystemOutput(
+            tuple(files[i] for i in order),
+            dataset.classes,
+            np.concatenate([part[2][name] for part in parts if name in part[2]])[order],
+            np.array(starts)[order],
+        )
+        for name in next(part[2] for part in parts if part[2])
     }
     return {**outputs, "decision": calibration(outputs["decision"])} if calibration else outputs
 
@@ -114,18 +132,36 @@ def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
     return Calibration.from_json(json.loads(text)) if text else None
 
 
-def head_probabilities(model: SceneNet, batch: Clip) -> dict[str, torch.Tensor]:
-    """Probabilities (B, K) of every head and of the decision, from a batch as the loader gives it."""
+def head_probabilities(model: SceneNet, batch: Clip, test_time: TestTime = ONE_VIEW) -> dict[str, torch.Tensor]:
+    """Probabilities (B, K) of every head and of the decision, the mean over all views of each clip, from a batch as the
+    loader gives it."""
     where = next(model.parameters()).device
     clip = batch._replace(
         **{name: getattr(batch, name).to(where, non_blocking=True) for name in ("audio", "video", "target", "present")}
     )
-    clip = model.preprocess(clip)
-    logits = model(clip)
-    return {
-        **{name: values.float().softmax(dim=1) for name, values in logits.items()},
-        "decision": model.decide(logits, clip.present),
-    }
+    total: dict[str, torch.Tensor] = {}
+    views = list(views_of(clip, model.architecture, test_time))
+    for view in views:
+        view = model.preprocess(view)
+        logits = model(view)
+        found = {name: values.float().softmax(dim=1) for name, values in logits.items()}
+        found["decision"] = model.decide(logits, view.present)
+        total = {name: total[name] + values if total else values for name, values in found.items()}
+    return {name: values / len(views) for name, values in total.items()} if len(views) > 1 else total
+
+
+def views_of(clip: Clip, architecture: Architecture, test_time: TestTime) -> Iterable[Clip]:
+    """The views of a batch whose pictures (B, crops * frames * views, 3, H, W) hold all crops and sets of frames, each
+    as the model takes it, and each mirrored with its ears swapped."""
+    crops, views, frames = test_time.crops, test_time.views, architecture.frames
+    parts = [clip.video]
+    if architecture.video and crops * views > 1:
+        pictures = clip.video.unflatten(1, (crops, frames, views))
+        parts = [pictures[:, crop, :, view] for crop in range(crops) for view in range(views)]
+    for video in parts:
+        yield clip._replace(video=video)
+        if test_time.flip:
+            yield clip._replace(video=video.flip(-1), audio=clip.audio.flip(1))
 
 
 def evaluation_dataset(
@@ -136,14 +172,17 @@ def evaluation_dataset(
     store: Store | None = None,
     on_bad: OnBad = "raise",
     bad_media: str | os.PathLike[str] | None = None,
+    test_time: TestTime = ONE_VIEW,
 ) -> ClipDataset:
-    """The fixed windows of `rows`, as the model wants them."""
+    """The fixed windows of `rows`, as the model wants them, with the pictures of all views."""
     arch = model.architecture
+    want = sampling(arch, short_side)
+    several = test_time.crops > 1
     return ClipDataset(
         rows,
         arch.classes,
-        sampling(arch, short_side),
-        CentreCrop(arch.size),
+        dataclasses.replace(want, frames=want.frames * test_time.views),
+        Crops(arch.size, test_time.crops) if several else CentreCrop(arch.size),
         store=store,
         on_bad=on_bad,
         bad_media=bad_media,
@@ -168,7 +207,12 @@ def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 @torch.inference_mode()
 def timeline(
-    model: SceneNet, path: str | os.PathLike, *, batch_size: int = 32, calibration: Calibration | None = None
+    model: SceneNet,
+    path: str | os.PathLike,
+    *,
+    batch_size: int = 32,
+    calibration: Calibration | None = None,
+    test_time: TestTime = ONE_VIEW,
 ) -> list[Window]:
     """What the model says of a media file, window by window; the last window ends with the recording. It uses the
     modalities that both the file and the model have. Raises MediaError, or AvscError where they share none."""
@@ -189,9 +233,9 @@ def timeline(
     count = max(math.ceil(media.duration / arch.window - 0.05), 1)
     last = max(media.duration - arch.window, 0.0)
     starts = [min(index * arch.window, last) for index in range(count)]
-    dataset = evaluation_dataset(model, [row])
+    dataset = evaluation_dataset(model, [row], test_time=test_time)
     dataset.segments = [Segment(row, start, arch.window) for start in starts]
-    decision = predict(model, dataset, batch_size=batch_size, calibration=calibration)["decision"]
+    decision = predict(model, dataset, batch_size=batch_size, calibration=calibration, test_time=test_time)["decision"]
     return [
         Window(start, min(start + arch.window, media.duration or arch.window), used, probabilities)
         for start, probabilities in zip(starts, decision.probabilities, strict=True)

@@ -8,8 +8,8 @@ from typing import Literal
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
-from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
+from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
+from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform
 
 
@@ -31,6 +31,8 @@ class Data:
     """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
     windows: int = 1
     """Random windows that an epoch draws from each training recording."""
+    balance: float = 0.0
+    """How far an epoch draws all classes equally often, from 0, every recording once, to 1, every class the same."""
     short_side: int = 0
     """Pixels of a frame's shorter side as decoded; 0: 8/7 of what the video trunk sees."""
     on_bad: Literal["", "raise", "skip", "mask"] = ""
@@ -42,6 +44,8 @@ class Data:
     def __post_init__(self):
         if self.windows < 1:
             raise AvscError(f"--data.windows {self.windows}: at least one window is needed from each recording")
+        if not 0 <= self.balance <= 1:
+            raise AvscError(f"--data.balance {self.balance}: it is a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ class Augment:
     crop: RandomResizedCrop = RandomResizedCrop()
     flip: HorizontalFlip = HorizontalFlip()
     colour: ColourJitter = ColourJitter()
+    pictures: RandAugment = RandAugment()
     waveform: Waveform = Waveform()
     spectrum: SpecAugment = SpecAugment()
     mixup: Mixup = Mixup()
+    cutmix: CutMix = CutMix()
     drop: DropModality = DropModality()
 
 
@@ -85,6 +91,19 @@ class Optim:
     keep_statistics: bool = False
     """Batch norms of the video trunk keep the means and variances of its published weights; their scales still learn.
     With few recordings that is worth much."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of a trunk to the one before it; 1 is off."""
+    unfreeze: int = 0
+    """Epochs in which the layers of the trunks begin to learn, the last ones first; in the first epoch only the heads
+    learn. 0 is off."""
+
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
+        if not 0 < self.layer_decay <= 1:
+            raise AvscError(f"--optim.layer-decay {self.layer_decay}: it is a factor above 0 and up to 1")
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,72 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """Means of weights, which err less than the last ones."""
+
+    decay: float = 0.0
+    """Of a moving average over the steps, such as 0.999; it is what is evaluated and saved. 0 is off."""
+    checkpoints: int = 0
+    """Best epochs whose weights are averaged at the end, and saved where that is better than the best one; 0 is off."""
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise AvscError(f"--averaging.decay {self.decay}: it is a share from 0 to below 1")
+        if self.checkpoints < 0 or self.checkpoints == 1:
+            raise AvscError(f"--averaging.checkpoints {self.checkpoints}: give two or more; 0 is off")
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Learning from teachers: their probabilities for the same clips are targets too (Hinton et al., 2015)."""
+
+    teachers: tuple[str, ...] = ()
+    """Stages, checkpoint files, or system outputs (.csv) of the training part; the mean of their probabilities."""
+    weight: float = 0.0
+    """Of the teachers in the loss, from 0 to 1; the truth has the rest. 0 is off."""
+    temperature: float = 2.0
+    """That probabilities of teachers and student are softened by; 1 leaves them."""
+
+    def __post_init__(self):
+        if not 0 <= self.weight <= 1:
+            raise AvscError(f"--distil.weight {self.weight}: it is a share from 0 to 1")
+        if bool(self.teachers) != (self.weight > 0):
+            raise AvscError("--distil.teachers and --distil.weight go together: set both, or neither")
+        if self.temperature <= 0:
+            raise AvscError(f"--distil.temperature {self.temperature}: it is above 0")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the work is done; what is learned does not depend on it, but for rounding."""
+
+    compile: Literal["", "inductor", "aot_eager", "eager", "cudagraphs"] = ""
+    """Backend of torch.compile for the trunks; inductor is the fast one, eager only traces. Empty is off."""
+    checkpoint_activations: bool = False
+    """Compute the activations of large trunks twice instead of keeping them: less memory, about a third more time."""
+    sync_batchnorm: bool = False
+    """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
+
+
+@dataclass(frozen=True)
+class TestTime:
+    """Views of a clip whose probabilities are averaged when a trained model is evaluated or submits."""
+
+    flip: bool = False
+    """The mirrored picture too, with the ears swapped."""
+    crops: Literal[1, 3, 5] = 1
+    """Squares of a picture: its centre, three along its longer side, or four corners and the centre."""
+    views: int = 1
+    """Sets of frames, at times of their own."""
+
+    __test__ = False  # no test, whatever pytest thinks of the name
+
+    def __post_init__(self):
+        if self.views < 1:
+            raise AvscError(f"--test-time.views {self.views}: at least one is needed")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One stage of training, from data to checkpoint."""
 
@@ -110,6 +195,14 @@ class Recipe:
     augment: Augment = Augment()
     optim: Optim = Optim()
     heads: Heads = Heads()
+    averaging: Averaging = Averaging()
+    distil: Distil = Distil()
+    test_time: TestTime = TestTime()
+    machine: Machine = Machine()
+    smoothing: float = 0.0
+    """Share of a target that is spread over all classes; 0 is off."""
+    patience: int = 0
+    """Epochs without a lower macro log loss on the validation part after which training ends; 0 is off."""
     epochs: int = 20
     """Passes over the training part; 0: only put the stages of `init` together."""
     batch_size: int = 32
@@ -135,3 +228,5 @@ class Recipe:
             raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
         if self.batch_size < 2:
             raise AvscError(f"--batch-size {self.batch_size}: batch norm needs at least two clips")
+        if not 0 <= self.smoothing < 1:
+            raise AvscError(f"--smoothing {self.smoothing}: it is a share from 0 to below 1")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
-import io
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -22,22 +19,42 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins import TorchCheckpointIO
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
-from torch.nn.functional import log_softmax, one_hot
+from torch.nn.functional import one_hot
+from torch.profiler import record_function
 
-from avsc_e2e.clip import MODALITIES, Clip, Corpus
+from avsc_e2e import processes
+from avsc_e2e.acceleration import checkpoint_activations, compile_trunks
+from avsc_e2e.averaging import average_checkpoints, follow, shadow
+from avsc_e2e.clip import Clip, Corpus
 from avsc_e2e.data.corpus import read_corpus
 from avsc_e2e.data.dataset import ClipDataset, Key, collate, loader
 from avsc_e2e.data.store import Store, is_store, open_store
+from avsc_e2e.distillation import Teachers, as_seen_by, needs
+from avsc_e2e.durable import refusal, replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, sampling
+from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
-from avsc_e2e.models.scenenet import SceneNet, freeze, keep_statistics
+from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.models.weights import sources
+from avsc_e2e.optimiser import (
+    build_optimiser,
+    freeze_still_parts,
+    highest_rates,
+    parameter_groups,
+    rate_share,
+    unfreeze,
+)
+from avsc_e2e.profiling import StepProfile
 from avsc_e2e.randomness import keyed
-from avsc_e2e.recipe import Optim, Recipe
+from avsc_e2e.recipe import Recipe
+from avsc_e2e.runlog import ClassScore, RunLog, class_scores, memory_text, weakest
+from avsc_e2e.transforms.batch import Mixing
 from avsc_e2e.transforms.compose import Compose
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -45,7 +62,7 @@ log = logging.getLogger(__name__)
 
 FIT_CLIPS = 256
 """Training clips that the front end's statistics are taken from."""
-CLIP_KEY, BATCH_KEY, EPOCH_KEY, WEIGHTS_KEY = range(4)
+CLIP_KEY, BATCH_KEY, STEP_KEY, WEIGHTS_KEY = range(4)
 """What a draw is for; the second word of its key, so that no two purposes share their randomness."""
 
 
@@ -92,9 +109,10 @@ def bad_media_file(recipe: Recipe) -> Path:
     return run_folder(recipe) / "bad_media.csv"
 
 
-def train(recipe: Recipe, *, resume: bool = False) -> Path:
-    """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, TensorBoard's
-    events and last.ckpt, from which `resume` goes on. Raises AvscError."""
+def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
+    """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, classes.csv,
+    timing.csv, TensorBoard's events and last.ckpt, from which `resume` goes on; with `profile` also a trace of some
+    steps and a table of where their time goes. Raises AvscError."""
     folder = run_folder(recipe)
     corpus = corpus_of(recipe)
     if not corpus.train or not corpus.validation:
@@ -115,19 +133,50 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if resume:
         _same_recipe(recipe, folder / "recipe.json")
     model = initial_model(recipe, corpus)
-    if not resume:
-        (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    if not resume and not processes.rank():
+        with replacing(folder / "recipe.json") as partial_file:
+            partial_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     if not recipe.epochs:
         return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
     if recipe.optim.keep_statistics and recipe.model.video:
         keep_statistics(model.video)
     tuning = FineTuning(recipe, model, corpus)
-    trainer = _trainer(recipe, folder)
+    run = RunFolder(recipe, folder, StepProfile(folder / "profile") if profile else None)
+    trainer = _trainer(recipe, folder, run)
     try:
-        trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=False if resume else None)
+        trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
+        if recipe.averaging.checkpoints:
+            _average(recipe, run, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
         raise KeyboardInterrupt from None
+    except OSError as error:
+        raise AvscError(f"{folder}: cannot be written ({refusal(error)}); make room and go on with --resume") from error
+    if trainer.is_global_zero:
+        log.info(run.tables.summary(recipe.name, model_file(recipe), run.ended))
     return model_file(recipe)
+
+
+def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTuning) -> None:
+    """Put the mean of the best epochs' weights in place of the best ones if it is better on the validation part."""
+    epochs = run.tables.ranked(recipe.averaging.checkpoints)
+    tensors, metadata = average_checkpoints([run.epoch_file(epoch) for epoch in epochs])
+    tuning.judged.load_state_dict(tensors)
+    trainer.validate(tuning, verbose=False)
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    before, now = run.tables.best["validation_log_loss"], figures["validation_log_loss"]
+    if trainer.is_global_zero:
+        log.info(
+            "%s: the mean of epochs %s has a validation log loss of %.3f, the best alone %.3f%s",
+            recipe.name,
+            ", ".join(map(str, sorted(epochs))),
+            now,
+            before,
+            "; the mean is kept" if now < before else "",
+        )
+        if now < before:
+            validation = {"epochs": sorted(epochs), **{k: v for k, v in figures.items() if k.startswith("validation")}}
+            notes = {"recipe": metadata["recipe"], "validation": json.dumps(validation)}
+            save_model(tuning.judged, model_file(recipe), notes)
 
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
@@ -179,14 +228,14 @@ def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -
     return text + (f"; from elsewhere: {', '.join(fresh)}" if fresh else "")
 
 
-def _stage_file(recipe: Recipe, name: str) -> Path:
+def _stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
     """A checkpoint file, or that of a stage by its name."""
     path = Path(name)
-    if path.suffix == ".safetensors" or path.is_file():
+    if path.suffix in (".safetensors", ".csv") or path.is_file():
         return path
     path = Path(recipe.runs) / name / "model.safetensors"
     if not path.is_file():
-        raise AvscError(f"--init {name}: {path} is not there; train that stage first, or name a checkpoint file")
+        raise AvscError(f"{flag} {name}: {path} is not there; train that stage first, or name a checkpoint file")
     return path
 
 
@@ -204,19 +253,24 @@ def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     model.fit(collate(clips[at : at + 32]) for at in range(0, len(clips), 32))
 
 
-def train_dataset(recipe: Recipe, corpus: Corpus) -> ClipDataset:
-    """Random windows of the training part with the recipe's per-clip augmentation."""
+def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
+    """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
+    see and hear as well."""
     arch, augment = recipe.model, recipe.augment
+    want, size = sampling(arch, recipe.data.short_side), arch.size
+    if teachers:
+        want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
     return ClipDataset(
         corpus.train,
         arch.classes,
-        sampling(arch, recipe.data.short_side),
+        want,
         Compose(
             (
-                dataclasses.replace(augment.crop, size=arch.size),
+                dataclasses.replace(augment.crop, size=size),
                 augment.flip,
                 augment.colour,
-                dataclasses.replace(augment.waveform, sample_rate=arch.sample_rate),
+                augment.pictures,
+                dataclasses.replace(augment.waveform, sample_rate=want.sample_rate),
             )
         ),
         windows=recipe.data.windows,
@@ -233,18 +287,41 @@ class FineTuning(pl.LightningModule):
     def __init__(self, recipe: Recipe, model: SceneNet, corpus: Corpus):
         super().__init__()
         self.recipe, self.model, self.corpus = recipe, model, corpus
+        freeze_still_parts(model, recipe.optim)
+        self.average = shadow(model) if recipe.averaging.decay else None
+        self.mixing = Mixing(recipe.augment.mixup, recipe.augment.cutmix)
+        teachers = None
+        if recipe.distil.weight:
+            files = [_stage_file(recipe, name, "--distil.teachers") for name in recipe.distil.teachers]
+            teachers = Teachers(files, model.architecture.classes)
+        self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
+        self._given: Tensor | None = None
         self._validation: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.class_scores: list[ClassScore] = []
+        if recipe.machine.checkpoint_activations:
+            checkpoint_activations(model)
+        if recipe.machine.compile:
+            compile_trunks(model, recipe.machine.compile)
+
+    @property
+    def judged(self) -> SceneNet:
+        """The model that is validated and saved: the moving average where there is one."""
+        return self.model if self.average is None else self.average
+
+    @property
+    def teachers(self) -> Teachers | None:
+        return self._teachers[0]
 
     def train_dataloader(self):
-        dataset = train_dataset(self.recipe, self.corpus)
         return loader(
-            dataset,
+            train_dataset(self.recipe, self.corpus, self.teachers),
             self.recipe.batch_size,
             shuffle=True,
             workers=workers(self.recipe),
             seed=self.recipe.seed,
             rank=self.trainer.global_rank,
             replicas=self.trainer.world_size,
+            balance=self.recipe.data.balance,
         )
 
     def val_dataloader(self):
@@ -257,6 +334,10 @@ class FineTuning(pl.LightningModule):
             on_bad=data.on_bad or "skip",
             bad_media=bad_media_file(self.recipe),
         )
+        if len(dataset) < self.trainer.world_size:
+            raise AvscError(
+                f"--data.validation: {len(dataset)} clips for {self.trainer.world_size} processes; use fewer"
+            )
         return loader(
             dataset,
             self.recipe.batch_size,
@@ -266,35 +347,71 @@ class FineTuning(pl.LightningModule):
             replicas=self.trainer.world_size,
         )
 
+    def on_fit_start(self) -> None:
+        if self.teachers:
+            self.teachers.to(self.device)
+
     def on_train_epoch_start(self) -> None:
-        # Dropout draws from the global generator: keyed by the epoch, a resumed run draws what an unbroken one does.
-        key = np.random.SeedSequence((self.recipe.seed, EPOCH_KEY, self.current_epoch, self.global_rank))
-        torch.manual_seed(int(key.generate_state(1)[0]))
+        if self.recipe.optim.unfreeze:
+            shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
+            if self.recipe.optim.keep_statistics and self.recipe.model.video:
+                keep_statistics(self.model.video)  # `unfreeze` sets the mode of every layer
+            if self.current_epoch <= self.recipe.optim.unfreeze and self.trainer.is_global_zero:
+                learning = ", ".join(f"{100 * share:.0f} % of {part}" for part, share in shares.items())
+                log.info("layers that learn: %s", learning)
+
+    def on_before_batch_transfer(self, batch: Clip, dataloader_idx: int) -> Clip:
+        if self.trainer.training and self.teachers:
+            self._given = self.teachers.look_up(batch)
+        return batch
 
     def training_step(self, batch: Clip, index: int) -> Tensor:
-        augment, classes = self.recipe.augment, len(self.model.architecture.classes)
-        clip = self.model.preprocess(batch)
-        clip = clip._replace(target=one_hot(clip.target, classes).float())
-        with keyed(self.recipe.seed, BATCH_KEY, self.current_epoch, index, self.global_rank):
-            clip = augment.drop(augment.mixup(augment.spectrum(clip)))
-        losses = head_losses(self.model(clip), clip)
-        weights = self.recipe.heads
-        loss = sum(getattr(weights, name) * value for name, value in losses.items())
+        recipe, augment, classes = self.recipe, self.recipe.augment, len(self.model.architecture.classes)
+        place = self.current_epoch, index, self.global_rank
+        with record_function("front end"):
+            clip = self.model.preprocess(as_seen_by(batch, self.model.architecture) if self.teachers else batch)
+        target = smooth(one_hot(clip.target, classes).float(), recipe.smoothing)
+        if self.teachers:
+            with record_function("teachers"):
+                given = None if self._given is None else self._given.to(self.device, non_blocking=True)
+                taught = self.teachers.probabilities(batch, given, recipe.distil.temperature)
+            target = torch.cat([target, taught], dim=1)  # what mixes the truth mixes what is taught
+        clip = clip._replace(target=target)
+        with record_function("batch transforms"), keyed(recipe.seed, BATCH_KEY, *place):
+            clip = augment.drop(self.mixing(augment.spectrum(clip)))
+        # Dropout and stochastic depth draw from the global generators: keyed by the step, whoever resumes before it.
+        key = np.random.SeedSequence((recipe.seed, STEP_KEY, *place))
+        torch.manual_seed(int(key.generate_state(1)[0]))
+        with record_function("forward"):
+            logits = self.model(clip)
+        with record_function("losses"):
+            if self.teachers:
+                losses = distilled_losses(logits, clip, recipe.distil.weight, recipe.distil.temperature)
+            else:
+                losses = head_losses(logits, clip)
+            loss = sum(getattr(recipe.heads, name) * value for name, value in losses.items())
         for name, value in {"": loss, **losses}.items():
             self.log(
                 "train_loss" + f"_{name}" * bool(name),
                 value.detach(),
                 on_epoch=True,
                 on_step=False,
+                sync_dist=self.trainer.world_size > 1,
                 batch_size=len(batch.file),
             )
         return loss
 
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            follow(self.average, self.model, self.recipe.averaging.decay, self.trainer.global_step + 1)
+
     def validation_step(self, batch: Clip, index: int) -> None:
-        clip = self.model.preprocess(batch)
-        logits = self.model(clip)
+        model = self.judged
+        clip = model.preprocess(batch)
+        logits = model(clip)
         heads = {name: values.float().softmax(dim=1) for name, values in logits.items()}
-        heads["decision"] = self.model.decide(logits, clip.present)
+        heads["decision"] = model.decide(logits, clip.present)
         self._validation.append((batch.target, heads))
 
     def on_validation_epoch_end(self) -> None:
@@ -310,61 +427,21 @@ class FineTuning(pl.LightningModule):
         for name, values in heads.items():
             found = values.cpu().double().numpy()
             suffix = "" if name == "decision" else f"_{name}"
+            # Of all clips, so the same in every process.
             self.log(f"validation_log_loss{suffix}", macro_log_loss(found, truth))
             self.log(f"validation_accuracy{suffix}", macro_accuracy(found.argmax(axis=1), truth))
+        decision = heads["decision"].cpu().double().numpy()
+        self.class_scores = class_scores(decision, truth, self.model.architecture.classes)
 
     def configure_optimizers(self):
-        recipe, model = self.recipe, self.model
-        rates = {"audio": recipe.optim.audio_lr, "video": recipe.optim.video_lr}
-        groups = []
-        for part, rate in {**rates, "heads": recipe.optim.lr}.items():
-            module = getattr(model, part, None)
-            if module is None:
-                continue
-            if rate <= 0:
-                freeze(module)
-                continue
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            for decay in (True, False):
-                chosen = [p for p in parameters if (p.dim() > 1) == decay]
-                if chosen:
-                    weight_decay = recipe.optim.weight_decay if decay else 0.0
-                    groups.append(
-                        {"params": chosen, "lr": rate, "weight_decay": weight_decay, "name": f"{part}_{decay}"}
-                    )
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
-        optimiser = kind[recipe.optim.optimiser](groups)
+        recipe = self.recipe
+        # Lightning cannot clip the gradients of a fused step whose losses are scaled.
+        fused = self.device.type == "cuda" and not (recipe.precision == "fp16" and recipe.optim.clip)
+        optimiser = build_optimiser(parameter_groups(self.model, recipe.optim), recipe.optim, fused=fused)
         steps = max(int(self.trainer.estimated_stepping_batches), 1)
         share = partial(rate_share, recipe.optim, steps=steps, epochs=recipe.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
-    """Share of the highest learning rates in a step, of all steps of a run's epochs."""
-    rising = max(round(optim.warmup * steps), 1)
-    if step < rising:
-        return (step + 1) / rising
-    if optim.schedule == "constant":
-        return 1.0
-    restarts = [round(epoch * steps / epochs) for epoch in optim.restarts if epoch < epochs]
-    first = max([rising, *(start for start in restarts if start <= step)])
-    last = min([steps, *(start for start in restarts if start > step)])
-    done = min((step - first) / max(last - first, 1), 1.0)
-    return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def head_losses(logits: dict[str, Tensor], clip: Clip) -> dict[str, Tensor]:
-    """Cross-entropy of each head with targets (B, K); a modality's head hears only of the clips that have it."""
-    losses = {}
-    for name, values in logits.items():
-        each = -(clip.target * log_softmax(values.float(), dim=1)).sum(dim=1)
-        if name == "fusion":
-            losses[name] = each.mean()
-        else:
-            has = clip.present[:, MODALITIES.index(name)].float()
-            losses[name] = (each * has).sum() / has.sum().clamp(min=1.0)
-    return losses
 
 
 def workers(recipe: Recipe) -> int:
@@ -375,48 +452,106 @@ def workers(recipe: Recipe) -> int:
 
 
 class RunFolder(Callback):
-    """Writes metrics.csv, a row an epoch, keeps the best model, and says how an epoch went."""
+    """Writes the run's tables, keeps the best model, ends a run that no longer gains, and says how an epoch went."""
 
-    def __init__(self, recipe: Recipe, folder: Path):
-        self.recipe, self.folder = recipe, folder
-        self.best, self.rows = math.inf, []
-        self.began = 0.0
+    def __init__(self, recipe: Recipe, folder: Path, profile: StepProfile | None = None):
+        self.recipe, self.folder, self.profile = recipe, folder, profile
+        self.tables = RunLog(folder)
+        self.ended = ""
+        self.began = self.trained = self.waited = self.left = 0.0
+        self.batches = 0
 
     def state_dict(self) -> dict:
-        return {"best": self.best, "rows": self.rows}
+        return self.tables.state()
 
     def load_state_dict(self, state: dict) -> None:
-        self.best, self.rows = state["best"], list(state["rows"])
+        self.tables.restore(state)
+
+    def epoch_file(self, epoch: int) -> Path:
+        return self.folder / "epochs" / f"{epoch:04d}.safetensors"
+
+    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        self._stop_without_gain(trainer)  # a run that was killed after its last epoch
+        if self.profile and trainer.is_global_zero:
+            self.profile.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
-        self.began = time.monotonic()
+        self.began = self.left = time.monotonic()
+        self.waited, self.batches = 0.0, 0
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, batch_idx: int) -> None:
+        self.waited += time.monotonic() - self.left
+        if self.profile:
+            self.profile.leave()
+
+    def on_before_backward(self, trainer: pl.Trainer, module: FineTuning, loss: Tensor) -> None:
+        if self.profile:
+            self.profile.enter("backward")
+
+    def on_after_backward(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        if self.profile:
+            self.profile.leave()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: FineTuning, optimizer) -> None:
+        if self.profile:
+            self.profile.enter("optimiser")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, outputs, batch: Clip, batch_idx: int) -> None:
+        self.batches += 1
+        self.left = self.trained = time.monotonic()
+        if self.profile:
+            self.profile.leave()
+            self.profile.step()
+            self.profile.enter("wait for data")
+
+    def timing(self, trainer: pl.Trainer) -> dict:
+        """How fast the epoch has gone so far, on the host's clock, which never waits for a GPU."""
+        seconds = max(self.trained - self.began, 1e-9)
+        clips = self.batches * self.recipe.batch_size * trainer.world_size
+        cuda = trainer.strategy.root_device.type == "cuda"
+        return {
+            "clips": clips,
+            "clips_per_second": round(clips / seconds, 2),
+            "data_wait": round(self.waited / seconds, 4),
+            "gpu_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3) if cuda else 0.0,
+            "train_seconds": round(seconds, 2),
+        }
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """Lightning calls it after the epoch's validation."""
         seconds = time.monotonic() - self.began
         figures = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        rates = {f"lr_{group['name'].split('_')[0]}": group["lr"] for group in trainer.optimizers[0].param_groups}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **figures,
-            **rates,
+            **highest_rates(trainer.optimizers[0]),
             "seconds": round(seconds, 2),
         }
-        self.rows.append(row)
-        better = row["validation_log_loss"] < self.best
-        self.best = min(self.best, row["validation_log_loss"])
-        if not trainer.is_global_zero:
-            return
-        _write_atomically(self.folder / "metrics.csv", _as_csv(self.rows))
+        timing = {**self.timing(trainer), "seconds": round(seconds, 2)}
+        self.tables.add(row, module.class_scores, timing)
+        better = self.tables.best is row
+        if trainer.is_global_zero:
+            self._save(trainer, module, row, better)
+            self._say(trainer, module, row, timing, better)
+        self._stop_without_gain(trainer)
+
+    def _save(self, trainer: pl.Trainer, module: FineTuning, row: dict, better: bool) -> None:
+        self.tables.write()
+        validation = {key: row[key] for key in ("epoch", "validation_log_loss", "validation_accuracy")}
+        notes = {"recipe": json.dumps(dataclasses.asdict(self.recipe)), "validation": json.dumps(validation)}
         if better:
-            notes = {
-                "recipe": json.dumps(dataclasses.asdict(self.recipe)),
-                "validation": json.dumps(
-                    {key: row[key] for key in ("epoch", "validation_log_loss", "validation_accuracy")}
-                ),
-            }
-            save_model(module.model, self.folder / "model.safetensors", notes)
+            save_model(module.judged, self.folder / "model.safetensors", notes)
+        kept = [self.epoch_file(epoch) for epoch in self.tables.ranked(self.recipe.averaging.checkpoints)]
+        if self.epoch_file(row["epoch"]) in kept:
+            save_model(module.judged, self.epoch_file(row["epoch"]), notes)
+        for file in (self.folder / "epochs").glob("*.safetensors"):
+            if file not in kept:
+                file.unlink()
+
+    def _say(self, trainer: pl.Trainer, module: FineTuning, row: dict, timing: dict, better: bool) -> None:
         log.info(
             "%s epoch %d/%d: loss %.3f, validation log loss %.3f, accuracy %.1f %%%s, %.0f s",
             self.recipe.name,
@@ -426,8 +561,52 @@ class RunFolder(Callback):
             row["validation_log_loss"],
             100 * row["validation_accuracy"],
             " (best)" if better else "",
-            seconds,
+            row["seconds"],
         )
+        log.debug(
+            "weakest classes: %s%s",
+            weakest([s._asdict() for s in module.class_scores]),
+            memory_text(timing["gpu_memory_gib"]),
+        )
+        scalars = {f"machine/{name}": value for name, value in timing.items()}
+        scalars |= {name: value for name, value in row.items() if name.startswith("lr_")}
+        scalars |= {f"recall/{score.name}": score.recall for score in module.class_scores}
+        trainer.logger.log_metrics(scalars, step=trainer.global_step)
+
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        if self.recipe.patience and self.tables.without_gain >= self.recipe.patience:
+            trainer.should_stop = True
+            self.ended = f", ended after {self.recipe.patience} without gain"
+
+    def on_train_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        if self.profile and trainer.is_global_zero:
+            log.info("%s", self.profile.stop())
+
+    def on_exception(self, trainer: pl.Trainer, module: FineTuning, exception: BaseException) -> None:
+        if self.profile and trainer.is_global_zero:
+            self.profile.stop()
+
+
+class Progress(TQDMProgressBar):
+    """The bar of an epoch with what the host knows without asking the GPU: rate, wait for data, rates of learning,
+    memory; and of the validation before, the log loss and the weakest class."""
+
+    def __init__(self, run: RunFolder):
+        super().__init__(leave=False)
+        self.run = run
+
+    def get_metrics(self, trainer: pl.Trainer, module: FineTuning) -> dict[str, str]:
+        timing = self.run.timing(trainer)
+        shown = {"clips/s": f"{timing['clips_per_second']:.1f}", "wait": f"{100 * timing['data_wait']:.0f} %"}
+        shown |= {name: f"{rate:.1e}" for name, rate in highest_rates(trainer.optimizers[0]).items()}
+        if timing["gpu_memory_gib"]:
+            shown["GiB"] = f"{timing['gpu_memory_gib']:.1f}"
+        if self.run.tables.metrics:
+            row = self.run.tables.metrics[-1]
+            shown |= {name: f"{row[name]:.3f}" for name in row if name.startswith("train_loss")}
+            shown["validation"] = f"{row['validation_log_loss']:.3f}"
+            shown["weakest"] = weakest([s._asdict() for s in module.class_scores], 1)
+        return shown
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -435,32 +614,42 @@ class WholeCheckpoints(TorchCheckpointIO):
     the system's temporary folder, which on another disk means copying it over the old one.)"""
 
     def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options: object = None) -> None:
-        partial = f"{path}.partial"
-        torch.save(checkpoint, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial_file, open(partial_file, "wb") as file:
+            torch.save(checkpoint, file)
 
 
-def _trainer(recipe: Recipe, folder: Path) -> pl.Trainer:
+def _trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
     cuda = torch.cuda.is_available()
     precision = recipe.precision
     if precision == "auto":
         precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "fp16" and not cuda:
         raise AvscError("--precision fp16 needs a GPU; use fp32 or bf16")
+    if recipe.machine.sync_batchnorm and not cuda:
+        raise AvscError("--machine.sync-batchnorm needs GPUs; leave it out")
     # "auto" under torchrun on CPU would train separate copies.
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count() if cuda else 1))
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", 1)))
+    several = devices * nodes > 1
+    plugins: list = [WholeCheckpoints()]
+    if SLURMEnvironment.detect() and "LOCAL_WORLD_SIZE" not in os.environ:
+        # A checkpoint of Lightning's own amid an epoch would not resume exactly: requeue with --resume instead.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     return pl.Trainer(
         max_epochs=recipe.epochs,
         accelerator="gpu" if cuda else "cpu",
         devices=devices,
         num_nodes=nodes,
+        # Layers that do not learn yet get no gradient.
+        strategy=DDPStrategy(find_unused_parameters=bool(recipe.optim.unfreeze)) if several else "auto",
+        sync_batchnorm=recipe.machine.sync_batchnorm,
         precision={"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}[precision],
         gradient_clip_val=recipe.optim.clip or None,
-        callbacks=[RunFolder(recipe, folder), last, *([TQDMProgressBar(leave=False)] if sys.stderr.isatty() else [])],
+        accumulate_grad_batches=recipe.optim.accumulate,
+        callbacks=[run, last, *([Progress(run)] if sys.stderr.isatty() else [])],
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        plugins=[WholeCheckpoints()],
+        plugins=plugins,
         log_every_n_steps=10,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
@@ -485,23 +674,10 @@ def _same_recipe(recipe: Recipe, file: Path) -> None:
         )
 
 
-def _as_csv(rows: list[dict]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
 def _quiet() -> None:
     """Lightning's tips on hardware and workers are no news to a user of recipes."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    if processes.rank():  # the first process speaks for all
+        logging.getLogger("avsc_e2e").setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avsc_e2e"
 
 PARTS = {
-    "base": ("", "clip", "durable", "errors", "memory", "randomness"),
+    "base": ("", "clip", "durable", "errors", "memory", "processes", "randomness"),
     "data": (
         "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
         "data.places", "data.prepare", "data.rows", "data.store", "data.tau", "data.toycity",

@@ -217,12 +217,12 @@ def test_killed_while_saving(toy_city, tmp_path, monkeypatch):
     plan = recipe(toy_city, tmp_path, batch_size=10, epochs=2)
     save, saved = torch.save, []
 
-    def torn(checkpoint, path, *rest):
-        saved.append(path)
+    def torn(checkpoint, file, *rest):
+        saved.append(file)
         if len(saved) == 2 - first_is_torn:
-            Path(path).write_bytes(b"half")
+            file.write(b"half")
             raise KeyboardInterrupt
-        return save(checkpoint, path, *rest)
+        return save(checkpoint, file, *rest)
 
     for first_is_torn in (True, False):
         saved.clear()

@@ -65,6 +65,8 @@ class Key(NamedTuple):
 
     epoch: int
     index: int
+    repeat: int = 0
+    """Which of several draws of the same index in one epoch."""
 
 
 class BadMedia(NamedTuple):
@@ -130,10 +132,10 @@ class ClipDataset(Dataset):
     def attempt(self, key: Key | int) -> Attempt:
         """The clip of a key, or what stands in for it under `on_bad`, with what could not be read. A clip drawn in
         the place of a bad one depends on the key alone too."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index, repeat = key if isinstance(key, tuple) else Key(0, key)
         bad: list[BadMedia] = []
         for redraw in range(1 if self.on_bad == "raise" or self.segments is not None else REDRAWS):
-            with keyed(self.seed, epoch, index, *[redraw] * (redraw > 0)) as draw:
+            with keyed(self.seed, epoch, index, *((redraw, repeat) if repeat else [redraw] * (redraw > 0))) as draw:
                 if self.segments is None:
                     place = int(draw.integers(len(self))) if redraw else index
                     segment, jitter = self._random_segment(place, draw), draw.random(self.sampling.frames)
@@ -223,10 +225,20 @@ def fixed_segments(row: Row, window: float = 1.0) -> list[Segment]:
 class KeyedSampler(Sampler[Key]):
     """Keys of an epoch, shuffled by (seed, epoch) in training; each of `replicas` processes gets its own part. In
     training the parts are of equal length (the last few clips of an epoch may be left out), in evaluation every clip
-    is in exactly one."""
+    is in exactly one. `weights` (length,) say how often an epoch draws each index, relative to the others."""
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int = 0, rank: int = 0, replicas: int = 1):
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        replicas: int = 1,
+        weights: np.ndarray | None = None,
+    ):
         self.length, self.shuffle, self.seed, self.rank, self.replicas = length, shuffle, seed, rank, replicas
+        self.weights = weights
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -234,15 +246,40 @@ class KeyedSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = np.arange(self.length)
+        repeats = np.zeros(self.length, int)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+            draw = np.random.default_rng((self.seed, self.epoch))
+            order = draw.permutation(self.length)
+            if self.weights is not None:
+                order, repeats = self._weighted(order, draw)
             order = order[: self.length // self.replicas * self.replicas]
-        return (Key(self.epoch, int(index)) for index in order[self.rank :: self.replicas])
+        part = slice(self.rank, None, self.replicas)
+        return (
+            Key(self.epoch, int(index), int(repeat)) for index, repeat in zip(order[part], repeats[part], strict=False)
+        )
+
+    def _weighted(self, order: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """As many indices as there are, each as often as its weight says, rounded up or down by one throw for all, so
+        that none is missed by chance (systematic sampling); and which repeat of its index each one is."""
+        share = self.weights[order] / self.weights.sum() * self.length
+        ends = np.floor(np.cumsum(share) + draw.random() + 1e-9).astype(int)
+        counts = np.diff(ends, prepend=0)
+        counts[-1] += self.length - counts.sum()
+        indices = np.repeat(order, counts)
+        repeats = np.concatenate([np.arange(count) for count in counts])
+        shuffled = draw.permutation(self.length)
+        return indices[shuffled], repeats[shuffled]
 
     def __len__(self) -> int:
         if self.shuffle:
             return self.length // self.replicas
         return len(range(self.rank, self.length, self.replicas))
+
+
+def class_weights(scenes: Sequence[str], balance: float) -> np.ndarray:
+    """(N,) how often to draw each of N clips so that, with a balance of 1, all classes come equally often."""
+    _, which, counts = np.unique(scenes, return_inverse=True, return_counts=True)
+    return (1.0 / counts[which]) ** balance
 
 
 def collate(clips: list[Clip]) -> Clip:
@@ -383,12 +420,15 @@ def loader(
     seed: int = 0,
     rank: int = 0,
     replicas: int = 1,
+    balance: float = 0.0,
     patience: float = 300.0,
 ) -> ClipLoader:
     """Batches of a dataset as Clips. Worker processes are forked from a server that has imported the library and
     nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
-    more than `patience` seconds to read is an error."""
-    sampler = KeyedSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, replicas=replicas)
+    more than `patience` seconds to read is an error. `balance`, from 0 to 1, says how far all classes are drawn equally
+    often."""
+    weights = class_weights([dataset.row(i).scene for i in range(len(dataset))], balance) if balance else None
+    sampler = KeyedSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, replicas=replicas, weights=weights)
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")

@@ -10,6 +10,7 @@ import safetensors
 import safetensors.torch
 
 from avsc_e2e import __version__
+from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
@@ -17,7 +18,7 @@ from avsc_e2e.models.scenenet import SceneNet
 
 def save_model(model: SceneNet, path: str | os.PathLike, notes: Mapping[str, str] | None = None) -> Path:
     """Write the model's tensors, its Architecture and `notes` (such as how it was trained) to one file, which is
-    complete or absent, never half."""
+    complete or as it was before, never half. Raises AvscError where the disk is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return _write(
         path, tensors, {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
@@ -33,10 +34,9 @@ def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
 def _write(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    safetensors.torch.save_file(tensors, partial, metadata=metadata)
-    os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        safetensors.torch.save_file(tensors, partial, metadata=metadata)
+        os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
     return path
 
 

@@ -74,6 +74,61 @@ class Mixup:
 
 
 @dataclass(frozen=True)
+class CutMix:
+    """Puts a box of another clip's pictures and a stretch of its sound, of the same share, into each clip, and the
+    share into the target (Yun et al., 2019)."""
+
+    alpha: float = 0.0
+    """Of the Beta distribution that the share is drawn from; 0 is off."""
+    probability: float = 0.5
+    """Of a batch to be cut instead of blended by mixup."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Takes targets as (B, K) float32 weights of the classes."""
+        if self.alpha <= 0:
+            return clip
+        count, device = clip.target.shape[0], clip.target.device
+        share = torch.distributions.Beta(self.alpha, self.alpha).sample((count,))
+        places, other = torch.rand(3, count), torch.randperm(count)
+        height, width = clip.video.shape[-2:]
+        tall, wide = (share.sqrt() * height).round(), (share.sqrt() * width).round()
+        if clip.video.numel():
+            share = tall * wide / (height * width)  # what the box of whole pixels really covers
+        length = (share * clip.audio.shape[-1]).round()
+        if not clip.video.numel() and clip.audio.numel():
+            share = length / clip.audio.shape[-1]
+        top, left = (places[0] * (height - tall + 1)).floor(), (places[1] * (width - wide + 1)).floor()
+        first = (places[2] * (clip.audio.shape[-1] - length + 1)).floor()
+        numbers = _to(torch.stack([share, top, tall, left, wide, first, length]), device)
+        other = _to(other, device)
+        share, top, tall, left, wide, first, length = numbers
+        rows, columns = _within(top, tall, height)[:, :, None], _within(left, wide, width)[:, None, :]
+        times = _within(first, length, clip.audio.shape[-1])
+        mine, theirs = clip.present, clip.present[other]
+        # Where one of the two lacks a modality, the other's stands alone, as in mixup.
+        take = torch.where(theirs, torch.where(mine, 0, 1), -1)  # all of the other's, the cut, or none of it
+        return clip._replace(
+            audio=_put(clip.audio, other, times, take[:, 0]),
+            video=_put(clip.video, other, rows & columns, take[:, 1]),
+            target=_blend(clip.target, other, 1 - share),
+            present=mine | theirs,
+        )
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Mixup or CutMix, drawn for each batch."""
+
+    mixup: Mixup
+    cutmix: CutMix
+
+    def __call__(self, clip: Clip) -> Clip:
+        if self.cutmix.alpha > 0 and float(torch.rand(())) < self.cutmix.probability:
+            return self.cutmix(clip)
+        return self.mixup(clip)
+
+
+@dataclass(frozen=True)
 class DropModality:
     """Hides the sound or the pictures of some clips, so that the model learns to do without either."""
 
@@ -89,6 +144,24 @@ class DropModality:
         hide = _to(one_hot(which, 2).bool() & drop[:, None], clip.present.device)
         present = clip.present & ~(hide & clip.present.all(dim=1, keepdim=True))
         return clip._replace(present=present)
+
+
+def _within(first: Tensor, length: Tensor, size: int) -> Tensor:
+    """(B, size) bool: the positions from `first` on, `length` of them."""
+    position = torch.arange(size, device=first.device)
+    return (position >= first[:, None]) & (position < (first + length)[:, None])
+
+
+def _put(values: Tensor, other: Tensor, inside: Tensor, take: Tensor) -> Tensor:
+    """Values (B, ...) with those of `other` where `inside`, whose axes after B are the last of the values; everywhere
+    where `take` is 1, nowhere where it is -1."""
+    if not values.numel():
+        return values
+    inside = (inside | (take == 1).reshape(-1, *[1] * (inside.dim() - 1))) & (take >= 0).reshape(
+        -1, *[1] * (inside.dim() - 1)
+    )
+    inside = inside.reshape(len(values), *[1] * (values.dim() - inside.dim()), *inside.shape[1:])
+    return torch.where(inside, values[other], values)
 
 
 def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:

@@ -71,6 +71,47 @@ class ColourJitter:
         return _apply(clip, _colour_jitter(self.strength, self.hue))
 
 
+@dataclass(frozen=True)
+class RandAugment:
+    """A few changes of the pictures, drawn from those that leave a scene what it is, the same for all frames of a clip
+    (Cubuk et al., 2020): contrast by histogram, gamma, sharpness, blur, fewer tones, rotation, shear and shift."""
+
+    operations: int = 0
+    """Changes of a clip; 0 is off."""
+    magnitude: float = 0.3
+    """Of the changes, from 0 to 1."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        if self.operations <= 0 or self.magnitude <= 0:
+            return clip
+        return _apply(clip, _rand_augment(self.operations, self.magnitude))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Several squares of every picture, one after the other along T: (count * T, 3, size, size)."""
+
+    size: int
+    """Pixels of a side."""
+    count: int = 1
+    """1: the centre; 3: along the longer side; 5: the corners and the centre."""
+
+    def __call__(self, clip: Clip) -> Clip:
+        if self.count == 1 or not clip.video.numel():
+            one = CentreCrop(self.size)(clip)
+            return one._replace(video=one.video.repeat(self.count, 1, 1, 1))
+        # Corners overlap less than entirely only if the picture is larger than the square.
+        shorter = self.size if self.count == 3 else -(-self.size * 8 // 7)
+        video = _apply(clip, _shorter_side(shorter)).video
+        down, right = (side - self.size for side in video.shape[-2:])
+        if self.count == 3:
+            corners = [(down * step // 2, right * step // 2) for step in range(3)]
+        else:
+            corners = [(y, x) for y in (0, down) for x in (0, right)] + [(down // 2, right // 2)]
+        parts = [video[:, :, y : y + self.size, x : x + self.size] for y, x in corners]
+        return clip._replace(video=torch.cat(parts))
+
+
 def _apply(clip: Clip, compose) -> Clip:
     """Run an albumentations pipeline over the frames (T, 3, H, W) as (T, H, W, 3), which is how they lie in memory."""
     if not clip.video.numel():
@@ -105,3 +146,29 @@ def _colour_jitter(strength: float, hue: float):
     span = (max(0.0, 1 - strength), 1 + strength)
     jitter = albumentations.ColorJitter(brightness=span, contrast=span, saturation=span, hue=(-hue, hue), p=1.0)
     return albumentations.Compose([jitter])
+
+
+@lru_cache(maxsize=64)
+def _shorter_side(size: int):
+    import albumentations
+
+    return albumentations.Compose([albumentations.SmallestMaxSize(size, area_for_downscale="image", p=1.0)])
+
+
+@lru_cache(maxsize=64)
+def _rand_augment(operations: int, magnitude: float):
+    import albumentations as a
+
+    edge = {"border_mode": 2, "p": 1.0}  # mirrored: no black corners
+    changes = [
+        a.AutoContrast(p=1.0),
+        a.CLAHE(clip_limit=(1.0, 1.0 + 4 * magnitude), p=1.0),
+        a.RandomGamma(gamma_limit=(100 - 60 * magnitude, 100 + 150 * magnitude), p=1.0),
+        a.Sharpen(alpha=(0.0, magnitude), lightness=(1.0, 1.0), p=1.0),
+        a.GaussianBlur(sigma_limit=(0.1, 0.1 + 2 * magnitude), p=1.0),
+        a.Posterize(num_bits=(round(8 - 4 * magnitude), 8), p=1.0),
+        a.Affine(rotate=(-30 * magnitude, 30 * magnitude), **edge),
+        a.Affine(shear=(-20 * magnitude, 20 * magnitude), **edge),
+        a.Affine(translate_percent=(-0.3 * magnitude, 0.3 * magnitude), **edge),
+    ]
+    return a.Compose([a.SomeOf(changes, n=min(operations, len(changes)), replace=False, p=1.0)])

@@ -1,0 +1,52 @@
+"""Averages of weights: a moving one along the steps of a run, and one over checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.checkpoint import read_checkpoint
+from avsc_e2e.models.scenenet import SceneNet
+
+
+def shadow(model: SceneNet) -> SceneNet:
+    """A copy of a model that holds its moving average, in evaluation mode and without gradients."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
+    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of
+    the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
+    statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU."""
+    decay = min(decay, (1 + step) / (10 + step))
+    mine, theirs = average.state_dict(), model.state_dict()
+    moving = [name for name, value in mine.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
+    for name in mine.keys() - set(moving):
+        mine[name].copy_(theirs[name])
+
+
+def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The mean of the tensors of checkpoints of one architecture (Izmailov et al., 2018; Wortsman et al., 2022), and
+    the metadata of the first. Raises AvscError where their tensors differ in name or shape."""
+    if not paths:
+        raise AvscError("averaging: no checkpoint given; name two or more")
+    total: dict[str, Tensor] = {}
+    first_tensors, first = read_checkpoint(paths[0])
+    for path in paths:
+        tensors, metadata = read_checkpoint(path)
+        same = {name: value.shape for name, value in tensors.items()} == {
+            name: value.shape for name, value in first_tensors.items()
+        }
+        if not same or metadata["architecture"] != first["architecture"]:
+            raise AvscError(f"{path}: is of another model than {paths[0]}; only weights of one model have a mean")
+        for name, value in tensors.items():
+            total[name] = total.get(name, 0) + value.double()
+    mean = {name: (value / len(paths)).to(first_tensors[name].dtype) for name, value in total.items()}
+    return mean, first

@@ -1,0 +1,37 @@
+"""Losses of the heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from avsc_e2e.clip import MODALITIES, Clip
+
+
+def head_losses(logits: dict[str, Tensor], clip: Clip, temperature: float = 1.0) -> dict[str, Tensor]:
+    """Cross-entropy of each head with targets (B, K); a modality's head hears only of the clips that have it. With a
+    temperature, logits are divided by it and the loss is multiplied by its square (Hinton et al., 2015)."""
+    losses = {}
+    for name, values in logits.items():
+        each = -(clip.target * log_softmax(values.float() / temperature, dim=1)).sum(dim=1) * temperature**2
+        if name == "fusion":
+            losses[name] = each.mean()
+        else:
+            has = clip.present[:, MODALITIES.index(name)].float()
+            losses[name] = (each * has).sum() / has.sum().clamp(min=1.0)
+    return losses
+
+
+def smooth(target: Tensor, share: float) -> Tensor:
+    """Targets (B, K) of which `share` is spread over all classes alike (Szegedy et al., 2016)."""
+    return target if share <= 0 else torch.lerp(target, torch.full_like(target, 1 / target.shape[1]), share)
+
+
+def distilled_losses(logits: dict[str, Tensor], clip: Clip, weight: float, temperature: float) -> dict[str, Tensor]:
+    """Losses where the target (B, 2K) is the truth followed by the teacher's probabilities at `temperature`, of which
+    the latter count for `weight`."""
+    truth, taught = clip.target.chunk(2, dim=1)
+    own = head_losses(logits, clip._replace(target=truth))
+    from_teacher = head_losses(logits, clip._replace(target=taught), temperature)
+    return {name: torch.lerp(own[name], from_teacher[name], weight) for name in own}

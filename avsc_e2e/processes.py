@@ -1,0 +1,39 @@
+"""The processes of a job that torchrun started, or the only one there is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+
+def rank() -> int:
+    """Which of the processes this one is, as torchrun or SLURM say."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def count() -> int:
+    """Processes that torchrun started, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def device() -> torch.device:
+    """The GPU of this process, where there is one."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process brings, in the order of their ranks, to all of them. Values are pickled between processes of
+    one job."""
+    if count() == 1:
+        return [value]
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    if torch.distributed.get_backend() == "nccl":
+        torch.cuda.set_device(device())
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values

@@ -1,0 +1,48 @@
+"""A student that only hears, taught by a system that hears and sees: for devices without a camera.
+
+    python recipes/distil_audio.py train teacher --data.root VIDEOS   hears and sees
+    python recipes/distil_audio.py train student --data.root VIDEOS   hears, and learns from the teacher
+    python recipes/distil_audio.py train alone   --data.root VIDEOS   the same net without a teacher, to compare
+
+Any stage or checkpoint can teach (--distil.teachers runs/mine/model.safetensors), several teach by the mean of their
+probabilities, and so does the output of any system for the training part, such as an ensemble's:
+
+    python recipes/distil_audio.py teach teacher --data.root VIDEOS   writes training.output.csv into the run's folder
+    python recipes/distil_audio.py train student --data.root VIDEOS --distil.teachers ENSEMBLE.csv
+
+After Hinton et al., 2015: the teacher sees the student's own clips, before both are mixed (Beyer et al., 2022). All
+values are our choice.
+"""
+
+from dataclasses import replace
+
+from avsc_e2e.cli import run
+from avsc_e2e.models import systems
+from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Heads, Optim, Recipe
+from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
+from avsc_e2e.transforms.waveform import Waveform
+
+teacher = Recipe(
+    "distil_audio/teacher",
+    model=systems.lite0(),
+    data=Data(windows=2, validation="0.15"),
+    augment=Augment(spectrum=SpecAugment(0.15, 0.15), mixup=Mixup(0.0), drop=DropModality(0.1)),
+    optim=Optim(lr=1e-3, audio_lr=1e-3, video_lr=1e-4, keep_statistics=True),
+    epochs=8,
+)
+student = replace(
+    teacher,
+    name="distil_audio/student",
+    model=replace(systems.lite0(), video=""),
+    data=Data(windows=4, validation="0.15"),
+    augment=Augment(waveform=Waveform(gain=6.0, noise=0.3), mixup=Mixup(0.3), spectrum=SpecAugment(0.15, 0.15)),
+    optim=Optim(lr=1e-3, audio_lr=1e-3),
+    heads=Heads(audio=1.0, video=1.0, fusion=1.0),
+    averaging=Averaging(decay=0.99),
+    distil=Distil(("distil_audio/teacher",), weight=0.5, temperature=2.0),
+    epochs=15,
+)
+alone = replace(student, name="distil_audio/alone", distil=Distil())
+
+if __name__ == "__main__":
+    run(teacher=teacher, student=student, alone=alone)
