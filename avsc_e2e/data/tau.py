@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.clip import MODALITIES, SCENES, Corpus, Row
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.rows import hold_out, measure
 from avsc_e2e.errors import AvscError, MediaError
@@ -137,6 +137,9 @@ def read_listing(path: str | os.PathLike[str]) -> list[Listing]:
         row = Listing(path, number, audio, video, scene, location)
         if audio and video and _stem(video) != row.file:
             raise AvscError(f"{path}: line {number}: {audio} and {video} are not of one recording")
+        named = row.file.split("-")[0]
+        if scene and scene not in SCENES and named in SCENES:
+            raise AvscError(f"{path}: line {number}: unknown scene {scene!r}; by its name {row.file} is of {named}")
         listing.append(row)
     if not listing:
         raise AvscError(f"{path}: no rows below the header: fetch the set's meta archive again")

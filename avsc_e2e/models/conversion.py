@@ -30,7 +30,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         else:
             # Encoding: strings of Python 2, as in files of 2017. Numbers of numpy are data; all else is refused.
             with torch.serialization.safe_globals(_numpy_data()), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "pickle_load_args")  # torch heeds the encoding all the same
+                warnings.simplefilter("ignore")  # on the encoding, heeded all the same, and on old protocols
                 table = torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
     except FileNotFoundError as error:
         raise AvscError(f"{file}: there is no such file") from error
