@@ -101,15 +101,17 @@ def main() -> None:
                 seconds, size = prepared(many.parent, store, workers)
                 again, _ = prepared(many.parent, store, workers)
                 shutil.rmtree(store)
-                walls.append(seconds[1] - again[1])
+                walls += (seconds - again).tolist()
             pairs.append((*walls, os.getloadavg()[0]))
-        one, two, load = np.median(pairs, axis=0)
-        ratio = statistics.median(a / b for a, b, _ in pairs)
+        cpu_one, one, cpu_two, two, load = np.median(pairs, axis=0)
+        ratio = statistics.median(pair[1] / pair[3] for pair in pairs)
         print(
             f"  one process {one:.2f} s, two {two:.2f} s on the wall: {ratio:.2f} times as fast; at least 1.8 on two "
             f"free cores: {'yes' if ratio >= 1.8 else 'NO'} (load average {load:.1f} on {os.cpu_count()} cores, "
             "2 of it ours)"
         )
+        told = f"{2 * cpu_one / cpu_two:.2f} times as fast if each had a core to itself"
+        print(f"  processor time of one process {cpu_one:.2f} s, of two together {cpu_two:.2f} s: {told}")
         each = size / (3 * len(rows))
         sound = options.seconds * 288_000
         print(f"  {each / 1e6:.2f} MB a recording, {sound / 1e6:.2f} MB of it sound")

@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -261,3 +263,35 @@ def test_recipes_take_the_policy(toy_city, tmp_path):
     found = evaluate(replace(recipe, data=replace(recipe.data, on_bad="skip"))).outputs["decision"]
     assert len(found.files) == 18
     assert corpus.test[0].video in listed.read_text()
+
+
+def test_workers_end_with_a_killed_main_process(tmp_path):
+    sounds(tmp_path, 8)
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys\n"
+        "from avsc_e2e.clip import Row\n"
+        "from avsc_e2e.data.dataset import ClipDataset, Sampling, loader\n"
+        "if __name__ == '__main__':\n"
+        "    rows = [Row(str(n), f'{sys.argv[1]}/{n:03d}.wav', '', 'a', '', '', 2.0) for n in range(8)]\n"
+        "    clips = ClipDataset(rows, ['a'], Sampling(sample_rate=8000, video=False))\n"
+        "    batches = loader(clips, 2, shuffle=False, workers=2)\n"
+        "    iterator = iter(batches)\n"
+        "    next(iterator)\n"
+        "    print(*[worker.pid for worker in batches._iterator._workers], flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    main = subprocess.Popen([sys.executable, script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    workers = [int(word) for word in main.stdout.readline().split()]
+    assert len(workers) == 2
+    main.kill()
+    main.communicate()
+    for _ in range(300):
+        left = [pid for pid in workers if Path(f"/proc/{pid}/stat").exists()]
+        left = [pid for pid in left if Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"]
+        if not left:
+            return
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(pid, 9)
+    pytest.fail(f"{len(left)} workers outlived the main process by 30 s")

@@ -7,7 +7,6 @@ import csv
 import logging
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.media import mix_channels, read_audio, read_frames
 from avsc_e2e.data.store import Store
+from avsc_e2e.data.workers import start_worker
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.randomness import keyed
 
@@ -408,7 +408,7 @@ def _collate_attempts(attempts: list[Attempt]) -> tuple[Clip | None, list[BadMed
 
 
 def _start_worker(_number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
+    start_worker()
 
 
 def loader(

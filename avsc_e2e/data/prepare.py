@@ -15,13 +15,11 @@ import multiprocessing
 import os
 import struct
 import tarfile
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import blake2b
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -35,6 +33,7 @@ from avsc_e2e.data.media import decode_frames, decode_sound, probe
 from avsc_e2e.data.places import is_places
 from avsc_e2e.data.store import FORMAT, MANIFEST, index_file, is_store, read_index, read_manifest, shard_file
 from avsc_e2e.data.tau import find_layout, is_tau, locate, read_evaluation, read_meta
+from avsc_e2e.data.workers import start_worker
 from avsc_e2e.errors import AvscError, MediaError
 
 log = logging.getLogger(__name__)
@@ -258,13 +257,7 @@ def _run(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], Non
 def _start_worker(count) -> None:
     global _count
     _count = count
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()  # nobody is left to write for
+    start_worker()
 
 
 def _write_counted(task: Task) -> int:
