@@ -51,6 +51,7 @@ def evaluate(
     """Predict the test part with a stage's checkpoint and write what it says, scores it and reports on it; the
     training curves of the stages named in `history` come before its own. Raises AvscError."""
     model = trained_model(recipe)
+    recipe = dataclasses.replace(recipe, model=model.architecture)  # with the classes of the data
     corpus = corpus_of(recipe)
     if not corpus.test:
         raise AvscError(
