@@ -225,7 +225,8 @@ def fixed_segments(row: Row, window: float = 1.0) -> list[Segment]:
 class KeyedSampler(Sampler[Key]):
     """Keys of an epoch, shuffled by (seed, epoch) in training; each of `replicas` processes gets its own part. In
     training the parts are of equal length (the last few clips of an epoch may be left out), in evaluation every clip
-    is in exactly one. `weights` (length,) say how often an epoch draws each index, relative to the others."""
+    is in exactly one. With a `balance` above 0, an epoch draws all `classes` (length,) equally often, as far as it
+    says."""
 
     def __init__(
         self,
@@ -235,11 +236,13 @@ class KeyedSampler(Sampler[Key]):
         seed: int = 0,
         rank: int = 0,
         replicas: int = 1,
-        weights: np.ndarray | None = None,
+        classes: Sequence[str] = (),
+        balance: float = 0.0,
     ):
         self.length, self.shuffle, self.seed, self.rank, self.replicas = length, shuffle, seed, rank, replicas
-        self.weights = weights
-        self.epoch = 0
+        self.balance, self.epoch = balance, 0
+        _, self.classes, counts = np.unique(np.array(classes), return_inverse=True, return_counts=True)
+        self.weights = (1.0 / counts[self.classes]) ** balance if len(counts) else np.ones(length)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -250,7 +253,7 @@ class KeyedSampler(Sampler[Key]):
         if self.shuffle:
             draw = np.random.default_rng((self.seed, self.epoch))
             order = draw.permutation(self.length)
-            if self.weights is not None:
+            if self.balance > 0:
                 order, repeats = self._weighted(order, draw)
             order = order[: self.length // self.replicas * self.replicas]
         part = slice(self.rank, None, self.replicas)
@@ -259,11 +262,12 @@ class KeyedSampler(Sampler[Key]):
         )
 
     def _weighted(self, order: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """As many indices as there are, each as often as its weight says, rounded up or down by one throw for all, so
-        that none is missed by chance (systematic sampling); and which repeat of its index each one is."""
-        share = self.weights[order] / self.weights.sum() * self.length
-        ends = np.floor(np.cumsum(share) + draw.random() + 1e-9).astype(int)
-        counts = np.diff(ends, prepend=0)
+        """As many indices as there are, each as often as its weight says, rounded up or down by one throw for all
+        (systematic sampling), class by class, so that no class gets more than its share by chance; and which repeat of
+        its index each one is."""
+        order = order[np.argsort(self.classes[order], kind="stable")]
+        ends = np.floor(np.cumsum(self.weights[order]) / self.weights.sum() * self.length + draw.random() + 1e-9)
+        counts = np.diff(ends.astype(int), prepend=0)
         counts[-1] += self.length - counts.sum()
         indices = np.repeat(order, counts)
         repeats = np.concatenate([np.arange(count) for count in counts])
@@ -274,12 +278,6 @@ class KeyedSampler(Sampler[Key]):
         if self.shuffle:
             return self.length // self.replicas
         return len(range(self.rank, self.length, self.replicas))
-
-
-def class_weights(scenes: Sequence[str], balance: float) -> np.ndarray:
-    """(N,) how often to draw each of N clips so that, with a balance of 1, all classes come equally often."""
-    _, which, counts = np.unique(scenes, return_inverse=True, return_counts=True)
-    return (1.0 / counts[which]) ** balance
 
 
 def collate(clips: list[Clip]) -> Clip:
@@ -427,8 +425,15 @@ def loader(
     nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
     more than `patience` seconds to read is an error. `balance`, from 0 to 1, says how far all classes are drawn equally
     often."""
-    weights = class_weights([dataset.row(i).scene for i in range(len(dataset))], balance) if balance else None
-    sampler = KeyedSampler(len(dataset), shuffle=shuffle, seed=seed, rank=rank, replicas=replicas, weights=weights)
+    sampler = KeyedSampler(
+        len(dataset),
+        shuffle=shuffle,
+        seed=seed,
+        rank=rank,
+        replicas=replicas,
+        classes=[dataset.row(index).scene for index in range(len(dataset))] if balance else (),
+        balance=balance,
+    )
     context = None
     if workers:
         context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
