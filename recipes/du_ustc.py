@@ -5,8 +5,8 @@
 
 Published (Wang, Zheng et al., DCASE 2021, and arXiv 2203.04114): FCNN and a 17-layer ResNet on log-mels from scratch;
 VGGish and CNN14, transferred; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch shift,
-joint training with mixup of both modalities; an audio-visual segment model as a third branch. Channel confusion is
-here the swap of the ears, which `flip` does. Everything else is our choice.
+joint training with RandAugment of the pictures and mixup of both modalities; an audio-visual segment model as a third
+branch. Channel confusion is here the swap of the ears, which `flip` does. Everything else is our choice.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from avsc_e2e.cli import run
 from avsc_e2e.models import systems
 from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
-from avsc_e2e.transforms.frames import HorizontalFlip
+from avsc_e2e.transforms.frames import HorizontalFlip, RandAugment
 from avsc_e2e.transforms.waveform import Waveform
 
 fcnn = Recipe(
@@ -57,7 +57,7 @@ joint = replace(
     video,
     name="du_ustc/joint",
     model=systems.du_ustc(),
-    augment=replace(fcnn.augment, mixup=Mixup(0.2)),
+    augment=replace(fcnn.augment, mixup=Mixup(0.2), pictures=RandAugment(2)),
     optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=3e-5),
     heads=Heads(fusion=1.0),
     video_weights="",
