@@ -111,6 +111,16 @@ def toy_city(tmp_path_factory) -> Path:
     return root
 
 
+class Malice:
+    """What a hostile file would do when unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
 class Done(NamedTuple):
     """How a command line ended."""
 
