@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -345,7 +346,7 @@ class ClipLoader(DataLoader):
                 clip, bad = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # the latter two where a worker dies in mid-sentence
                 self._judge(error, time.monotonic() - waiting)
                 continue  # the batch is still under way
             for one in bad:
@@ -357,16 +358,19 @@ class ClipLoader(DataLoader):
                 yield clip
             waiting = time.monotonic()
 
-    def _judge(self, error: RuntimeError, waited: float) -> None:
+    def _judge(self, error: Exception, waited: float) -> None:
         """Go on after a timeout of torch's in which every worker was at work; else raise."""
-        text = str(error)
-        if not text.startswith("DataLoader "):
+        text = str(error) or type(error).__name__
+        workers = self._iterator._workers if self._iterator and self.num_workers else []
+        if not isinstance(error, RuntimeError):
+            connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+        dead = [worker for worker in workers if not worker.is_alive()]
+        if not dead and not text.startswith("DataLoader "):
             raise error
-        dead = [worker for worker in self._iterator._workers if not worker.is_alive()] if self._iterator else []
         for number, (index, since) in enumerate(self.reading.tolist()):
             row = self.clips.row(int(index) - 1) if index else None
             path = (row.video or row.audio) if row else ""
-            if dead and row and not self._iterator._workers[number].is_alive():
+            if row and workers[number] in dead:
                 reason = "the process that read it died (out of memory, or its decoder crashed)"
                 raise MediaError(path, reason) from error
             if row and not dead and time.monotonic() - since > self.patience:

@@ -1,0 +1,143 @@
+"""One, two and four processes, and two nodes, against one process with the same global batch: the same losses?
+
+    python benchmarks/ddp.py [--epochs 2] [--batch-size 8] [--root ROOT] [--out DIR]
+
+Each set-up is started by torchrun as a user would: one process, two and four on one machine, and two agents on the
+loopback interface for two nodes. The nets normalise by layers, since batch norm outside of GPUs takes its statistics
+from each process's own part; mixup, masks and dropout, whose draws are keyed by process, are off; crops, flips and
+windows, whose draws are keyed by clip, are on. Shown: training losses of every epoch, the macro log loss on validation
+and test part, whether every test clip is predicted exactly once, and clips/s. On CPUs the processes share the cores.
+"""
+
+import argparse
+import csv
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from avsc_e2e.models.systems import tiny
+from avsc_e2e.recipe import Augment, Data, Optim, Recipe
+from avsc_e2e.transforms.batch import Mixup, SpecAugment
+
+
+def plan(root: Path, runs: Path, name: str, batch: int, processes: int, epochs: int) -> Recipe:
+    model = replace(
+        tiny(),
+        audio="test_convnext",
+        video="test_convnext",
+        fusion="gated",
+        dropout=0.0,
+        size=32,
+    )
+    return Recipe(
+        name,
+        model=model,
+        data=Data(root=str(root), workers=0),
+        augment=Augment(spectrum=SpecAugment(0.0, 0.0), mixup=Mixup(0.0)),
+        optim=Optim(lr=1e-3, audio_lr=1e-3, video_lr=1e-3),
+        epochs=epochs,
+        batch_size=batch // processes,
+        pretrained=False,
+        precision="fp32",
+        runs=str(runs),
+    )
+
+
+def work(chosen: argparse.Namespace) -> None:
+    """What each process does."""
+    import torch
+
+    from avsc_e2e.evaluation import evaluate
+    from avsc_e2e.training import train
+
+    torch.set_num_threads(1)
+    processes = int(os.environ["WORLD_SIZE"])
+    recipe = plan(chosen.root, chosen.out / "runs", chosen.work, chosen.batch_size, processes, chosen.epochs)
+    train(recipe)
+    evaluate(recipe)
+
+
+def launch(chosen: argparse.Namespace, name: str, nodes: int, each: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = []
+    for node in range(nodes):
+        where = f"--nnodes={nodes} --node-rank={node} --master-addr=127.0.0.1 --master-port={port}".split()
+        line = [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={each}", __file__]
+        line += ["--work", name, "--root", str(chosen.root), "--out", str(chosen.out)]
+        line += ["--batch-size", str(chosen.batch_size), "--epochs", str(chosen.epochs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        with open(chosen.out / f"{name}.{node}.txt", "w") as log:
+            agents.append(subprocess.Popen(line, stdout=log, stderr=log, env=environment))
+    statuses = [agent.wait() for agent in agents]
+    if any(statuses):
+        raise SystemExit((chosen.out / f"{name}.0.txt").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=8, help="clips of a step in all processes together")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--work", default="", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.work:
+        work(chosen)
+        return
+    chosen.out = chosen.out or Path(tempfile.mkdtemp())
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    if not chosen.root:
+        from avsc_e2e.data.toycity import ToyCity
+
+        chosen.root = chosen.out / "city"
+        city = ToyCity(train_locations=2, test_locations=1, duration=1.0, height=48, width=64, seed=1)
+        city.render(chosen.root, workers=1)
+    setups = {"1 process": (1, 1), "2 processes": (1, 2), "4 processes": (1, 4), "2 nodes of 1": (2, 1)}
+    print(f"{'':<14}{'training losses':<26}{'validation':>12}{'test':>12}{'clips/s':>9}  test clips")
+    first = None
+    for name, (nodes, each) in setups.items():
+        label = name.replace(" ", "_")
+        launch(chosen, label, nodes, each)
+        folder = chosen.out / "runs" / label
+        with open(folder / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with open(folder / "timing.csv", newline="") as file:
+            rate = float(list(csv.DictReader(file))[-1]["clips_per_second"])
+        with open(folder / "evaluation" / "segments.csv", newline="") as file:
+            segments = list(csv.DictReader(file, delimiter="\t"))
+        with open(folder / "evaluation" / "reference.csv", newline="") as file:
+            truth = {row["filename"]: row["scene_label"] for row in csv.DictReader(file, delimiter="\t")}
+        counts = Counter((row["filename"], row["start"]) for row in segments)
+        test = macro_log_loss_of(segments, truth)
+        losses = [float(row["train_loss"]) for row in rows]
+        found = (*losses, float(rows[-1]["validation_log_loss"]), test)
+        once = f"{len(counts)}, each once" if set(counts.values()) == {1} else "NOT each once"
+        first = first or found
+        print(
+            f"{name:<14}{' '.join(f'{x:.6f}' for x in losses):<26}{found[-2]:>12.6f}{test:>12.6f}{rate:>9.1f}  {once}"
+        )
+        print(
+            f"{'':<14}largest relative difference {max(abs(a / b - 1) for a, b in zip(found, first, strict=True)):.1e}"
+        )
+
+
+def macro_log_loss_of(segments: list[dict], truth: dict[str, str]) -> float:
+    """The challenge's definition, on the file that was written."""
+    import math
+
+    each: dict[str, list[float]] = {}
+    for row in segments:
+        scene = truth[row["filename"]]
+        each.setdefault(scene, []).append(-math.log(max(float(row[scene]), 1e-15)))
+    return sum(sum(losses) / len(losses) for losses in each.values()) / len(each)
+
+
+if __name__ == "__main__":
+    main()
