@@ -176,7 +176,10 @@ def measure(title: str, rows: list[Row], root: Path, rounds: int, draw: random.R
     media._probe.cache_clear()
     media._rotation.cache_clear()
     size = sum(os.path.getsize(row.video) for row in rows) * 8 / sum(row.duration for row in rows)
-    print(f"\n{title}: {len(rows)} recordings, {size / 1e6:.1f} Mbit/s, {len(rivals.media)} clips")
+    jpeg = np.mean([stored.sizes.mean() for stored in store.recordings.values()]) / 1e3
+    print(
+        f"\n{title}: {len(rows)} recordings, {size / 1e6:.1f} Mbit/s, {len(rivals.media)} clips, {jpeg:.0f} kB a JPEG"
+    )
     slow = {"bare media": rivals.bare_media, "ClipDataset on media": rivals.media.__getitem__, "PyAV": rivals.pyav}
     fast = {"bare JPEG": rivals.bare_jpeg, "ClipDataset on a store": rivals.store.__getitem__}
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("first touch", *slow, *fast)}

@@ -31,7 +31,16 @@ from avsc_e2e.data.corpus import is_evaluation
 from avsc_e2e.data.folder import read_rows
 from avsc_e2e.data.media import decode_frames, decode_sound, probe
 from avsc_e2e.data.places import is_places
-from avsc_e2e.data.store import FORMAT, MANIFEST, index_file, is_store, read_index, read_manifest, shard_file
+from avsc_e2e.data.store import (
+    FORMAT,
+    MANIFEST,
+    encode_frame,
+    index_file,
+    is_store,
+    read_index,
+    read_manifest,
+    shard_file,
+)
 from avsc_e2e.data.tau import find_layout, is_tau, locate, read_evaluation, read_meta
 from avsc_e2e.data.workers import start_worker
 from avsc_e2e.errors import AvscError, MediaError
@@ -346,8 +355,6 @@ def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
 
 def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
     """Decode a recording, write its pictures, sound and description, and return its record."""
-    import cv2
-
     key = _key(row["file"])
     record: dict[str, Any] = {"row": row, "source": {}, "bad": {}, "duration": {}, "audio": None, "video": None}
     for path in {row["audio"], row["video"]} - {""}:
@@ -363,9 +370,8 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
                 for frames, until in decode_frames(path, task.options.rate, task.options.short_side):
                     end = until
                     for frame in frames:
-                        quality = [cv2.IMWRITE_JPEG_QUALITY, task.options.quality]
-                        data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1]
-                        offsets.append(_add(tar, f"{key}.{len(offsets):04d}.jpg", data.tobytes()))
+                        data = encode_frame(frame, task.options.quality)
+                        offsets.append(_add(tar, f"{key}.{len(offsets):04d}.jpg", data))
                         sizes.append(len(data))
                 record["video"] = {"end": end, "offsets": offsets, "sizes": sizes}
         except MediaError as error:

@@ -204,6 +204,14 @@ class Store:
         return self._maps[path]
 
 
+def encode_frame(frame: np.ndarray, quality: int) -> bytes:
+    """JPEG of an (H, W, 3) uint8 RGB picture."""
+    import cv2
+
+    frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def _as_float(data: mmap.mmap, offset: int, samples: int, channels: int, bits: int) -> np.ndarray:
     """Little-endian samples at `offset` as (C, N) float32 in [-1, 1], as soundfile scales them."""
     count = samples * channels
