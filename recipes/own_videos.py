@@ -28,6 +28,12 @@ audio = Recipe(
     epochs=15,
     batch_size=32,
 )
+aisfx = replace(  # the sound branch from a net trained on sound effects (pip install --no-deps aisfx)
+    audio,
+    name="own_videos/aisfx",
+    model=replace(systems.lite0_aisfx(), video=""),
+    optim=Optim(lr=1e-3, audio_lr=1e-4),
+)
 video = replace(
     audio,
     name="own_videos/video",
@@ -49,4 +55,4 @@ hybrid = replace(
 )
 
 if __name__ == "__main__":
-    run(audio=audio, video=video, hybrid=hybrid)
+    run(audio=audio, aisfx=aisfx, video=video, hybrid=hybrid)

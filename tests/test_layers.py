@@ -24,7 +24,7 @@ PARTS = {
     "data": (
         "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
         "data.places", "data.prepare", "data.rows", "data.store", "data.tau", "data.toycity",
-        "data.toypicture", "data.toysound",
+        "data.toypicture", "data.toysound", "data.workers",
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
     "models": (
@@ -75,7 +75,7 @@ OWNERS = {
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media", "data.toycity"},
-    "cv2": {"data.prepare", "data.store"},
+    "cv2": {"data.store"},
     "decord": {"data.media"},
     "h5py": {"models.conversion"},
     "huggingface_hub": {"models.weights"},
