@@ -186,8 +186,9 @@ def measure(title: str, rows: list[Row], root: Path, rounds: int, draw: random.R
     for _ in range(rounds):
         media._probe.cache_clear()
         media._rotation.cache_clear()
+        each = len(rivals.media) // len(rows)
         for row in range(len(rows)):
-            found["first touch"].append(seconds_of(rivals.media.__getitem__, [row * 10 + draw.randrange(9)]))
+            found["first touch"].append(seconds_of(rivals.media.__getitem__, [row * each + draw.randrange(each)]))
         few = draw.sample(range(len(rivals.media)), min(12, len(rivals.media)))
         many = [draw.randrange(len(rivals.media)) for _ in range(400)]
         seconds = one_round(slow, few, 1, draw) | one_round(fast, many, 25, draw)
