@@ -1,0 +1,173 @@
+"""Fine-tuned against frozen, branch by branch: sound from aisfx, pictures from ImageNet, and their hybrid.
+
+    python benchmarks/fine_tuning.py [ROOT] [--toy] [--seeds 3] [--out DIR]
+
+ROOT has train/ and test/ with class folders (default: shared/data/real_actions beside the repository); --toy renders a
+toy city instead. The stages audio_aisfx, video and hybrid_aisfx of recipes/own_videos.py are trained, the two branches
+once more with their trunks frozen, and all are evaluated on test/ in segments of one second, beside logistic
+regression on the embeddings of the frozen trunks. Printed are validation figures over wall-clock time, the table of
+every seed, and what holds of: the fine-tuned sound is better than its frozen probes and above 65 %, the hybrid's log
+loss is below that of either branch. Status 1 where something does not hold.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from real_actions import RECIPES, probe
+
+from avsc_e2e.clip import Corpus, Row
+from avsc_e2e.data.corpus import read_corpus
+from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.toycity import ToyCity
+from avsc_e2e.evaluation import evaluate, scores_of
+from avsc_e2e.inference import evaluation_dataset
+from avsc_e2e.metrics import Scores
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.outputs import SystemOutput
+from avsc_e2e.recipe import Recipe
+from avsc_e2e.training import run_folder, train
+
+CITY = ToyCity(train_locations=8, test_locations=4, duration=4.0, height=112, width=150)
+LEAST_ACCURACY = 0.65
+"""Of the fine-tuned sound on real actions."""
+
+
+@torch.inference_mode()
+def embeddings(
+    model: SceneNet, rows: Sequence[Row]
+) -> tuple[dict[str, np.ndarray], SystemOutput, np.ndarray, np.ndarray]:
+    """Modality -> (N, width) of every fixed segment, an output without probabilities, targets and groups (N,)."""
+    dataset = evaluation_dataset(model, rows)
+    found: dict[str, list[np.ndarray]] = {}
+    targets, files, starts = [], [], []
+    for batch in loader(dataset, 32, shuffle=False):
+        for name, branch in model.branches(model.preprocess(batch)).items():
+            found.setdefault(name, []).append(branch.embedding.numpy())
+        targets.append(batch.target.numpy())
+        starts.append(np.asarray(batch.start))
+        files += batch.file
+    groups = np.array([segment.row.location for segment in dataset.segments])
+    empty = SystemOutput(tuple(files), dataset.classes, np.zeros((len(files), 0)), np.concatenate(starts))
+    return {name: np.concatenate(parts) for name, parts in found.items()}, empty, np.concatenate(targets), groups
+
+
+def probes(corpus: Corpus) -> dict[str, Scores]:
+    """Logistic regression on the embeddings of the frozen trunks, each modality and both."""
+    model = replace(RECIPES["hybrid_aisfx"].model, classes=corpus.classes).build().eval()
+    for name in model.architecture.modalities:
+        getattr(model, name).load_pretrained()
+    features, _, targets, groups = embeddings(model, (*corpus.train, *corpus.validation))
+    test, output, _, _ = embeddings(model, corpus.test)
+    for every in (features, test):
+        every["both"] = np.hstack([every["audio"], every["video"]])
+    table = {}
+    for name, values in features.items():
+        probabilities, strength = probe(values, targets, groups, test[name])
+        found = replace(output, probabilities=probabilities)
+        table[f"{name}: regression on frozen, C={strength:g}"] = segment_scores(found, corpus)
+    return table
+
+
+def segment_scores(output: SystemOutput, corpus: Corpus) -> Scores:
+    return next(iter(scores_of(output, {row.file: row.scene for row in corpus.test}, corpus.test).values()))
+
+
+def stages(root: Path, runs: Path, seed: int) -> dict[str, Recipe]:
+    """What is trained, by its name in the table."""
+    found = {}
+    for branch, stage in (("audio", "audio_aisfx"), ("video", "video")):
+        recipe = RECIPES[stage]
+        still = replace(recipe.optim, **{f"{branch}_lr": 0.0})
+        found[f"{branch}: head on frozen"] = replace(recipe, name=f"frozen/{branch}", optim=still)
+        found[f"{branch}: fine-tuned"] = recipe
+    found["hybrid: fine-tuned"] = RECIPES["hybrid_aisfx"]
+    return {
+        name: replace(recipe, data=replace(recipe.data, root=str(root)), runs=str(runs), seed=seed)
+        for name, recipe in found.items()
+    }
+
+
+def curve(recipe: Recipe) -> list[tuple[float, float, float]]:
+    """Seconds since the beginning, validation log loss and accuracy after every epoch."""
+    with open(run_folder(recipe) / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    seconds = np.cumsum([float(row["seconds"]) for row in rows])
+    figures = [(float(row["validation_log_loss"]), float(row["validation_accuracy"])) for row in rows]
+    return [(float(at), *pair) for at, pair in zip(seconds, figures, strict=True)]
+
+
+def print_curves(recipes: dict[str, Recipe]) -> None:
+    for branch in ("audio", "video"):
+        print(f"\n{branch}, validation part over time: frozen trunk | fine-tuned")
+        pair = [curve(recipes[f"{branch}: {kind}"]) for kind in ("head on frozen", "fine-tuned")]
+        for points in zip(*pair, strict=True):
+            print("   |  ".join(f"{at:6.0f} s {loss:9.3f} {100 * hits:6.1f} %" for at, loss, hits in points))
+
+
+def verdicts(table: dict[str, Scores], least: float) -> dict[str, bool]:
+    """What shall hold, for one seed."""
+    audio, video, hybrid = (table[f"{name}: fine-tuned"] for name in ("audio", "video", "hybrid"))
+    frozen = [scores for name, scores in table.items() if name.startswith("audio: ") and scores is not audio]
+    return {
+        "fine-tuned sound above its frozen probes in accuracy": audio.accuracy > max(s.accuracy for s in frozen),
+        "fine-tuned sound below its frozen probes in log loss": audio.log_loss < min(s.log_loss for s in frozen),
+        f"fine-tuned sound above {100 * least:g} %": audio.accuracy > least,
+        "hybrid below either branch in log loss": hybrid.log_loss < min(audio.log_loss, video.log_loss),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    shared = Path(__file__).resolve().parents[2] / "shared" / "data" / "real_actions"
+    parser.add_argument("root", nargs="?", type=Path, default=shared)
+    parser.add_argument("--toy", action="store_true", help="render a toy city and use that")
+    parser.add_argument("--out", type=Path, default=Path("runs/fine_tuning"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    options = parser.parse_args()
+    root, least = options.root, LEAST_ACCURACY
+    if options.toy:
+        root, least = options.out / "toycity", 0.0
+        CITY.render(root)
+    elif not root.is_dir():
+        print(f"{root}: not there; give a folder with train/ and test/ of class folders, or --toy")
+        return 0
+    print(f"{'rendered toy city (synthetic)' if options.toy else root}, test part, 1 s segments, macro averages")
+    corpus = read_corpus(root)
+    began = time.monotonic()
+    fixed = probes(corpus)
+    print(f"probes: {time.monotonic() - began:.0f} s", flush=True)
+    tables, held = [], []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        began = time.monotonic()
+        runs = options.out / f"{'toy' if options.toy else 'real'}_{seed}"
+        shutil.rmtree(runs, ignore_errors=True)
+        recipes, table = stages(root, runs, seed), dict(fixed)
+        for name, recipe in recipes.items():
+            train(recipe)
+            table[name] = next(iter(evaluate(recipe, history=recipe.init).scores["decision"].values()))
+        print_curves(recipes)
+        print(f"\nseed {seed}, {time.monotonic() - began:.0f} s{'':<25}log loss  accuracy")
+        for name, scores in table.items():
+            print(f"{name:<40}{scores.log_loss:8.3f}  {100 * scores.accuracy:6.1f} %")
+        tables.append(table)
+        held.append(verdicts(table, least))
+        for text, holds in held[-1].items():
+            print(f"  {'yes' if holds else 'NO ':<3}  {text}", flush=True)
+    print(f"\nmean of {len(tables)} seeds")
+    for name in tables[0]:
+        losses, hits = ([getattr(table[name], field) for table in tables] for field in ("log_loss", "accuracy"))
+        print(f"{name:<40}{np.mean(losses):8.3f}  {100 * np.mean(hits):6.1f} %")
+    return 0 if all(all(of_seed.values()) for of_seed in held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
