@@ -100,16 +100,23 @@ def test_overfits_a_few_clips(signals, tmp_path):
     assert load_model(path).architecture.classes == ("a", "b", "c", "d")
 
 
-FIRST_LOSSES = {}
-"""Of a hybrid with random weights in its first two epochs on the toy city."""
+FIRST_LOSSES = {
+    "train_loss": (3.905197, 3.987305),
+    "train_loss_audio": (2.969767, 2.700169),
+    "train_loss_video": (2.232597, 2.283141),
+    "train_loss_fusion": (2.344488, 2.492312),
+    "validation_log_loss": (2.295266, 2.295784),
+}
+"""Of a hybrid with random weights in its first two epochs, of two steps each, on the toy city."""
 
 
 def test_first_losses_are_those_of_before(toy_city, tmp_path):
     """A change that moves these changes what users get from their recipes: it has to be meant."""
     augment = Augment(mixup=Mixup(0.2), drop=DropModality(0.2), waveform=Waveform(noise=0.5))
     rows = metrics(train(recipe(toy_city, tmp_path, epochs=2, augment=augment)).parent)
-    found = {name: [float(row[name]) for row in rows] for name in FIRST_LOSSES}
-    assert found == {name: pytest.approx(values, rel=2e-3) for name, values in FIRST_LOSSES.items()}
+    for name, (first, second) in FIRST_LOSSES.items():
+        assert float(rows[0][name]) == pytest.approx(first, rel=1e-2), name  # other processors round otherwise
+        assert float(rows[1][name]) == pytest.approx(second, rel=3e-2), name
 
 
 def test_metrics_of_a_run(trained):
