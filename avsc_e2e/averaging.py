@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models.checkpoint import read_checkpoint
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.scenenet import SceneNet
 
 
@@ -50,3 +52,15 @@ def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor],
             total[name] = total.get(name, 0) + value.double()
     mean = {name: (value / len(paths)).to(first_tensors[name].dtype) for name, value in total.items()}
     return mean, first
+
+
+def save_average(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the mean of two or more checkpoints as one that tells of which it is. Raises AvscError."""
+    if len(paths) < 2:
+        raise AvscError(f"average: {len(paths)} checkpoint given; it takes two or more")
+    tensors, metadata = average_checkpoints(paths)
+    model = Architecture.from_json(metadata["architecture"]).build()
+    model.load_state_dict(tensors)
+    # Validation figures and calibrations are of one of them, not of the mean.
+    kept = {name: metadata[name] for name in ("recipe",) if name in metadata}
+    return save_model(model, out, {**kept, "averaged": json.dumps([str(path) for path in paths])})

@@ -189,27 +189,37 @@ def predict(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     media: MediaPaths,
     format: Literal["table", "json", "csv"] = "table",
+    flip: bool = False,
+    crops: Literal[1, 3, 5] = 1,
+    views: int = 1,
 ) -> int:
     """Say what scene a recording is of, second by second.
 
     Args:
         checkpoint: The model.safetensors of a training run.
-        media: Videos, sound files, pictures, or folders of them.
+        media: Videos, sound files, pictures, folders of them, or stores.
         format: How to print the timeline.
+        flip: Average with what the model says of the mirrored picture with its ears swapped.
+        crops: Average over squares of a picture: its centre, three along its longer side, or four corners and the
+            centre.
+        views: Average over sets of frames, at times of their own.
     """
-    from avsc_e2e.inference import media_files, stored_calibration, timeline
+    from avsc_e2e.inference import recordings, stored_calibration, timeline
     from avsc_e2e.models.checkpoint import load_model
+    from avsc_e2e.recipe import TestTime
 
     if not media:
         raise AvscError("predict: no media given; name videos, sound files or folders after the checkpoint")
-    model, calibration = load_model(checkpoint), stored_calibration(checkpoint)
+    if views < 1:
+        raise AvscError(f"--views {views}: at least one is needed")
+    model, calibration, test_time = load_model(checkpoint), stored_calibration(checkpoint), TestTime(flip, crops, views)
     classes = model.architecture.classes
     if format == "csv":
         print("\t".join(("filename", "start", "end", "modalities", "scene_label", *classes)))
     unread = 0
-    for path in media_files(media):
+    for path, store in recordings(media):
         try:
-            windows = timeline(model, path, calibration=calibration)
+            windows = timeline(model, path, store=store, calibration=calibration, test_time=test_time)
         except MediaError as error:  # the other files are still worth their timelines
             print(f"error: {error}", file=sys.stderr)
             unread += 1
@@ -247,6 +257,18 @@ def predict(
             likely = ", ".join(f"{classes[i]} {100 * w.probabilities[i]:.0f} %" for i in order[:3])
             print(f"  {w.start:6.1f} - {w.end:6.1f} s  {'█' * round(10 * w.probabilities[order[0]]):<10}  {likely}")
     return 2 if unread else 0
+
+
+def average(checkpoints: MediaPaths, out: Path) -> None:
+    """Average the weights of several checkpoints of one model, such as the epochs or seeds of a run.
+
+    Args:
+        checkpoints: Two or more model.safetensors of the same architecture and classes.
+        out: File for the mean, a checkpoint like the others; it has no validation figures and no calibration.
+    """
+    from avsc_e2e.averaging import save_average
+
+    print(f"checkpoint: {save_average(checkpoints, out)}, the mean of {len(checkpoints)}")
 
 
 def score(
@@ -466,6 +488,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "data prepare": data_prepare,
     "models": models,
     "predict": predict,
+    "average": average,
     "score": score,
     "calibrate": calibrate,
     "fuse": fuse,

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ import torch
 
 from avsc_e2e import processes
 from avsc_e2e.calibration import Calibration
-from avsc_e2e.clip import Clip, Row, Segment
+from avsc_e2e.clip import MODALITIES, Clip, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.media import IMAGES, probe
-from avsc_e2e.data.store import Store
+from avsc_e2e.data.store import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.checkpoint import read_checkpoint
@@ -205,38 +205,52 @@ def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     return found
 
 
+def recordings(paths: Iterable[str | os.PathLike]) -> Iterator[tuple[Path, Store | None]]:
+    """The media files among `paths`, and of each store its recordings with the store. Raises AvscError."""
+    for path in map(Path, paths):
+        if is_store(path):
+            store = open_store(path)
+            yield from ((Path(file), store) for file in sorted(store.recordings))
+        else:
+            yield from ((file, None) for file in media_files([path]))
+
+
 @torch.inference_mode()
 def timeline(
     model: SceneNet,
     path: str | os.PathLike,
     *,
+    store: Store | None = None,
     batch_size: int = 32,
     calibration: Calibration | None = None,
     test_time: TestTime = ONE_VIEW,
 ) -> list[Window]:
-    """What the model says of a media file, window by window; the last window ends with the recording. It uses the
-    modalities that both the file and the model have. Raises MediaError, or AvscError where they share none."""
-    arch, media = model.architecture, probe(path)
-    row = Row(
-        file=str(path),
-        audio=str(path) if arch.audio and media.has_audio else "",
-        video=str(path) if arch.video and media.has_video else "",
-        duration=media.duration,
-    )
-    used = tuple(name for name in ("audio", "video") if getattr(row, name))
+    """What the model says of a media file, or of a recording of `store`, window by window; the last window ends with
+    the recording. It uses the modalities that both the file and the model have. Raises MediaError, or AvscError where
+    they share none."""
+    arch = model.architecture
+    if store:
+        row = store.measured(Row(str(path)), arch.modalities)
+        there = {name: store.recordings[str(path)].has(name) for name in MODALITIES}
+    else:
+        media = probe(path)
+        there = {"audio": media.has_audio, "video": media.has_video}
+        paths = {name: str(path) for name in arch.modalities if there[name]}
+        row = Row(str(path), **paths, duration=media.duration)
+    used = tuple(name for name in MODALITIES if getattr(row, name))
     if not used:
-        have = " and ".join(n for n, there in (("sound", media.has_audio), ("pictures", media.has_video)) if there)
-        wants = " and ".join({"audio": "sound", "video": "pictures"}[name] for name in arch.modalities)
+        words = {"audio": "sound", "video": "pictures"}
+        have, wants = (" and ".join(words[n] for n in names) for names in (filter(there.get, there), arch.modalities))
         raise AvscError(f"{path}: has only {have}, and the model wants {wants}")
     model = model.to(device()).eval()
     # A recording shorter than a window or no whole number of windows long: the last one ends where it ends.
-    count = max(math.ceil(media.duration / arch.window - 0.05), 1)
-    last = max(media.duration - arch.window, 0.0)
+    count = max(math.ceil(row.duration / arch.window - 0.05), 1)
+    last = max(row.duration - arch.window, 0.0)
     starts = [min(index * arch.window, last) for index in range(count)]
-    dataset = evaluation_dataset(model, [row], test_time=test_time)
+    dataset = evaluation_dataset(model, [row], store=store, test_time=test_time)
     dataset.segments = [Segment(row, start, arch.window) for start in starts]
     decision = predict(model, dataset, batch_size=batch_size, calibration=calibration, test_time=test_time)["decision"]
     return [
-        Window(start, min(start + arch.window, media.duration or arch.window), used, probabilities)
+        Window(start, min(start + arch.window, row.duration or arch.window), used, probabilities)
         for start, probabilities in zip(starts, decision.probabilities, strict=True)
     ]

@@ -91,14 +91,18 @@ def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:
         learning = set(layers[len(layers) - math.ceil(share * len(layers)) :]) if share else set()
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(layer_of[name] in learning)
-        if not learning:
-            module.eval()
-        for inner in module.modules():
-            own = list(inner.parameters(recurse=False))
-            if own:
-                inner.train(any(p.requires_grad for p in own))
+        _train_what_learns(module, False)
         shares[part] = len(learning) / len(layers)
     return shares
+
+
+def _train_what_learns(module: nn.Module, around: bool) -> None:
+    """Put what has learning parameters into training mode and the rest into evaluation mode; what has no parameters,
+    such as dropout, takes the mode of what is `around` it."""
+    learns = [p.requires_grad for p in module.parameters()]
+    module.training = any(learns) if learns else around
+    for inner in module.children():
+        _train_what_learns(inner, module.training)
 
 
 def highest_rates(optimiser: torch.optim.Optimizer) -> dict[str, float]:

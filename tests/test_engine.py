@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_commands
+from conftest import AVSC, ROOT, run_commands
 from safetensors.torch import load_file
 
 from avsc_e2e import training
@@ -26,7 +26,7 @@ from avsc_e2e.evaluation import predict_training_part
 from avsc_e2e.inference import evaluation_dataset, predict, views_of
 from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.checkpoint import load_model, save_model
+from avsc_e2e.models.checkpoint import load_model, read_checkpoint, save_model
 from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, parameter_groups, rate_share, unfreeze
@@ -64,6 +64,7 @@ def everything(root: Path, runs: Path, name: str = "run") -> Recipe:
         augment=Augment(pictures=RandAugment(2, 0.5), mixup=Mixup(0.3), cutmix=CutMix(1.0)),
         optim=replace(base.optim, layer_decay=0.7, unfreeze=2, accumulate=2),
         averaging=Averaging(decay=0.9, checkpoints=2),
+        model=replace(base.model, drop_path=0.2),
     )
 
 
@@ -302,6 +303,13 @@ def test_mean_of_checkpoints(tmp_path):
     other = save_model(replace(MODEL, hidden=8).build(), tmp_path / "other.safetensors")
     with pytest.raises(AvscError, match="is of another model"):
         average_checkpoints([*paths, other])
+    save_model(models[0], paths[0], {"recipe": "{}", "validation": "{}", "calibration": "{}"})
+    out = tmp_path / "mean.safetensors"
+    done = run_commands([AVSC, "average", *paths, "--out", out], [AVSC, "average", paths[0], "--out", out])
+    assert done[0].status == 0
+    torch.testing.assert_close(load_model(out).state_dict()[name], tensors[name])
+    assert set(read_checkpoint(out)[1]) == {"architecture", "avsc_e2e", "recipe", "averaged"}
+    assert "two or more" in done[1].err
 
 
 # ------------------------------------------------------------------------------------ targets and transforms

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from conftest import click, flat, write_video
+from conftest import AVSC, click, flat, run_commands, write_video
 
 from avsc_e2e.calibration import Calibration
+from avsc_e2e.data.prepare import prepare
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import CALIBRATION, stored_calibration, timeline
+from avsc_e2e.inference import CALIBRATION, recordings, stored_calibration, timeline
 from avsc_e2e.models.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo import create_model
+from avsc_e2e.recipe import TestTime
 
 
 @pytest.fixture
@@ -44,3 +46,32 @@ def test_what_is_no_calibration_is_refused(checkpoint):
     add_notes(checkpoint, {CALIBRATION: json.dumps({"calibration": "magic"})})
     with pytest.raises(AvscError, match="calibration"):
         stored_calibration(checkpoint)
+
+
+def test_a_store_is_predicted_like_its_media(checkpoint, tmp_path):
+    (tmp_path / "set" / "scene").mkdir(parents=True)
+    for name, first in (("a", 10), ("b", 120)):
+        frames = [flat(first + 5 * i) for i in range(20)]
+        write_video(tmp_path / "set" / "scene" / f"{name}.mp4", frames, rate=10, sound=click(0.5, 2.0))
+    prepare(tmp_path / "set", tmp_path / "store", workers=1)
+    model = load_model(checkpoint)
+    found = list(recordings([tmp_path / "store", tmp_path / "set"]))
+    assert [store is not None for _, store in found] == [True, True, False, False]
+    windows = [timeline(model, path, store=store) for path, store in found]
+    for stored, direct in zip(windows[:2], windows[2:], strict=True):
+        assert [w[:3] for w in stored] == [w[:3] for w in direct]
+        assert stored[0].modalities == ("audio", "video")
+        for one, other in zip(stored, direct, strict=True):
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)  # of JPEGs
+
+
+def test_views_are_averaged(checkpoint, tmp_path):
+    half = np.concatenate([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)], axis=1)
+    video = write_video(tmp_path / "a.mp4", [half] * 20, rate=10, sound=click(0.5, 2.0))
+    model = load_model(checkpoint)
+    plain, flipped = (timeline(model, video, test_time=TestTime(flip=flip)) for flip in (False, True))
+    assert not np.allclose(plain[0].probabilities, flipped[0].probabilities, atol=1e-6)
+    [done] = run_commands([AVSC, "predict", checkpoint, video, "--format", "csv", "--flip", "--views", "2"])
+    row = done.out.splitlines()[1].split("\t")
+    both = timeline(model, video, test_time=TestTime(flip=True, views=2))
+    np.testing.assert_allclose([float(p) for p in row[5:]], both[0].probabilities, atol=1e-6)

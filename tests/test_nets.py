@@ -1,10 +1,12 @@
 """Our own nets: exact counts, embeddings of the width they promise, gradients in every parameter."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from avsc_e2e.errors import AvscError
@@ -12,6 +14,7 @@ from avsc_e2e.models.audionet import AudioNet, parameter_count
 from avsc_e2e.models.audioset import patches
 from avsc_e2e.models.dcase import SplitResNet
 from avsc_e2e.models.pooling import Pool
+from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 
 SMALL = {
@@ -205,3 +208,38 @@ def test_spectrograms_go_into_any_trunk():
 def test_unknown_trunk_names_the_likely_one():
     with pytest.raises(AvscError, match="did you mean l3_audio"):
         Trunk("l3_audi", 1)
+
+
+def test_stochastic_depth_carries_whole_clips_past_blocks():
+    torch.manual_seed(0)
+    trunk = Trunk("audio_resnet10", 1, drop_path=0.5)
+    shares = [module.drop_prob for module in trunk.modules() if isinstance(module, DropPath)]
+    assert shares == pytest.approx([0.5 / 3, 1.0 / 3, 0.5])  # none at the first of four blocks
+    x = torch.randn(1, 1, 64, 40).expand(64, -1, -1, -1)
+    trunk.eval()
+    with torch.no_grad():
+        assert torch.equal(trunk(x)[0], trunk(x)[0])
+        for module in trunk.modules():
+            module.training = isinstance(module, DropPath)
+        kinds = torch.unique(trunk(x).round(decimals=3), dim=0)
+    assert 4 <= len(kinds) <= 8  # three blocks, each there or not
+    plain = Trunk("audio_resnet10", 1)
+    assert plain.state_dict().keys() == trunk.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "able"),
+    [("test_resnet", True), ("test_efficientnet", True), ("audio_cnn1d", True), ("du_resnet17", False)],
+)
+def test_trunks_tell_whether_they_leave_out_blocks(name, able):
+    bands = {"bands": 16} if name.startswith(("audio", "du")) else {}
+    assert Trunk(name, 2, **bands, drop_path=0.2).drops_paths is able
+    assert not Trunk(name, 2, **bands).drops_paths
+
+
+def test_stochastic_depth_without_blocks_is_refused():
+    arch = replace(tiny(), video="", audio="cnn14", bands=64, drop_path=0.1)
+    with pytest.raises(AvscError, match=r"--model.drop-path 0\.1: cnn14"):
+        arch.build()
+    with pytest.raises(AvscError, match=r"--model\.drop-path"):
+        replace(tiny(), drop_path=1.0)

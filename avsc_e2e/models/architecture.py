@@ -104,6 +104,9 @@ class Architecture:
     """Width of the fusion head."""
     dropout: float = 0.2
     """Before every last layer."""
+    drop_path: float = 0.0
+    """Share of clips that training carries past a residual block (stochastic depth, Huang et al., 2016), rising from 0
+    at a trunk's first block to this at its last; of every trunk with such blocks. 0 is off."""
     decision: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
     above zero or the model has no fusion head. "two_heads" builds on both, frozen where they have no weight."""
@@ -119,6 +122,8 @@ class Architecture:
             raise AvscError("--model.fusion two_heads joins the baseline's heads: add --model.head baseline")
         if self.dynamic_range and self.log != "db":
             raise AvscError("--model.dynamic-range counts dB: add --model.log db, or set it to 0")
+        if not 0 <= self.drop_path < 1:
+            raise AvscError(f"--model.drop-path {self.drop_path}: it is a share from 0 to below 1")
         if self.win_length > self.fft:
             raise AvscError(f"--model.win-length {self.win_length} is longer than --model.fft {self.fft}")
 

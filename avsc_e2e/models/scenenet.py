@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avsc_e2e.clip import Clip
+from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.fusion import (
@@ -37,13 +38,20 @@ class SceneNet(nn.Module):
         classes = len(arch.classes)
         if arch.audio:
             self.frontend = FrontEnd(arch)
-            self.audio = Trunk(arch.audio, arch.planes, bands=arch.bands, pool=arch.audio_pool)
+            self.audio = Trunk(
+                arch.audio, arch.planes, bands=arch.bands, pool=arch.audio_pool, drop_path=arch.drop_path
+            )
         if arch.video:
-            self.video = Trunk(arch.video, 3, size=arch.size, map_pool=arch.map_pool, pool=arch.video_pool)
+            self.video = Trunk(
+                arch.video, 3, size=arch.size, map_pool=arch.map_pool, pool=arch.video_pool, drop_path=arch.drop_path
+            )
             # Given by the architecture, so no checkpoint repeats them.
             self.register_buffer("mean", 255 * torch.tensor(arch.mean).view(3, 1, 1), persistent=False)
             self.register_buffer("std", 255 * torch.tensor(arch.std).view(3, 1, 1), persistent=False)
         trunks = {name: getattr(self, name) for name in arch.modalities}
+        if arch.drop_path and not any(trunk.drops_paths for trunk in trunks.values()):
+            names = " and ".join(trunk.name for trunk in trunks.values())
+            raise AvscError(f"--model.drop-path {arch.drop_path:g}: {names} cannot leave out blocks; set it to 0")
         two_heads = arch.fusion == "two_heads" and "fusion" in arch.heads
         self.heads = nn.ModuleDict(
             {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from typing import NamedTuple
 
 import timm
 import torch
+from timm.layers import DropPath
 from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
@@ -32,7 +34,16 @@ class Branch(NamedTuple):
 class Trunk(nn.Module):
     """A timm net without its classifier. (B, P, H, W) or (B, T, P, H, W) -> (B, width), pooled over T."""
 
-    def __init__(self, name: str, planes: int, bands: int = 0, size: int = 0, map_pool: str = "", pool: str = "mean"):
+    def __init__(
+        self,
+        name: str,
+        planes: int,
+        bands: int = 0,
+        size: int = 0,
+        map_pool: str = "",
+        pool: str = "mean",
+        drop_path: float = 0.0,
+    ):
         super().__init__()
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -48,7 +59,7 @@ class Trunk(nn.Module):
         elif size and timm.get_pretrained_cfg(name).fixed_input_size:
             self.options["img_size"] = size
         # Channels last in memory: on CPU and GPU convolutions are as fast or faster (benchmarks/trunks.py).
-        self.net = timm.create_model(name, **self.options).to(memory_format=torch.channels_last)
+        self.net = _created(name, self.options, drop_path).to(memory_format=torch.channels_last)
         one = getattr(self.net, "head_hidden_size", None) or self.net.num_features
         self.token_width = getattr(self.net, "token_width", one)
         self.pool = Pool(pool, one)
@@ -87,7 +98,19 @@ class Trunk(nn.Module):
         layer_of = {f"net.{name}": rank[found[name]] if name in found else last for name in names}
         return {name: layer_of.get(name, last) for name, _ in self.named_parameters()}
 
+    @property
+    def drops_paths(self) -> bool:
+        """Whether training leaves out some of the net's residual blocks."""
+        return any(isinstance(module, DropPath) and module.drop_prob > 0 for module in self.net.modules())
+
     def load_pretrained(self, file: str = "", flag: str = "--video-weights") -> str:
         """Fill the net with pretrained weights and say where they came from: `file`, the name of a source, or the
         trunk's own source; `flag` is what asks for a file. Raises AvscError that says which file to put where."""
         return weights.load_pretrained(self.net, self.name, self.options, file, flag)
+
+
+def _created(name: str, options: dict, drop_path: float) -> nn.Module:
+    if drop_path:
+        with contextlib.suppress(TypeError):  # nets without residual blocks do not know the option
+            return timm.create_model(name, drop_path_rate=drop_path, **options)
+    return timm.create_model(name, **options)
