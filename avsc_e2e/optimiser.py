@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models.scenenet import SceneNet, freeze
+from avsc_e2e.models.scenenet import SceneNet, freeze, rest_frozen_layers
 from avsc_e2e.recipe import Optim
 
 
@@ -22,12 +22,23 @@ def parts(model: SceneNet, optim: Optim) -> dict[str, tuple[nn.Module, float]]:
 
 
 def freeze_still_parts(model: SceneNet, optim: Optim) -> None:
-    """Freeze what has a learning rate of 0."""
+    """Freeze what has a learning rate of 0, and the layers of trunks below the last `layers`."""
     learning = parts(model, optim)
     for name in ("audio", "video", "heads"):
         module = getattr(model, name, None)
         if module is not None and name not in learning:
             freeze(module)
+        elif module is not None and name != "heads" and optim.layers:
+            layer_of = module.layers()
+            last = last_layers(layer_of, optim)
+            for parameter_name, parameter in module.named_parameters():
+                parameter.requires_grad_(layer_of[parameter_name] in last)
+            rest_frozen_layers(module)
+
+
+def last_layers(layer_of: dict[str, int], optim: Optim) -> list[int]:
+    """The layers of a trunk that ever learn, in order."""
+    return sorted(set(layer_of.values()))[-optim.layers :]
 
 
 def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
@@ -78,8 +89,8 @@ def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
 
 def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:
     """Let the layers learn that may in `epoch` (from 0) and hold the others still, in evaluation mode: of a trunk's
-    layers, counted from its end, the share epoch / `unfreeze` (Howard and Ruder, 2018). Says the share of each trunk's
-    layers that learns. Depends on the epoch alone."""
+    layers that ever learn, counted from its end, the share epoch / `unfreeze` (Howard and Ruder, 2018). Says that share
+    of each trunk. Depends on the epoch alone."""
     shares = {}
     model.train()
     for part, (module, _) in parts(model, optim).items():
@@ -87,7 +98,7 @@ def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:
             continue
         share = min(epoch / optim.unfreeze, 1.0)
         layer_of = module.layers()
-        layers = sorted(set(layer_of.values()))
+        layers = last_layers(layer_of, optim)
         learning = set(layers[len(layers) - math.ceil(share * len(layers)) :]) if share else set()
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(layer_of[name] in learning)

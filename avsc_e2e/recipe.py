@@ -95,6 +95,9 @@ class Optim:
     """Batches whose gradients make one step."""
     layer_decay: float = 1.0
     """Factor of the learning rate from each layer of a trunk to the one before it; 1 is off."""
+    layers: int = 0
+    """Layers of each trunk, counted from its end, that learn; those below are frozen and cost no backward pass. 0: all
+    of them."""
     unfreeze: int = 0
     """Epochs in which the layers of the trunks begin to learn, the last ones first; in the first epoch only the heads
     learn. 0 is off."""
@@ -102,6 +105,8 @@ class Optim:
     def __post_init__(self):
         if self.accumulate < 1:
             raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
+        if self.layers < 0:
+            raise AvscError(f"--optim.layers {self.layers}: it is a number of layers; 0 is all of them")
         if not 0 < self.layer_decay <= 1:
             raise AvscError(f"--optim.layer-decay {self.layer_decay}: it is a factor above 0 and up to 1")
 

@@ -29,7 +29,7 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.checkpoint import load_model, read_checkpoint, save_model
 from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
-from avsc_e2e.optimiser import build_optimiser, parameter_groups, rate_share, unfreeze
+from avsc_e2e.optimiser import build_optimiser, freeze_still_parts, parameter_groups, rate_share, unfreeze
 from avsc_e2e.outputs import read_output
 from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Machine, Optim, Recipe, TestTime
 from avsc_e2e.runlog import RunLog, class_scores
@@ -262,10 +262,29 @@ def test_layers_begin_to_learn_from_the_end():
     assert all(module.training for module in model.modules())
 
 
+def test_only_the_last_layers_learn():
+    model = MODEL.build()
+    optim = Optim(layers=2)
+    freeze_still_parts(model, optim)
+    for again in (False, True):
+        if again:
+            model.train()
+        for trunk in (model.audio, model.video):
+            layer_of = trunk.layers()
+            last = set(range(max(layer_of.values()) - 1, max(layer_of.values()) + 1))
+            assert {layer_of[name] for name, p in trunk.named_parameters() if p.requires_grad} == last
+            norms = [(layer_of[f"{name}.weight"] in last, module.training) for name, module in trunk.named_modules()
+                     if isinstance(module, torch.nn.BatchNorm2d)]  # fmt: skip
+            assert {learns for learns, _ in norms} == {True, False}
+            assert all(learns == trains for learns, trains in norms)
+    learning = {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for group in parameter_groups(model, optim) for p in group["params"]} == learning
+    assert unfreeze(model, replace(optim, unfreeze=2), 2) == {"audio": 1.0, "video": 1.0}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == learning
+
+
 def test_a_frozen_trunk_has_no_backward_pass():
     model = MODEL.build()
-    from avsc_e2e.optimiser import freeze_still_parts
-
     freeze_still_parts(model, Optim(video_lr=0.0))
     model.train()
     branches = model.branches(batch(2, audio=(2, 32, 48), video=(1, 3, 32, 32)))

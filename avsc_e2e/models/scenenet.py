@@ -68,11 +68,13 @@ class SceneNet(nn.Module):
                 freeze(head)
 
     def train(self, mode: bool = True) -> SceneNet:
-        """Frozen parts stay in evaluation mode: neither dropout nor batch norm's statistics may move in them."""
+        """Frozen parts, and frozen layers of trunks, stay in evaluation mode: neither dropout nor batch norm's
+        statistics may move in them."""
         super().train(mode)
         for part in (*(getattr(self, name) for name in self.architecture.modalities), *self.heads.values()):
             if not any(p.requires_grad for p in part.parameters()):
                 part.eval()
+            rest_frozen_layers(part)
         return self
 
     @torch.no_grad()
@@ -164,6 +166,14 @@ def keep_statistics(part: nn.Module) -> None:
     for module in part.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def rest_frozen_layers(part: nn.Module) -> None:
+    """Put the layers of a part whose weights do not learn into evaluation mode."""
+    for layer in part.modules():
+        own = list(layer.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            layer.eval()
 
 
 def freeze(part: nn.Module) -> None:
