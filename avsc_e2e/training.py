@@ -406,6 +406,11 @@ class FineTuning(pl.LightningModule):
         if self.average is not None:
             follow(self.average, self.model, self.recipe.averaging.decay, self.trainer.global_step + 1)
 
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        # Lightning refuses every fused optimiser under autocast, though in bf16 none has scaled gradients to undo.
+        if gradient_clip_val:
+            self.trainer.precision_plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+
     def validation_step(self, batch: Clip, index: int) -> None:
         model = self.judged
         clip = model.preprocess(batch)
