@@ -121,6 +121,8 @@ class Heads:
     """Of the video head."""
     fusion: float = 1.0
     """Of the fusion head."""
+    fit_decision: bool = False
+    """Fit the decision weights on the validation part at the end, in place of those of the model."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
+from avsc_e2e.models.fusion import fit_decision
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.models.weights import sources
 from avsc_e2e.optimiser import (
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 
 FIT_CLIPS = 256
 """Training clips that the front end's statistics are taken from."""
+LEAST_WEIGHT = 1e-3
+"""Of a head in fitted decision weights: one without any would not be built."""
 CLIP_KEY, BATCH_KEY, STEP_KEY, WEIGHTS_KEY = range(4)
 """What a draw is for; the second word of its key, so that no two purposes share their randomness."""
 
@@ -147,6 +150,8 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
         if recipe.averaging.checkpoints:
             _average(recipe, run, trainer, tuning)
+        if recipe.heads.fit_decision:
+            _fit_decision(recipe, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
         raise KeyboardInterrupt from None
     except OSError as error:
@@ -177,6 +182,20 @@ def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTu
             validation = {"epochs": sorted(epochs), **{k: v for k, v in figures.items() if k.startswith("validation")}}
             notes = {"recipe": metadata["recipe"], "validation": json.dumps(validation)}
             save_model(tuning.judged, model_file(recipe), notes)
+
+
+def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> None:
+    """Give the model that was kept the decision weights with the least macro log loss on the validation part."""
+    tensors, metadata = read_checkpoint(model_file(recipe))
+    tuning.judged.load_state_dict(tensors)
+    trainer.validate(tuning, verbose=False)
+    weights = {name: max(weight, LEAST_WEIGHT) for name, weight in tuning.fitted_weights().items()}
+    decision = tuple(weights.get(name, 0.0) for name in ("audio", "video", "fusion"))
+    tuning.judged.architecture = dataclasses.replace(tuning.judged.architecture, decision=decision)
+    if trainer.is_global_zero:
+        log.info("%s: weights of its heads %s", recipe.name, ", ".join(f"{n} {w:.3f}" for n, w in weights.items()))
+        kept = {name: text for name, text in metadata.items() if name in ("recipe", "validation")}
+        save_model(tuning.judged, model_file(recipe), kept)
 
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
@@ -296,7 +315,8 @@ class FineTuning(pl.LightningModule):
             teachers = Teachers(files, model.architecture.classes)
         self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
         self._given: Tensor | None = None
-        self._validation: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self._validation: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+        self._fitted_on: tuple[dict[str, Tensor], Tensor] = ({}, torch.zeros(0))
         self.class_scores: list[ClassScore] = []
         if recipe.machine.checkpoint_activations:
             checkpoint_activations(model)
@@ -417,17 +437,20 @@ class FineTuning(pl.LightningModule):
         logits = model(clip)
         heads = {name: values.float().softmax(dim=1) for name, values in logits.items()}
         heads["decision"] = model.decide(logits, clip.present)
-        self._validation.append((batch.target, heads))
+        self._validation.append((batch.target, batch.present.all(dim=1), heads))
 
     def on_validation_epoch_end(self) -> None:
-        targets = torch.cat([target for target, _ in self._validation])
-        heads = {name: torch.cat([values[name] for _, values in self._validation]) for name in self._validation[0][1]}
+        targets, both = (torch.cat([found[i] for found in self._validation]) for i in (0, 1))
+        parts = [heads for _, _, heads in self._validation]
+        heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
         self._validation.clear()
         if self.trainer.world_size > 1:  # parts of unequal length: as objects, each clip exactly once
             gathered = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, (targets.cpu(), {n: v.cpu() for n, v in heads.items()}))
-            targets = torch.cat([target for target, _ in gathered])
-            heads = {name: torch.cat([values[name] for _, values in gathered]) for name in heads}
+            mine = targets.cpu(), both.cpu(), {name: values.cpu() for name, values in heads.items()}
+            torch.distributed.all_gather_object(gathered, mine)
+            targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))
+            heads = {name: torch.cat([found[name] for _, _, found in gathered]) for name in heads}
+        self._fitted_on = {n: v[both] for n, v in heads.items() if n != "decision"}, targets[both]
         truth = targets.cpu().numpy()
         for name, values in heads.items():
             found = values.cpu().double().numpy()
@@ -437,6 +460,11 @@ class FineTuning(pl.LightningModule):
             self.log(f"validation_accuracy{suffix}", macro_accuracy(found.argmax(axis=1), truth))
         decision = heads["decision"].cpu().double().numpy()
         self.class_scores = class_scores(decision, truth, self.model.architecture.classes)
+
+    def fitted_weights(self) -> dict[str, float]:
+        """Decision weights fitted on the last validation's clips with both modalities. Raises AvscError."""
+        probabilities, targets = self._fitted_on
+        return fit_decision({name: values.cpu() for name, values in probabilities.items()}, targets.cpu())
 
     def configure_optimizers(self):
         recipe = self.recipe

@@ -25,15 +25,16 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import predict_training_part
 from avsc_e2e.inference import evaluation_dataset, predict, views_of
 from avsc_e2e.losses import distilled_losses, head_losses, smooth
+from avsc_e2e.metrics import macro_log_loss
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.checkpoint import load_model, read_checkpoint, save_model
 from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, freeze_still_parts, parameter_groups, rate_share, unfreeze
 from avsc_e2e.outputs import read_output
-from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Machine, Optim, Recipe, TestTime
+from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Heads, Machine, Optim, Recipe, TestTime
 from avsc_e2e.runlog import RunLog, class_scores
-from avsc_e2e.training import RunFolder, corpus_of, train
+from avsc_e2e.training import RunFolder, corpus_of, model_file, train
 from avsc_e2e.transforms.batch import CutMix, Mixing, Mixup
 from avsc_e2e.transforms.frames import Crops, RandAugment
 
@@ -281,6 +282,28 @@ def test_only_the_last_layers_learn():
     assert {id(p) for group in parameter_groups(model, optim) for p in group["params"]} == learning
     assert unfreeze(model, replace(optim, unfreeze=2), 2) == {"audio": 1.0, "video": 1.0}
     assert {id(p) for p in model.parameters() if p.requires_grad} == learning
+
+
+def test_decision_weights_are_fitted_on_the_validation_part(toy_city, tmp_path):
+    plan = recipe(toy_city, tmp_path, epochs=2, heads=Heads(fit_decision=True))
+    fitted = load_model(train(plan))
+    decision = fitted.architecture.decision
+    assert sum(decision) == pytest.approx(1, abs=0.01)
+    assert min(decision) >= 0.001
+    assert decision != pytest.approx(np.array(MODEL.decision) / sum(MODEL.decision), abs=1e-3)
+    clips = list(loader(evaluation_dataset(fitted, corpus_of(plan).validation), 10, shuffle=False))
+    truth = torch.cat([clip.target for clip in clips]).numpy()
+
+    def validation_loss(decision: tuple[float, ...]) -> float:
+        fitted.architecture = replace(fitted.architecture, decision=decision)
+        with torch.inference_mode():
+            found = [fitted.decide(fitted(fitted.preprocess(clip)), clip.present) for clip in clips]
+        return macro_log_loss(torch.cat(found).double().numpy(), truth)
+
+    least = validation_loss(decision)
+    for other in (MODEL.decision, (1.0, 1e-3, 1e-3), (1e-3, 1.0, 1e-3), (1e-3, 1e-3, 1.0)):
+        assert least <= validation_loss(other) + 1e-4
+    assert json.loads(read_checkpoint(model_file(plan))[1]["recipe"])["heads"]["fit_decision"]
 
 
 def test_a_frozen_trunk_has_no_backward_pass():
@@ -627,7 +650,8 @@ def test_scores_of_classes():
 FLAGS = {
     "--data.balance": "class", "--augment.pictures.operations": "", "--augment.pictures.magnitude": "0 to 1",
     "--augment.cutmix.alpha": "Beta", "--augment.cutmix.probability": "batch", "--optim.accumulate": "Batches",
-    "--optim.layer-decay": "Factor", "--optim.unfreeze": "Epochs", "--optim.clip": "norm",
+    "--optim.layer-decay": "Factor", "--optim.layers": "from its end", "--optim.unfreeze": "Epochs",
+    "--optim.clip": "norm", "--heads.fit-decision": "validation part",
     "--averaging.decay": "steps", "--averaging.checkpoints": "epochs", "--distil.teachers": "checkpoint",
     "--distil.weight": "0 to 1", "--distil.temperature": "softened", "--test-time.flip": "mirrored",
     "--test-time.crops": "Squares", "--test-time.views": "Sets", "--machine.compile": "torch.compile",
