@@ -32,6 +32,9 @@ from avsc_e2e.data.prepare import prepare
 CLIPS, EVALUATION_CLIPS = 12_291, 72_000
 """Recordings of ten seconds of the development set, and of one second of the evaluation set."""
 
+COPIES = 4
+"""Of each recording, where two processes are beside one: so many that neither waits long for the other at the end."""
+
 
 def used() -> np.ndarray:
     """Seconds of the processor, of this process and its ended children, and on the wall."""
@@ -122,11 +125,11 @@ def main() -> None:
         render_set(Path(scratch) / "short", 15, 2, 1)
         many = Path(scratch) / "many" / "scene"  # the same files under several names, to be busy for a while
         many.mkdir(parents=True)
-        for copy in range(3):
+        for copy in range(COPIES):
             for row in rows:
                 for path in (row.video, row.audio):
                     (many / f"{chr(97 + copy)}{Path(path).name}").symlink_to(path)
-        for _ in range(max(options.rounds // 2, 1)):
+        for _ in range(options.rounds):
             walls = []
             for workers in (1, 2):
                 seconds, size = prepared(many.parent, store, workers)
@@ -142,7 +145,7 @@ def main() -> None:
             f"free cores: {'yes' if ratio >= 1.8 else 'NO'}"
         )
         print(f"  two bare passes at once: {most:.2f} times as fast as one, which is what these cores give decord")
-        each = size / (3 * len(rows))
+        each = size / (COPIES * len(rows))
         sound = options.seconds * 288_000
         print(f"  {each / 1e6:.2f} MB a recording, {sound / 1e6:.2f} MB of it sound")
         share = 10 / options.seconds
