@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e import processes
-from avsc_e2e.clip import Corpus, Row
+from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.corpus import read_evaluation_set
 from avsc_e2e.data.store import is_store, open_store
 from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
@@ -18,11 +18,19 @@ from avsc_e2e.inference import evaluation_dataset, predict, stored_calibration
 from avsc_e2e.metrics import Scores, score
 from avsc_e2e.models.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights import chosen
 from avsc_e2e.outputs import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.report import Report
 from avsc_e2e.training import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
 
+PLACES = 365
+"""Classes that tell a stage on Places365."""
+OF_TIMM = {
+    "jft": "JFT-300M", "laion2b": "LAION-2B", "openai": "CLIP's pairs of pictures and texts", "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet",
+}  # fmt: skip
+"""What the tags of timm's weights mean."""
 SEGMENTS, REFERENCE = "evaluation/segments.csv", "evaluation/reference.csv"
 
 
@@ -225,16 +233,40 @@ def system_of_run(folder: Path, name: str = "") -> System:
     segments = read_output(folder / SEGMENTS, architecture.classes)
     targets = targets_of(segments, read_reference(folder / REFERENCE))
     parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
-    imagenet = bool(architecture.video and (recipe.get("pretrained") or recipe.get("video_weights")))
+    learned = external_data(recipe, folder)
     return System(
         name=name,
         abbreviation=architecture.name[:10],
         output=read_output(folder / "submission.output.csv", architecture.classes),
         scores=score(segments.probabilities, targets, segments.classes, "1 s segments"),
         complexity=Complexity(sum(parameters.values()), parameters.get("audio", 0), parameters.get("video", 0)),
-        description=describe(architecture, _augmentation(recipe), ("ImageNet",) if imagenet else ()),
-        external_datasets=(ExternalDataset("ImageNet", "https://www.image-net.org", 0),) if imagenet else (),
+        description=describe(architecture, _augmentation(recipe), [data.name for data in learned]),
+        external_datasets=learned,
     )
+
+
+def external_data(recipe: Mapping, folder: Path) -> tuple[ExternalDataset, ...]:
+    """What the trunks of a run, and of the stages that it started from, had learned from before."""
+    found: dict[str, ExternalDataset] = {}
+    for name in recipe.get("init", ()):
+        file = Path(recipe["runs"]) / name / "model.safetensors"
+        file = file if file.is_file() else Path(name)
+        if file.is_file():
+            before = json.loads(read_checkpoint(file)[1].get("recipe", "{}"))
+            found |= {data.name: data for data in external_data(before, file.parent)}
+            if len(before.get("model", {}).get("classes", ())) == PLACES:
+                found["Places365"] = ExternalDataset("Places365", "http://places2.csail.mit.edu")
+    for modality in MODALITIES:
+        trunk, file = recipe.get("model", {}).get(modality), recipe.get(f"{modality}_weights", "")
+        source = chosen(trunk, file) if trunk and (file or recipe.get("pretrained")) else None
+        if source:
+            data = source.data
+            if source.name == "timm":
+                data = ", ".join(word for tag, word in OF_TIMM.items() if tag in data) or data
+            found.setdefault(data, ExternalDataset(data, source.url))
+        elif file:
+            found.setdefault(file, ExternalDataset(f"those of {Path(file).name}"))
+    return tuple(found.values())
 
 
 def _augmentation(recipe: Mapping) -> list[str]:

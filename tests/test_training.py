@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from conftest import flat, run_commands, write_video, zhang
 
 from avsc_e2e.clip import SCENES, Clip
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models.checkpoint import load_model
-from avsc_e2e.models.systems import tiny
+from avsc_e2e.evaluation import external_data
+from avsc_e2e.models.checkpoint import load_model, save_model
+from avsc_e2e.models.systems import lite0_aisfx, tiny
 from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.training import corpus_of, head_losses, initial_model, model_file, train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
@@ -357,3 +358,22 @@ def test_scores_are_those_of_the_outputs(trained, toy_city):
         page = (folder / "report.html").read_text()
         assert f"zhang_ioa/{stage}" in page
         assert f"report: {folder / 'report.html'}" in table
+
+
+def test_submissions_name_what_the_trunks_had_learned_from(tmp_path):
+    def told(plan: Recipe) -> dict[str, str | None]:
+        values = json.loads(json.dumps(asdict(plan)))
+        return {data.name: data.url for data in external_data(values, tmp_path)}
+
+    places = Recipe(
+        "x/places", model=replace(tiny(), audio="", classes=tuple(map(str, range(365)))), runs=str(tmp_path)
+    )
+    save_model(places.model.build(), model_file(places), {"recipe": json.dumps(asdict(places))})
+    video = Recipe("x/video", model=replace(tiny(), video="tf_efficientnet_b5"), init=("x/places",), runs=str(tmp_path))
+    found = told(video)
+    assert found["Places365"] == "http://places2.csail.mit.edu"
+    assert "tf_efficientnet_b5" in found["JFT-300M, ImageNet"]
+    both = replace(video, model=lite0_aisfx(), init=())
+    assert set(told(both)) == {"sound effects of nine libraries", "ImageNet"}
+    assert not told(replace(both, pretrained=False))
+    assert told(replace(both, pretrained=False, audio_weights="own.pth")) == {"those of own.pth": None}

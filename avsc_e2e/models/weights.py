@@ -122,6 +122,14 @@ def sources(trunk: str) -> list[Source]:
     return known
 
 
+def chosen(trunk: str, file: str = "") -> Source | None:
+    """The source that `load_pretrained` takes for a trunk; None where there is none, or `file` is a file."""
+    known = sources(trunk)
+    named = [source for source in known if source.name == file]
+    available = [source for source in known if source.available]
+    return next(iter(named if file else available or known), None)
+
+
 def cache_folder() -> Path:
     """Folder of files that were fetched, or put there by hand: AVSC_E2E_HOME, or ~/.cache/avsc_e2e."""
     return Path(os.environ.get("AVSC_E2E_HOME") or Path.home() / ".cache" / "avsc_e2e")
@@ -130,14 +138,12 @@ def cache_folder() -> Path:
 def load_pretrained(net: nn.Module, trunk: str, options: Mapping, file: str = "", flag: str = "--video-weights") -> str:
     """Fill a net that timm made of `trunk` and `options`, and say where the weights came from. `file` is a file, or the
     name of a source; empty: the trunk's own source. Raises AvscError that says which file to put where."""
-    known = sources(trunk)
-    named = [source for source in known if source.name == file]
+    known, source = sources(trunk), chosen(trunk, file)
     if not file and not known:
         raise AvscError(f"there are no published weights for the trunk {trunk}: use --no-pretrained, or {flag} FILE")
-    if file and not named:
+    if source is None:
         _load_file(net, options, Path(file), known, flag)
         return file
-    source = (named or [source for source in known if source.available] or known)[0]
     if source.convert is not None:
         path = fetch(source, flag)
         _check(path, source.digest)
