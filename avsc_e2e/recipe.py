@@ -18,9 +18,11 @@ class Data:
     """What to learn from."""
 
     root: str = ""
-    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders, or a store."""
+    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders, or a store; or
+    the URL of a store."""
     store: str = ""
-    """Store of the data set (`avsc data prepare`) to read pictures and sound from; the root may then be left out."""
+    """Store of the data set (`avsc data prepare`) to read pictures and sound from, a folder or a URL (s3://, gs://,
+    https://); the root may then be left out."""
     fold: int = 1
     """Fold of the official set-up."""
     validation: str = "0.1"
@@ -89,8 +91,8 @@ class Optim:
     clip: float = 5.0
     """Largest norm of the gradient; 0: no limit."""
     keep_statistics: bool = False
-    """Batch norms of the video trunk keep the means and variances of its published weights; their scales still learn.
-    With few recordings that is worth much."""
+    """Batch norms of trunks that start from published weights or an earlier stage keep their means and variances; their
+    scales still learn. With few recordings that is worth much."""
     accumulate: int = 1
     """Batches whose gradients make one step."""
     layer_decay: float = 1.0

@@ -23,7 +23,7 @@ PARTS = {
     "base": ("", "clip", "durable", "errors", "memory", "processes", "randomness"),
     "data": (
         "data", "data.check", "data.corpus", "data.dataset", "data.download", "data.folder", "data.media",
-        "data.places", "data.prepare", "data.rows", "data.store", "data.tau", "data.toycity",
+        "data.places", "data.prepare", "data.remote", "data.rows", "data.store", "data.tau", "data.toycity",
         "data.toypicture", "data.toysound", "data.workers",
     ),
     "transforms": ("transforms", "transforms.batch", "transforms.compose", "transforms.frames", "transforms.waveform"),
@@ -72,11 +72,13 @@ KNOTS = {
 
 OWNERS = {
     "PIL": {"data.media", "data.toycity", "data.toypicture"},
+    "aiohttp": {"data.remote"},
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media", "data.toycity"},
     "cv2": {"data.store"},
     "decord": {"data.media"},
+    "fsspec": {"data.remote"},
     "h5py": {"models.conversion"},
     "huggingface_hub": {"models.weights"},
     "open_clip": {"models.text"},

@@ -356,5 +356,5 @@ def test_shards_are_closed_and_small_in_memory(city_store, monkeypatch):
     store = open_store(city_store)
     rows = store.rows()[""]
     first = [store.read_frames(row, [0.5, 1.5], 64) for row in rows]
-    assert len(store._maps) <= 2
+    assert len(store.shards._maps) <= 2
     assert all(np.array_equal(a, store.read_frames(row, [0.5, 1.5], 64)) for a, row in zip(first, rows, strict=True))

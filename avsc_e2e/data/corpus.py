@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.folder import GROUP, divide, read_folder
 from avsc_e2e.data.places import is_places, read_places
+from avsc_e2e.data.remote import RemoteFolder
 from avsc_e2e.data.store import Store, is_store, open_store
 from avsc_e2e.data.tau import (
     CLIP_SECONDS,
     EVALUATION_SECONDS,
     find_layout,
     is_tau,
+    names_of_lists,
     read_evaluation,
     read_tau,
 )
@@ -33,7 +37,8 @@ def read_corpus(
 ) -> Corpus:
     """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
     that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
-    which alone uses `test` and `group`). A store made of one of them gives the same rows, without its media.
+    which alone uses `test` and `group`). A store made of one of them, or the URL of one, gives the same rows, without
+    its media.
 
     Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
     deal with. Raises AvscError for a root that is neither, and what they raise.
@@ -75,7 +80,15 @@ def _read_stored(
         raise AvscError(f"{store.path}: is a store of the evaluation set, which has no labels to train or test on")
     if store.layout == "folder":
         return divide(store.path, store.rows(modalities), validation=_share(validation), test=test, seed=seed)
-    corpus = read_tau(store.path, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
+    with tempfile.TemporaryDirectory() as folder:
+        root = store.path
+        if isinstance(store.shards, RemoteFolder):
+            root = folder
+            store.shards.copy(names_of_lists(fold, validation), Path(folder))
+        try:
+            corpus = read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
+        except AvscError as error:
+            raise AvscError(str(error).replace(folder, str(store.path))) from None
     parts = []
     first = store.measured((corpus.train or corpus.validation)[0], modalities)
     for part in corpus[1:]:

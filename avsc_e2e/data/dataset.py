@@ -343,12 +343,14 @@ class ClipLoader(DataLoader):
         waiting = time.monotonic()
         while True:
             try:
-                clip, bad = next(batches)
+                clip, bad, failure = next(batches)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # the latter two where a worker dies in mid-sentence
                 self._judge(error, time.monotonic() - waiting)
                 continue  # the batch is still under way
+            if failure:
+                raise failure
             for one in bad:
                 self.bad.add(one, tell=self.clips.on_bad != "raise")  # what is raised speaks for itself
             if bad and self.clips.on_bad == "raise":
@@ -384,7 +386,8 @@ class ClipLoader(DataLoader):
 
 
 class _Attempts(Dataset):
-    """What workers read: attempts, each noted with the time at which it began."""
+    """What workers read: attempts, each noted with the time at which it began; or why none can be made, such as a
+    store that cannot be reached, as a value, for torch would raise it with the worker's stack as its text."""
 
     def __init__(self, clips: ClipDataset, reading: torch.Tensor | None):
         self.clips, self.reading = clips, reading
@@ -392,21 +395,27 @@ class _Attempts(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: Key) -> Attempt:
+    def __getitem__(self, key: Key) -> Attempt | AvscError:
         worker = get_worker_info()
         if worker is None:
             return self.clips.attempt(key)
         note = self.reading[worker.id]
         note[1] = time.monotonic()
         note[0] = key.index + 1
-        attempt = self.clips.attempt(key)
-        note[0] = 0
-        return attempt
+        try:
+            return self.clips.attempt(key)
+        except AvscError as error:
+            return error
+        finally:
+            note[0] = 0
 
 
-def _collate_attempts(attempts: list[Attempt]) -> tuple[Clip | None, list[BadMedia]]:
+def _collate_attempts(attempts: list[Attempt | AvscError]) -> tuple[Clip | None, list[BadMedia], AvscError | None]:
+    failure = next((attempt for attempt in attempts if isinstance(attempt, AvscError)), None)
+    if failure:
+        return None, [], failure
     clips = [attempt.clip for attempt in attempts if attempt.clip is not None]
-    return (collate(clips) if clips else None), [bad for attempt in attempts for bad in attempt.bad]
+    return (collate(clips) if clips else None), [bad for attempt in attempts for bad in attempt.bad], None
 
 
 def _start_worker(_number: int) -> None:

@@ -31,6 +31,7 @@ from avsc_e2e.data.corpus import is_evaluation
 from avsc_e2e.data.folder import read_rows
 from avsc_e2e.data.media import decode_frames, decode_sound, probe
 from avsc_e2e.data.places import is_places
+from avsc_e2e.data.remote import is_url
 from avsc_e2e.data.store import (
     FORMAT,
     MANIFEST,
@@ -108,6 +109,9 @@ def prepare(
 
     What cannot be decoded is noted in the store with its reason. Raises AvscError.
     """
+    for place in (root, store):
+        if is_url(place):
+            raise AvscError(f"{place}: prepare reads and writes folders; copy the store to the URL when it is finished")
     root, store = Path(os.path.abspath(root)), Path(os.path.abspath(store))
     if options.rate <= 0 or options.short_side < 1 or not 1 <= options.quality <= 100:
         raise AvscError(f"{store}: --rate and --short-side must be above 0, --quality from 1 to 100")

@@ -8,13 +8,17 @@
 Frame k is the picture shown in the middle of the k-th span of 1 / rate seconds; a time asked for gets the frame of the
 span that it is in. With an odd whole rate the centre of a one-second segment is the middle of a span, so evaluation
 with 1 (rate 5 also: 5) frames a segment sees exactly the pictures that it would see from the media.
+
+A folder's shards are mapped into memory; of a store behind a URL, ranges are fetched (remote.py).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 import os
+import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,6 +28,7 @@ import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import TOLERANCE, cut_window
+from avsc_e2e.data.remote import RemoteFolder, is_url
 from avsc_e2e.errors import AvscError, MediaError
 
 MANIFEST = "store.json"
@@ -39,7 +44,7 @@ class Stored:
 
     __slots__ = ("audio", "bad", "duration", "end", "frames", "row", "shard", "sizes", "source")
 
-    def __init__(self, record: dict[str, Any], shard: Path):
+    def __init__(self, record: dict[str, Any], shard: Path | str):
         self.shard = shard
         self.row: dict[str, str] = record["row"]
         """file, audio and video (relative to the source's root), scene, location, city, part."""
@@ -63,12 +68,41 @@ class Stored:
         return modality in self.bad or (self.audio if modality == "audio" else self.frames) is not None
 
 
+class Maps:
+    """Shards of a folder, in memory on disk that copies of this in other processes share."""
+
+    def __init__(self):
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._touched = 0
+
+    def __reduce__(self):
+        return Maps, ()
+
+    def parts(self, shard: Path, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """The bytes of each span (offset, size) of a shard, as they lie in its map."""
+        self._touched += sum(size for _, size in spans)
+        if self._touched > RESIDENT:
+            self._touched = 0
+            for one in self._maps.values():
+                one.madvise(mmap.MADV_DONTNEED)
+        if shard not in self._maps:
+            if len(self._maps) >= OPEN:
+                del self._maps[next(iter(self._maps))]
+            try:
+                with open(shard, "rb") as file:
+                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise MediaError(str(shard), f"this shard cannot be read ({error}): prepare the store again") from error
+        data = self._maps[shard]
+        return [np.frombuffer(data, np.uint8, size, offset) for offset, size in spans]
+
+
 @dataclass
 class Store:
-    """Random access to the recordings of a store by a row's file, with the two functions that media.py has for paths.
-    Copies of it in other processes share its memory on disk only."""
+    """Access to the recordings of a store by a row's file, with the two functions that media.py has for paths."""
 
-    path: Path
+    path: Path | str
+    """A folder or a URL."""
     layout: str
     """tau, folder or evaluation."""
     root: Path
@@ -78,15 +112,12 @@ class Store:
     rate: float
     """Frames a second."""
     recordings: dict[str, Stored]
-    _maps: dict[Path, mmap.mmap] = field(default_factory=dict, repr=False)
-    _touched: int = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}, "_touched": 0}
+    shards: Maps | RemoteFolder = field(default_factory=Maps, repr=False)
 
     def check(self, rows: Iterable[Row], modalities: Sequence[str], short_side: int) -> None:
         """Raises AvscError unless all `rows` are in the store as their sources are now, with frames of at least
-        `short_side` pixels. A source that is gone is no matter, one that has changed is."""
+        `short_side` pixels. A source that is gone is no matter, one that has changed is; the sources of a store behind
+        a URL are not looked at."""
         rows = list(rows)
         absent = [row.file for row in rows if row.file not in self.recordings]
         if absent:
@@ -99,6 +130,8 @@ class Store:
                 f"{self.path}: its frames have {self.short_side} pixels, {short_side} are wanted: "
                 f"give --data.short-side {self.short_side}, or prepare a store with --short-side {short_side}"
             )
+        if is_url(self.path):
+            return
         changed = [path for row in rows for path in self._changed(self.recordings[row.file])]
         if changed:
             raise AvscError(
@@ -149,10 +182,10 @@ class Store:
                 row.video, f"no picture at {max(times):.2f} s: its pictures end at {stored.end:.2f} s (is it cut off?)"
             )
         spans = np.floor(np.asarray(times) * self.rate + 1e-6).astype(int).clip(0, len(stored.frames) - 1)
-        shard = self._shard(stored.shard, int(stored.sizes[spans].sum()))
+        places = list(zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True))
         frames = []
-        for offset, size in zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True):
-            frame = cv2.imdecode(np.frombuffer(shard, np.uint8, size, offset), cv2.IMREAD_COLOR_RGB)
+        for picture in self.shards.parts(stored.shard, places):
+            frame = cv2.imdecode(picture, cv2.IMREAD_COLOR_RGB)
             if frame is None:
                 raise MediaError(
                     str(stored.shard), f"a picture of {row.file} is damaged: delete this shard and prepare"
@@ -173,8 +206,10 @@ class Store:
         def cut(first: int, last: int) -> tuple[np.ndarray, int]:
             first, last = min(first, samples), min(last, samples)
             width = channels * bits // 8
-            shard = self._shard(stored.shard, (last - first) * width)
-            return _as_float(shard, offset + first * width, last - first, channels, bits), first
+            before = int(bits == 24)  # of which _as_float reads, and a header is always there
+            begin = offset + first * width - before
+            [data] = self.shards.parts(stored.shard, [(begin, (last - first) * width + before)])
+            return _as_float(data, before, last - first, channels, bits), first
 
         return cut_window(row.audio, cut, rate, start, duration, sample_rate)
 
@@ -186,23 +221,6 @@ class Store:
             raise MediaError(getattr(row, modality), f"{self.path} holds no {modality} of it")
         return stored
 
-    def _shard(self, path: Path, count: int) -> mmap.mmap:
-        """The map of a shard, of which `count` bytes are about to be read."""
-        self._touched += count
-        if self._touched > RESIDENT:
-            self._touched = count
-            for one in self._maps.values():
-                one.madvise(mmap.MADV_DONTNEED)
-        if path not in self._maps:
-            if len(self._maps) >= OPEN:
-                del self._maps[next(iter(self._maps))]
-            try:
-                with open(path, "rb") as file:
-                    self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise MediaError(str(path), f"this shard cannot be read ({error}): prepare the store again") from error
-        return self._maps[path]
-
 
 def encode_frame(frame: np.ndarray, quality: int) -> bytes:
     """JPEG of an (H, W, 3) uint8 RGB picture."""
@@ -212,25 +230,29 @@ def encode_frame(frame: np.ndarray, quality: int) -> bytes:
     return cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def _as_float(data: mmap.mmap, offset: int, samples: int, channels: int, bits: int) -> np.ndarray:
+def _as_float(data: np.ndarray, offset: int, samples: int, channels: int, bits: int) -> np.ndarray:
     """Little-endian samples at `offset` as (C, N) float32 in [-1, 1], as soundfile scales them."""
     count = samples * channels
     if bits == 32:
         return np.ascontiguousarray(np.frombuffer(data, "<f4", count, offset).reshape(samples, channels).T)
     if bits == 16:
         values = np.frombuffer(data, "<i2", count, offset)
-    else:  # the three bytes of a sample and the one before, which the shift pushes out: a header is always before
+    else:  # the three bytes of a sample and the one before, which the mask takes out
         values = np.ndarray((count,), "<i4", data, offset - 1, (3,)) & np.int32(-256)
     scale = np.float32(2.0 ** (-15 if bits == 16 else -31))
     return np.multiply(values.reshape(samples, channels).T, scale, dtype=np.float32, order="C")
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    return (Path(path) / MANIFEST).is_file()
+    """A URL is taken for one: it can be nothing else."""
+    return is_url(path) or (Path(path) / MANIFEST).is_file()
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open what `prepare` has finished. Raises AvscError for anything else."""
+    """Open what `prepare` has finished: a folder, or the URL of a copy of it, whose lists are fetched once in a
+    process. Raises AvscError for anything else."""
+    if is_url(path):
+        return _open_url(str(path).rstrip("/"))
     path = Path(os.path.abspath(path))
     if not is_store(path):
         raise AvscError(f"{path}: is not a store, there is no {MANIFEST} in it: make one with `avsc data prepare`")
@@ -249,18 +271,45 @@ def open_store(path: str | os.PathLike[str]) -> Store:
             f"{path}: {unfinished} of its {len(manifest['shards'])} shards are not finished: run `avsc data prepare "
             f"{manifest['root']} {path}` again, it goes on where it stopped"
         )
+    return _store(path, manifest, recordings)
+
+
+@functools.lru_cache(maxsize=4)
+def _open_url(url: str) -> Store:
+    folder = RemoteFolder(url)
+    [data] = folder.read([MANIFEST], optional=True)
+    if data is None:
+        raise AvscError(f"{url}: is not a store, there is no {MANIFEST} in it: copy one there")
+    manifest = parse_manifest(data, f"{url}/{MANIFEST}")
+    shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
+    recordings: dict[str, Stored] = {}
+    for shard, index in zip(shards, folder.read([index_file(shard).name for shard in shards]), strict=True):
+        place, records = f"{url}/{shard.name}", parse_index(index)
+        for record in records:
+            recordings[record["row"]["file"]] = Stored(record, place)
+        folder.sizes[place] = (records[-1]["next"] if records else 0) + 2 * tarfile.BLOCKSIZE  # as a tar ends
+    return _store(url, manifest, recordings, folder)
+
+
+def _store(path: Path | str, manifest: dict[str, Any], recordings: dict[str, Stored], *shards: RemoteFolder) -> Store:
     options = manifest["options"]
-    return Store(path, manifest["layout"], Path(manifest["root"]), options["short_side"], options["rate"], recordings)
+    root = Path(manifest["root"])
+    return Store(path, manifest["layout"], root, options["short_side"], options["rate"], recordings, *shards)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
+    return parse_manifest((path / MANIFEST).read_bytes(), str(path / MANIFEST))
+
+
+def parse_manifest(data: bytes, place: str) -> dict[str, Any]:
+    """Raises AvscError, in which `place` names the file."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads(data)
         if manifest["format"] == FORMAT:
             return manifest
     except (ValueError, KeyError, TypeError):
         pass
-    raise AvscError(f"{path / MANIFEST}: not of a store that this version reads (format {FORMAT}): prepare it again")
+    raise AvscError(f"{place}: not of a store that this version reads (format {FORMAT}): prepare it again")
 
 
 def shard_file(path: Path, number: int) -> Path:
@@ -273,12 +322,15 @@ def index_file(shard: Path) -> Path:
 
 def read_index(shard: Path) -> list[dict[str, Any]]:
     """The records of a shard; of one that is being written, those of its finished recordings."""
-    records = []
     try:
-        lines = index_file(shard).read_bytes().split(b"\n")
+        return parse_index(index_file(shard).read_bytes())
     except FileNotFoundError:
         return []
-    for line in lines[:-1]:  # what has no line feed yet is not finished
+
+
+def parse_index(data: bytes) -> list[dict[str, Any]]:
+    records = []
+    for line in data.split(b"\n")[:-1]:  # what has no line feed yet is not finished
         try:
             records.append(json.loads(line))
         except ValueError:

@@ -327,6 +327,15 @@ def compare_with_meta(entries: Iterable[Listing], known: dict[str, Listing]) -> 
         lines[entry.file] = entry.line
 
 
+def names_of_lists(fold: int, validation: float | str | os.PathLike[str]) -> list[str]:
+    """The CSVs that `read_tau` may ask a root for, whether they are there or not."""
+    names = ["meta.csv"]
+    names += [f"evaluation_setup/fold{fold}_{n}.csv" for n in ("train", "test", "evaluate", "validate", "validation")]
+    if not isinstance(validation, (int, float)) and PLAIN_PATH.fullmatch(str(validation)):
+        names += [str(validation)] * (str(validation) not in names)
+    return names
+
+
 def _refuse_shared(train: list[Listing], test: list[Listing]) -> None:
     names = {entry.file for entry in train}
     shared = next((entry for entry in test if entry.file in names), None)

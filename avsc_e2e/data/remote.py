@@ -1,0 +1,169 @@
+"""Stores behind a URL: s3://, gs://, http(s)://, file:// and whatever else fsspec knows; the only file that knows it.
+
+Of a shard only the ranges that a clip needs are fetched, those near one another in one request, in blocks of which the
+last ones are kept. Each process connects for itself, when it first reads, so loaders may fork or spawn.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avsc_e2e.errors import AvscError, MediaError
+
+BLOCK = 1 << 15
+"""Bytes; requests begin and end at multiples of it."""
+GAP = 4
+"""Blocks between two ranges that are fetched along rather than asking twice."""
+KEPT = 2048
+"""Blocks that a process keeps."""
+WAITS = (0.5, 2.0, 8.0)
+"""Seconds before a request that failed is tried again."""
+SILENCE = 30.0
+"""Seconds without a byte after which an HTTP connection is given up."""
+PASSING = (408, 425, 429)
+"""HTTP statuses from 400 to 499 that may change by waiting."""
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    return "://" in str(path)
+
+
+class RemoteFolder:
+    """The files of a folder behind a URL. Raises AvscError, one line with the file's URL, where one is absent, refused,
+    or not to be had after several tries; never MediaError for that, since a lost connection is no bad recording."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.sizes: dict[str, int] = {}
+        """Bytes of each shard, by its URL."""
+        self.requests = 0
+        """That this process has made."""
+        self._process = 0
+        self._connection: Any = None
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": 0, "_connection": None, "_blocks": OrderedDict(), "requests": 0}
+
+    def read(self, names: Sequence[str], *, optional: bool = False) -> list[bytes | None]:
+        """Whole files, many at a time; None for those that are absent, if they are `optional`."""
+        return self._fetch([(f"{self.url}/{name}", None, None) for name in names], optional)
+
+    def copy(self, names: Sequence[str], folder: Path) -> None:
+        """Copy those of the files that are there into a folder."""
+        for name, data in zip(names, self.read(names, optional=True), strict=True):
+            if data is not None:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(data)
+
+    def parts(self, shard: str, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """The bytes of each span (offset, size) of a shard."""
+        self._connect()
+        size = self.sizes[shard]
+        wanted = sorted({at for span in spans for at in _blocks(span)})
+        if wanted and wanted[-1] * BLOCK >= size:
+            raise MediaError(shard, "its index points beyond its end: copy this shard and its index again")
+        runs: list[list[int]] = []
+        for block in wanted:
+            if (shard, block) in self._blocks:
+                self._blocks.move_to_end((shard, block))
+            elif runs and block <= runs[-1][1] + GAP:
+                runs[-1][1] = block
+            else:
+                runs.append([block, block])
+        ranges = [(shard, first * BLOCK, min((last + 1) * BLOCK, size)) for first, last in runs]
+        for (_, begin, _), data in zip(ranges, self._fetch(ranges), strict=True):
+            for at in range(0, len(data), BLOCK):
+                self._blocks[shard, (begin + at) // BLOCK] = data[at : at + BLOCK]
+        found = []
+        for offset, count in spans:
+            data = b"".join(self._blocks[shard, block] for block in _blocks((offset, count)))
+            found.append(np.frombuffer(data, np.uint8, count, offset % BLOCK if count else 0))
+        while len(self._blocks) > KEPT:
+            self._blocks.popitem(last=False)
+        return found
+
+    def _connect(self) -> Any:
+        """The file system, made anew in every process: neither its thread nor its sockets survive a fork."""
+        if self._process != os.getpid():
+            import fsspec
+
+            web = {}
+            if self.url.startswith(("http://", "https://")):
+                import aiohttp
+
+                timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+                web = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+            try:
+                self._connection, _ = fsspec.url_to_fs(self.url, **web)
+            except (ImportError, ValueError) as error:  # a package that is missing, a protocol that there is not
+                raise AvscError(f"{self.url}: cannot be opened: {_line(error)}") from None
+            self._process, self._blocks, self.requests = os.getpid(), OrderedDict(), 0
+        return self._connection
+
+    def _fetch(
+        self, ranges: Sequence[tuple[str, int | None, int | None]], optional: bool = False
+    ) -> list[bytes | None]:
+        """The bytes of each (URL, begin, end), tried again a few times where that may help."""
+        connection = self._connect()
+        found: list[Any] = [None] * len(ranges)
+        left = list(range(len(ranges)))
+        for wait in (*WAITS, None):
+            if not left:
+                break
+            urls, begins, ends = map(list, zip(*(ranges[index] for index in left), strict=True))
+            self.requests += len(left)
+            try:
+                answers = connection.cat_ranges(
+                    [connection._strip_protocol(url) for url in urls], begins, ends, on_error="return"
+                )
+            except Exception as error:  # of whatever package the protocol is spoken by
+                answers = [error] * len(left)
+            for index, url, begin, end, answer in zip(left, urls, begins, ends, answers, strict=True):
+                if begin is not None and not isinstance(answer, Exception) and len(answer) != end - begin:
+                    raise AvscError(
+                        f"{url}: {len(answer)} bytes came where {end - begin} were asked for: the server does not "
+                        "serve ranges, or the file is not the one that its index tells of"
+                    )
+                if isinstance(answer, FileNotFoundError) and optional:
+                    answer = None
+                elif isinstance(answer, Exception):
+                    _judge(url, answer, last=wait is None)
+                found[index] = answer
+            left = [index for index in left if isinstance(found[index], Exception)]
+            if left:
+                time.sleep(wait)
+        return found
+
+
+def _blocks(span: tuple[int, int]) -> range:
+    offset, size = span
+    return range(offset // BLOCK, (offset + size - 1) // BLOCK + 1) if size else range(0)
+
+
+def _judge(url: str, error: Exception, last: bool) -> None:
+    """Raises AvscError where it is of no use to try again."""
+    if isinstance(error, FileNotFoundError):
+        raise AvscError(f"{url}: is not there: copy the whole store to its place again") from None
+    status = getattr(error, "status", 0)
+    if isinstance(error, (PermissionError, ImportError)) or (400 <= status < 500 and status not in PASSING):
+        raise AvscError(
+            f"{url}: access is refused ({_line(error)}): give the credentials that its protocol asks for"
+        ) from None
+    if last:
+        raise AvscError(
+            f"{url}: cannot be fetched after {len(WAITS) + 1} tries ({_line(error)}): is the address right, and the "
+            "network up? Training goes on with --resume"
+        ) from None
+
+
+def _line(error: Exception) -> str:
+    """An error's own words in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
