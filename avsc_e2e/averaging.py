@@ -30,8 +30,9 @@ def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
     mine, theirs = average.state_dict(), model.state_dict()
     moving = [name for name, value in mine.items() if value.is_floating_point()]
     torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
-    for name in mine.keys() - set(moving):
-        mine[name].copy_(theirs[name])
+    counters = [name for name in mine if not mine[name].is_floating_point()]
+    if counters:
+        torch._foreach_copy_([mine[name] for name in counters], [theirs[name] for name in counters])
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, str]]:

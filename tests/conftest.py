@@ -101,6 +101,17 @@ def flat(level: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU are skipped where there is none."""
+    asked = [item for item in items if item.get_closest_marker("gpu")]
+    if asked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in asked:
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def toy_city(tmp_path_factory) -> Path:
     """Ten scenes with two training locations and one test location each, two seconds a recording."""
