@@ -688,6 +688,7 @@ def _trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        benchmark=cuda,  # shapes stay the same, so the fastest convolutions are worth looking for
     )
 
 
