@@ -27,7 +27,8 @@ def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
     the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
     statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU."""
     decay = min(decay, (1 + step) / (10 + step))
-    mine, theirs = average.state_dict(), model.state_dict()
+    # Of a model that is cut among processes, this one's part.
+    mine, theirs = ({n: getattr(v, "_local_tensor", v) for n, v in m.state_dict().items()} for m in (average, model))
     moving = [name for name, value in mine.items() if value.is_floating_point()]
     torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
     counters = [name for name in mine if not mine[name].is_floating_point()]

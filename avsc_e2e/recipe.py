@@ -171,6 +171,9 @@ class Machine:
     """Backend of torch.compile for the trunks; inductor is the fast one, eager only traces. Empty is off."""
     checkpoint_activations: bool = False
     """Compute the activations of large trunks twice instead of keeping them: less memory, about a third more time."""
+    shard_model: bool = False
+    """Cut weights, gradients and optimiser state among the processes of torchrun, for models that are too large for one
+    device: memory for them falls with the number of processes, and each step sends the weights about (FSDP)."""
     sync_batchnorm: bool = False
     """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
 

@@ -55,6 +55,7 @@ from avsc_e2e.profiling import StepProfile
 from avsc_e2e.randomness import keyed
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.runlog import ClassScore, RunLog, class_scores, memory_text, weakest
+from avsc_e2e.sharding import check_sharding, cut_optimiser, gather, release, shard, whole_optimiser, whole_tensors
 from avsc_e2e.transforms.batch import Mixing
 from avsc_e2e.transforms.compose import Compose
 from avsc_e2e.transforms.frames import CentreCrop
@@ -123,6 +124,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         raise AvscError(
             f"{recipe.data.root}: its {empty} part is empty; give more recordings or another --data.validation"
         )
+    check_sharding(recipe)
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=corpus.classes))
     last = folder / "last.ckpt"
     if resume and not last.is_file():
@@ -431,6 +433,14 @@ class FineTuning(pl.LightningModule):
         if gradient_clip_val:
             self.trainer.precision_plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
 
+    def on_validation_start(self) -> None:
+        if self.recipe.machine.shard_model:
+            gather(self.judged)
+
+    def on_validation_end(self) -> None:
+        if self.recipe.machine.shard_model:
+            release(self.judged)
+
     def validation_step(self, batch: Clip, index: int) -> None:
         model = self.judged
         clip = model.preprocess(batch)
@@ -566,17 +576,18 @@ class RunFolder(Callback):
         timing = {**self.timing(trainer), "seconds": round(seconds, 2)}
         self.tables.add(row, module.class_scores, timing)
         better = self.tables.best is row
+        tensors = whole_tensors(module.judged) if self.recipe.machine.shard_model else None
         if trainer.is_global_zero:
-            self._save(trainer, module, row, better)
+            self._save(module, row, better, tensors)
             self._say(trainer, module, row, timing, better)
         self._stop_without_gain(trainer)
 
-    def _save(self, trainer: pl.Trainer, module: FineTuning, row: dict, better: bool) -> None:
+    def _save(self, module: FineTuning, row: dict, better: bool, tensors: dict[str, Tensor] | None) -> None:
         self.tables.write()
         validation = {key: row[key] for key in ("epoch", "validation_log_loss", "validation_accuracy")}
         notes = {"recipe": json.dumps(dataclasses.asdict(self.recipe)), "validation": json.dumps(validation)}
         if better:
-            save_model(module.judged, self.folder / "model.safetensors", notes)
+            save_model(module.judged, self.folder / "model.safetensors", notes, tensors)
         kept = [self.epoch_file(epoch) for epoch in self.tables.ranked(self.recipe.averaging.checkpoints)]
         if self.epoch_file(row["epoch"]) in kept:
             save_model(module.judged, self.epoch_file(row["epoch"]), notes)
@@ -642,6 +653,24 @@ class Progress(TQDMProgressBar):
         return shown
 
 
+class ShardedStrategy(DDPStrategy):
+    """Processes as those of DDP, but each holds a part of the model; checkpoints are whole."""
+
+    def configure_ddp(self) -> None:
+        for model in {self.lightning_module.model, self.lightning_module.judged}:
+            shard(model, self.root_device)
+
+    def lightning_module_state_dict(self) -> dict:
+        return whole_tensors(self.lightning_module)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict:
+        return whole_optimiser(self.lightning_module, getattr(optimizer, "optimizer", optimizer))
+
+    def load_optimizer_state_dict(self, checkpoint: dict) -> None:
+        for optimiser, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            cut_optimiser(self.lightning_module, optimiser, state)
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """Replaces a checkpoint at once: a run that is killed while it saves has the one before. (Lightning moves it from
     the system's temporary folder, which on another disk means copying it over the old one.)"""
@@ -664,6 +693,13 @@ def _trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count() if cuda else 1))
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", 1)))
     several = devices * nodes > 1
+    strategy: DDPStrategy | str = "auto"
+    if several:  # layers that do not learn yet get no gradient
+        strategy = DDPStrategy(find_unused_parameters=bool(recipe.optim.unfreeze))
+    if recipe.machine.shard_model:
+        if not several:
+            raise AvscError("--machine.shard-model needs several processes; start it with torchrun")
+        strategy = ShardedStrategy()
     plugins: list = [WholeCheckpoints()]
     if SLURMEnvironment.detect() and "LOCAL_WORLD_SIZE" not in os.environ:
         # A checkpoint of Lightning's own amid an epoch would not resume exactly: requeue with --resume instead.
@@ -674,8 +710,8 @@ def _trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
         accelerator="gpu" if cuda else "cpu",
         devices=devices,
         num_nodes=nodes,
-        # Layers that do not learn yet get no gradient.
-        strategy=DDPStrategy(find_unused_parameters=bool(recipe.optim.unfreeze)) if several else "auto",
+        strategy=strategy,
+        inference_mode=not recipe.machine.shard_model,  # what is gathered in it could not learn afterwards
         sync_batchnorm=recipe.machine.sync_batchnorm,
         precision={"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}[precision],
         gradient_clip_val=recipe.optim.clip or None,

@@ -42,7 +42,8 @@ PARTS = {
     "inference": ("inference",),
     "report": ("charts", "page", "report"),
     "training": (
-        "acceleration", "averaging", "distillation", "losses", "optimiser", "profiling", "runlog", "training",
+        "acceleration", "averaging", "distillation", "losses", "optimiser", "profiling", "runlog", "sharding",
+        "training",
     ),
     "evaluation": ("evaluation",),
     "demo": ("demo",),

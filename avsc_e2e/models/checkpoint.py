@@ -8,6 +8,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from avsc_e2e import __version__
 from avsc_e2e.durable import replacing
@@ -16,10 +17,16 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 
 
-def save_model(model: SceneNet, path: str | os.PathLike, notes: Mapping[str, str] | None = None) -> Path:
-    """Write the model's tensors, its Architecture and `notes` (such as how it was trained) to one file, which is
-    complete or as it was before, never half. Raises AvscError where the disk is full."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+def save_model(
+    model: SceneNet,
+    path: str | os.PathLike,
+    notes: Mapping[str, str] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write the model's tensors (or these, where it holds only a part of them), its Architecture and `notes` (such as
+    how it was trained) to one file, which is complete or as it was before, never half. Raises AvscError where the disk
+    is full."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (tensors or model.state_dict()).items()}
     return _write(
         path, tensors, {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
     )
