@@ -143,8 +143,8 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
             partial_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     if not recipe.epochs:
         return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
-    if recipe.optim.keep_statistics and recipe.model.video:
-        keep_statistics(model.video)
+    if recipe.optim.keep_statistics:
+        keep_statistics(model)
     tuning = FineTuning(recipe, model, corpus)
     run = RunFolder(recipe, folder, StepProfile(folder / "profile") if profile else None)
     trainer = _trainer(recipe, folder, run)
@@ -241,6 +241,8 @@ def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -
         raise AvscError("--init: none of the checkpoint's tensors fits the model; are the trunks the same?")
     model.load_state_dict(usable, strict=False)
     parts = {name.split(".")[0] for name in usable}
+    for modality in parts & set(model.architecture.modalities):
+        getattr(model, modality).trained = True
     left = [name for name in tensors if name not in usable]
     text = f"{len(usable)} of its {len(tensors)} tensors matched ({', '.join(sorted(parts))})"
     if left:
@@ -376,8 +378,8 @@ class FineTuning(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         if self.recipe.optim.unfreeze:
             shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
-            if self.recipe.optim.keep_statistics and self.recipe.model.video:
-                keep_statistics(self.model.video)  # `unfreeze` sets the mode of every layer
+            if self.recipe.optim.keep_statistics:
+                keep_statistics(self.model)  # `unfreeze` sets the mode of every layer
             if self.current_epoch <= self.recipe.optim.unfreeze and self.trainer.is_global_zero:
                 learning = ", ".join(f"{100 * share:.0f} % of {part}" for part, share in shares.items())
                 log.info("layers that learn: %s", learning)
@@ -547,7 +549,8 @@ class RunFolder(Callback):
         if self.profile:
             self.profile.leave()
             self.profile.step()
-            self.profile.enter("wait for data")
+            if batch_idx + 1 < trainer.num_training_batches:  # after the last one comes the validation
+                self.profile.enter("wait for data")
 
     def timing(self, trainer: pl.Trainer) -> dict:
         """How fast the epoch has gone so far, on the host's clock, which never waits for a GPU."""

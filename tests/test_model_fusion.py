@@ -186,6 +186,25 @@ def test_two_heads_are_frozen_and_heard_before_their_second_norm():
         torch.testing.assert_close(model(clip)["fusion"], expected)
 
 
+@pytest.mark.parametrize("decision", [(0.0, 0.0, 1.0), (1.0, 1.0, 2.0)])
+def test_product_of_both_heads(decision):
+    torch.manual_seed(0)
+    model = replace(systems.tiny(), fusion="product", decision=decision).build().train()
+    assert parameter_count(model.heads["fusion"]) == 2 + 10
+    assert all(p.requires_grad == (decision[0] > 0) for p in model.heads["audio"].parameters())
+    clip = model.preprocess(batch())
+    model(clip)["fusion"].square().sum().backward()
+    assert all(p.grad is not None for p in (*model.heads["fusion"].parameters(), *model.audio.parameters()))
+    model.eval()
+    with torch.no_grad():
+        each = [model.heads[name](branch.embedding) for name, branch in model.branches(clip).items()]
+        product = each[0].softmax(dim=1) * each[1].softmax(dim=1)
+        found = model(clip)["fusion"].softmax(dim=1)
+        torch.testing.assert_close(found, product / product.sum(dim=1, keepdim=True), atol=1e-6, rtol=1e-4)
+        clip.present[0, 0] = False
+        torch.testing.assert_close(model(clip)["fusion"][0], each[1][0])
+
+
 def test_heads_with_a_vote_are_trained():
     model = replace(toy(), decision=(1.0, 0.0, 1.0)).build().train()
     assert model.heads["audio"].training

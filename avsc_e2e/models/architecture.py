@@ -97,7 +97,17 @@ class Architecture:
     text_width: int = 512
     """Width of CLIP's text features, for the head "text"."""
     fusion: Literal[
-        "", "concat", "gated", "bilinear", "cross_attention", "early", "two_heads", "sequence", "recurrent", "segments"
+        "",
+        "concat",
+        "gated",
+        "bilinear",
+        "cross_attention",
+        "early",
+        "two_heads",
+        "product",
+        "sequence",
+        "recurrent",
+        "segments",
     ] = "concat"
     """Model-level fusion, see models/fusion.py; empty leaves decision-level fusion alone."""
     hidden: int = 512
@@ -109,7 +119,8 @@ class Architecture:
     at a trunk's first block to this at its last; of every trunk with such blocks. 0 is off."""
     decision: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
-    above zero or the model has no fusion head. "two_heads" builds on both, frozen where they have no weight."""
+    above zero or the model has no fusion head. "two_heads" and "product" build on both, which are frozen where they
+    have no weight."""
 
     def __post_init__(self):
         if not self.audio and not self.video:

@@ -216,6 +216,21 @@ class TwoHeadsFusion(nn.Module):
         return self.last(self.hidden(torch.cat([x * present[:, i : i + 1] for i, x in enumerate(inner)], dim=1)))
 
 
+class ProductFusion(nn.Module):
+    """The weighted sum of both trained heads' logits: up to a constant, the product of their probabilities (Hinton,
+    2002), which is right where, given the scene, sound and pictures err independently. A missing modality drops out."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(2))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, logits: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Logits (B, K) of audio and video, present (B, 2) -> logits (B, K)."""
+        votes = [self.weights[i] * x * present[:, i : i + 1] for i, x in enumerate(logits)]
+        return votes[0] + votes[1] + self.bias
+
+
 class SequenceFusion(nn.Module):
     """The model of Hou_UGent (DCASE 2021, rank 16): the sequence of the sound's embeddings goes through self-attention
     and convolutions down to ten steps of `hidden`; each frame's embedding through one layer; step by step both are
@@ -309,6 +324,8 @@ def fusion_head(
     """The model-level fusion that an architecture names."""
     if kind == "two_heads":
         return TwoHeadsFusion(classes)
+    if kind == "product":
+        return ProductFusion(classes)
     if kind == "sequence":
         return SequenceFusion(token_widths, hidden, classes)
     head = {

@@ -52,19 +52,19 @@ class SceneNet(nn.Module):
         if arch.drop_path and not any(trunk.drops_paths for trunk in trunks.values()):
             names = " and ".join(trunk.name for trunk in trunks.values())
             raise AvscError(f"--model.drop-path {arch.drop_path:g}: {names} cannot leave out blocks; set it to 0")
-        two_heads = arch.fusion == "two_heads" and "fusion" in arch.heads
+        on_heads = arch.fusion in ("two_heads", "product") and "fusion" in arch.heads
         self.heads = nn.ModuleDict(
             {
                 name: single_head(arch.head, trunk.width, trunk.token_width, classes, arch.dropout, arch.text_width)
                 for name, trunk in trunks.items()
-                if name in arch.heads or two_heads
+                if name in arch.heads or on_heads
             }
         )
         if "fusion" in arch.heads:
             widths, token_widths = zip(*((trunk.width, trunk.token_width) for trunk in trunks.values()), strict=True)
             self.heads["fusion"] = fusion_head(arch.fusion, widths, token_widths, arch.hidden, classes, arch.dropout)
         for name, head in self.heads.items():
-            if name not in arch.heads:  # two_heads builds on trained ones
+            if name not in arch.heads:  # the fusion builds on trained ones
                 freeze(head)
 
     def train(self, mode: bool = True) -> SceneNet:
@@ -93,7 +93,9 @@ class SceneNet(nn.Module):
         logits = {name: self._head(name, branches[name]) for name in self.architecture.heads if name != "fusion"}
         if "fusion" in self.heads:
             fusion = self.heads["fusion"]
-            if self.architecture.fusion == "two_heads":
+            if self.architecture.fusion == "product":
+                inputs = [logits[n] if n in logits else self._head(n, b) for n, b in branches.items()]
+            elif self.architecture.fusion == "two_heads":
                 inputs = [self.heads[name].inner(branch.embedding) for name, branch in branches.items()]
             else:
                 inputs = [b.tokens if takes_tokens(fusion) else b.embedding for b in branches.values()]
@@ -161,11 +163,12 @@ class SceneNet(nn.Module):
         return decide(logits, weights, present)
 
 
-def keep_statistics(part: nn.Module) -> None:
-    """Leave the running means and variances of a part's batch norms as they are, and normalise by them in training."""
-    for module in part.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+def keep_statistics(model: SceneNet) -> None:
+    """Leave the running means and variances in trained trunks as they are, and normalise by them in training."""
+    for trunk in (getattr(model, name) for name in model.architecture.modalities):
+        for module in trunk.modules():
+            if trunk.trained and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def rest_frozen_layers(part: nn.Module) -> None:

@@ -64,6 +64,8 @@ class Trunk(nn.Module):
         self.token_width = getattr(self.net, "token_width", one)
         self.pool = Pool(pool, one)
         self.width = self.pool.width
+        self.trained = False
+        """Whether it holds published weights, or those of an earlier stage, rather than random ones."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.branch(x).embedding
@@ -106,7 +108,9 @@ class Trunk(nn.Module):
     def load_pretrained(self, file: str = "", flag: str = "--video-weights") -> str:
         """Fill the net with pretrained weights and say where they came from: `file`, the name of a source, or the
         trunk's own source; `flag` is what asks for a file. Raises AvscError that says which file to put where."""
-        return weights.load_pretrained(self.net, self.name, self.options, file, flag)
+        told = weights.load_pretrained(self.net, self.name, self.options, file, flag)
+        self.trained = True
+        return told
 
 
 def _created(name: str, options: dict, drop_path: float) -> nn.Module:
