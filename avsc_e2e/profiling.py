@@ -21,17 +21,20 @@ class StepProfile:
     def __init__(self, folder: Path):
         self.folder = folder
         self.text = f"profile: no step was traced; it takes more than {SKIPPED + WARM} steps"
+        self._seen = 0
         self._inside: record_function | None = None
         self._profile: profile | None = None
 
     def start(self) -> None:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         plan = schedule(wait=SKIPPED, warmup=WARM, active=STEPS, repeat=1)
-        self._profile = profile(activities=activities, schedule=plan, on_trace_ready=self._write)
+        # There is one cycle alone; without `acc_events` torch warns that it forgets those before.
+        self._profile = profile(activities=activities, schedule=plan, on_trace_ready=self._write, acc_events=True)
         self._profile.start()
 
     def step(self) -> None:
         if self._profile:
+            self._seen += 1
             self._profile.step()
 
     def enter(self, part: str) -> None:
@@ -63,11 +66,12 @@ class StepProfile:
         }
         on_gpu = any(device for _, device in times.values())
         total = sum(device if on_gpu else host for host, device in times.values()) or 1.0
+        steps = max(min(self._seen - SKIPPED - WARM, STEPS), 1)  # fewer in a short run
         lines = [f"{'part of a step':<18}{'host ms':>10}{'GPU ms':>10}{'share':>9}"]
         for name in RANGES:
             if name in times:
-                host, device = (value / 1e3 / STEPS for value in times[name])
-                share = 1e3 * STEPS * (device if on_gpu else host) / total
+                host, device = (value / 1e3 / steps for value in times[name])
+                share = 1e3 * steps * (device if on_gpu else host) / total
                 lines.append(f"{name:<18}{host:>10.2f}{device:>10.2f}{100 * share:>7.1f} %")
         sort = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         self.text = "\n".join(lines) + f"\nprofile: {self.folder / 'trace.json'}"
