@@ -1,109 +1,180 @@
-"""The engine's methods of fine-tuning on against off, in the same time: the toy city, several seeds.
+"""The engine's methods of fine-tuning on against off, for the same processor time: the toy city, several seeds.
 
-    python benchmarks/engine.py [--seeds 3] [--minutes 3] [--small] [--out DIR]
+    python benchmarks/engine.py [--seeds 3] [--seconds 60] [--locations 8] [--each] [--small] [--jobs 2] [--out DIR]
 
-Each arm trains the same hybrid from the same weights on the same clips for about the same time on the wall: the epochs
-that fit into --minutes are measured with one epoch of each arm first. Shown is the macro log loss and accuracy of the
-test part (locations unseen in training, 1 s segments), of every seed, their mean and standard deviation. `off` is the
-plain recipe; `on` adds layer decay, a moving average of weights, label smoothing, CutMix, RandAugment, an average of
-the best epochs, and views at test time; the arms between add one each. A toy city is easy: this shows whether a method
-does harm and what it costs, not what it brings on real recordings.
+Each arm fine-tunes the same hybrid from the same weights on the same clips with as many epochs as fit into --seconds of
+the processor, validation included; what an epoch of each arm costs is measured first. Time is counted in seconds of the
+processor, all threads, since on a machine that others use too the wall's would favour one arm or the other; the arms of
+one seed run side by side. Shown is the macro log loss and accuracy of the test part (locations unseen in training,
+segments of 1 s) of every seed, their mean and standard deviation, and the mean of the seeds' differences.
+
+`off` is the plain recipe: crop, flip, SpecAugment and mixup. `on` adds to it, together, what a user who reads the flags
+would switch on for a short fine-tuning: layer decay, a moving average of weights, label smoothing, stochastic depth,
+CutMix beside mixup, RandAugment, the mean of the best epochs, and the mirrored view at test time, all of them weak, as
+few steps ask for. --each adds an arm for each method alone. A toy city is synthetic and easy: this shows what the
+methods cost and whether they do harm, not what they bring on real recordings.
 """
 
 import argparse
-import csv
+import multiprocessing
 import shutil
 import statistics
 import tempfile
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import torch
+
+from avsc_e2e import training
+from avsc_e2e.data.prepare import prepare
 from avsc_e2e.data.toycity import ToyCity
-from avsc_e2e.evaluation import evaluate
+from avsc_e2e.inference import evaluation_dataset, predict
+from avsc_e2e.metrics import macro_log_loss
+from avsc_e2e.models.checkpoint import load_model
 from avsc_e2e.models.systems import lite0, tiny
 from avsc_e2e.recipe import Augment, Averaging, Data, Optim, Recipe, TestTime
-from avsc_e2e.training import run_folder, train
+from avsc_e2e.training import corpus_of, model_file, store_of, train
 from avsc_e2e.transforms.batch import CutMix, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import RandAugment
 
 
-def arms(plain: Recipe) -> dict[str, Recipe]:
-    """One method each, and all of them."""
+class Found(NamedTuple):
+    """Of one run, on the test part."""
+
+    log_loss: float
+    accuracy: float
+    seconds: float
+    """Of the processor, for the training."""
+
+
+def methods(plain: Recipe) -> dict[str, dict]:
+    """What each method changes in a recipe."""
     augment = plain.augment
-    found = {
-        "off": plain,
-        "layer decay 0.8": replace(plain, optim=replace(plain.optim, layer_decay=0.8)),
-        "moving average 0.95": replace(plain, averaging=Averaging(decay=0.95)),
-        "mean of 3 epochs": replace(plain, averaging=Averaging(checkpoints=3)),
-        "label smoothing 0.05": replace(plain, smoothing=0.05),
-        "CutMix and RandAugment": replace(
-            plain, augment=replace(augment, cutmix=CutMix(1.0, 0.5), pictures=RandAugment(2, 0.3))
-        ),
-        "views at test time": replace(plain, test_time=TestTime(flip=True, crops=3, views=2)),
+    return {
+        "layer decay 0.9": {"optim": replace(plain.optim, layer_decay=0.9)},
+        # A tenth of the steps of a short run is what it looks back on.
+        "moving average 0.95": {"averaging": Averaging(decay=0.95)},
+        "mean of 3 epochs": {"averaging": Averaging(checkpoints=3)},
+        "label smoothing 0.05": {"smoothing": 0.05},
+        "stochastic depth 0.05": {"model": replace(plain.model, drop_path=0.05)},
+        "CutMix 0.3": {"augment": replace(augment, cutmix=CutMix(1.0, 0.3))},
+        "RandAugment 1": {"augment": replace(augment, pictures=RandAugment(1, 0.3))},
+        "mirrored view": {"test_time": TestTime(flip=True)},
     }
-    everything = plain
-    for arm in found.values():
-        changed = {
-            name: getattr(arm, name)
-            for name in ("augment", "smoothing", "test_time")
-            if getattr(arm, name) != getattr(plain, name)
-        }
-        everything = replace(everything, **changed)
-    everything = replace(
-        everything, optim=replace(plain.optim, layer_decay=0.8), averaging=Averaging(decay=0.95, checkpoints=3)
-    )
-    return {**found, "on": everything}
 
 
-def seconds_of(recipe: Recipe) -> float:
-    """Of the last epoch of a run, validation included."""
-    with open(run_folder(recipe) / "timing.csv", newline="") as file:
-        return float(list(csv.DictReader(file))[-1]["seconds"])
+def arms(plain: Recipe, each: bool) -> dict[str, Recipe]:
+    """None, all, and each alone."""
+    single = methods(plain)
+    together = {name: value for change in single.values() for name, value in change.items()} | {
+        "augment": replace(plain.augment, cutmix=CutMix(1.0, 0.3), pictures=RandAugment(1, 0.3)),
+        "averaging": Averaging(decay=0.95, checkpoints=3),
+    }
+    found = {"off": plain, "on": replace(plain, **together)}
+    return found | ({name: replace(plain, **change) for name, change in single.items()} if each else {})
+
+
+class TimedRun(training.RunFolder):
+    """The engine's own callback, which notes when epochs end, in seconds of the processor."""
+
+    ends: list[float] = []  # noqa: RUF012, of the process
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        super().on_train_epoch_end(trainer, module)
+        self.ends.append(time.process_time())
+
+
+def seconds_of_an_epoch(recipe: Recipe, threads: int) -> float:
+    """Its second and third one, validation and checkpoints included."""
+    torch.set_num_threads(threads)
+    training.RunFolder = TimedRun
+    train(recipe)
+    return (TimedRun.ends[-1] - TimedRun.ends[-3]) / 2
+
+
+def trained(recipe: Recipe, threads: int) -> Found:
+    torch.set_num_threads(threads)
+    began = time.process_time()
+    train(recipe)
+    seconds = time.process_time() - began
+    model, rows = load_model(model_file(recipe)), corpus_of(recipe).test
+    dataset = evaluation_dataset(model, rows, store=store_of(recipe), test_time=recipe.test_time)
+    output = predict(model, dataset, test_time=recipe.test_time)["decision"]
+    scene = {row.file: output.classes.index(row.scene) for row in rows}
+    truth = np.array([scene[file] for file in output.files])
+    right = float((output.probabilities.argmax(axis=1) == truth).mean())
+    return Found(macro_log_loss(output.probabilities, truth), 100 * right, seconds)
+
+
+def spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training on the wall, for each run")
-    parser.add_argument("--small", action="store_true", help="tiny nets on a small city")
-    parser.add_argument("--only", nargs="*", help="arms; by default all")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the processor, for the training of each run")
+    parser.add_argument("--locations", type=int, default=8, help="of each scene in the training part")
+    parser.add_argument("--each", action="store_true", help="an arm for each method too")
+    parser.add_argument("--small", action="store_true", help="tiny nets from random weights")
+    parser.add_argument("--size", type=int, default=96, help="pixels that the video trunk sees")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     out = chosen.out or Path(tempfile.mkdtemp())
-    city = ToyCity(train_locations=4 if chosen.small else 8, test_locations=3, duration=4.0, seed=5)
+    city = ToyCity(train_locations=chosen.locations, test_locations=3, duration=4.0, height=112, width=150, seed=5)
     city.render(out / "city")
+    prepare(out / "city", out / "store")
     plain = Recipe(
         "plain",
-        model=replace(tiny() if chosen.small else lite0(), size=48 if chosen.small else 112),
-        data=Data(root=str(out / "city"), validation="0.25", windows=4),
+        model=replace(tiny() if chosen.small else lite0(), size=48 if chosen.small else chosen.size),
+        data=Data(store=str(out / "store"), validation="0.25", windows=2, workers=0),
         augment=Augment(mixup=Mixup(0.2), spectrum=SpecAugment(0.1, 0.1)),
-        optim=Optim(lr=2e-3, audio_lr=2e-3, video_lr=3e-4 if not chosen.small else 2e-3),
+        optim=Optim(lr=2e-3, audio_lr=2e-3, video_lr=2e-3 if chosen.small else 3e-4, keep_statistics=not chosen.small),
         batch_size=16,
         pretrained=not chosen.small,
         runs=str(out / "runs"),
     )
-    wanted = {name: arm for name, arm in arms(plain).items() if not chosen.only or name in chosen.only}
+    wanted = arms(plain, chosen.each)
     shutil.rmtree(out / "runs", ignore_errors=True)
-    epochs = {}
-    for name, arm in wanted.items():
-        trial = replace(arm, name=f"trial/{name}", epochs=2, averaging=replace(arm.averaging, checkpoints=0))
-        train(trial)
-        epochs[name] = max(round(60 * chosen.minutes / seconds_of(trial)), 3)
-    print(f"{'':<26}{'epochs':>7}{'log loss':>22}{'accuracy':>22}   every seed's log loss")
-    for name, arm in wanted.items():
-        losses, accuracies = [], []
-        for seed in range(chosen.seeds):
-            run = replace(arm, name=f"{name}/{seed}", seed=seed, epochs=epochs[name])
-            train(run)
-            scores = evaluate(run).scores["decision"]
-            segments = next(iter(scores.values()))
-            losses.append(segments.log_loss)
-            accuracies.append(100 * segments.accuracy)
-        spread = [statistics.stdev(values) if len(values) > 1 else float("nan") for values in (losses, accuracies)]
+    trials = [replace(arm, name=f"trial/{name}", epochs=3) for name, arm in wanted.items()]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avsc_e2e.training", "avsc_e2e.inference"])
+    # A process for each run: what one leaves in memory does not speed up the next.
+    with context.Pool(chosen.jobs, maxtasksperchild=1) as pool:
+        costs = pool.map(partial(seconds_of_an_epoch, threads=chosen.threads), trials, chunksize=1)
+        epochs = {name: max(round(chosen.seconds / cost), 3) for name, cost in zip(wanted, costs, strict=True)}
+        runs = {
+            (name, seed): replace(arm, name=f"{name}/{seed}", seed=seed, epochs=epochs[name])
+            for seed in range(chosen.seeds)
+            for name, arm in wanted.items()
+        }
+        found = pool.map(partial(trained, threads=chosen.threads), runs.values(), chunksize=1)
+    results = dict(zip(runs, found, strict=True))
+    print(f"{plain.model.name} at {plain.model.size} pixels, {len(corpus_of(plain).train)} recordings, "
+          f"{chosen.seconds:g} s of the processor for each run, {chosen.threads} threads")  # fmt: skip
+    print(f"{'':<24}{'epochs':>7}{'seconds':>9}{'log loss':>18}{'accuracy':>18}   every seed's log loss")
+    for name in wanted:
+        found = [results[name, seed] for seed in range(chosen.seeds)]
+        losses, accuracies, seconds = ([getattr(one, field) for one in found] for field in Found._fields)
         print(
-            f"{name:<26}{epochs[name]:>7}{statistics.mean(losses):>13.3f} ± {spread[0]:<6.3f}"
-            f"{statistics.mean(accuracies):>12.1f} ± {spread[1]:<4.1f} %   {' '.join(f'{x:.3f}' for x in losses)}",
-            flush=True,
+            f"{name:<24}{epochs[name]:>7}{statistics.mean(seconds):>9.0f}"
+            f"{statistics.mean(losses):>10.3f} ± {spread(losses):.3f}"
+            f"{statistics.mean(accuracies):>9.1f} ± {spread(accuracies):.1f} %"
+            f"   {' '.join(f'{loss:.3f}' for loss in losses)}"
+        )
+    for name in list(wanted)[1:]:
+        pairs = [(results[name, seed], results["off", seed]) for seed in range(chosen.seeds)]
+        losses = [mine.log_loss - off.log_loss for mine, off in pairs]
+        accuracies = [mine.accuracy - off.accuracy for mine, off in pairs]
+        print(
+            f"{name} - off: log loss {statistics.mean(losses):+.3f} ± {spread(losses):.3f}, "
+            f"accuracy {statistics.mean(accuracies):+.1f} ± {spread(accuracies):.1f} points"
         )
 
 

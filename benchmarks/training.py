@@ -1,32 +1,42 @@
 """The training step: how near it is to what the device could do, and where its time goes.
 
-    python benchmarks/training.py [--model lite0] [--size 160] [--batch-size 32] [--steps 20] [--store STORE]
+    python benchmarks/training.py [--model lite0] [--size 160] [--batch-size 32] [--compile inductor] [--store STORE]
 
-Rates in clips/s, all in one run on one device, in turns of --rounds:
+Rates in clips/s, all in one process on one device with one number of threads, in turns of --rounds:
 
-  engine       `train` of the library, from a store of JPEGs, loaders and logging included
+  engine       `train` of the library, from a store of JPEGs, loaders, logging and schedule included; epochs from the
+               second on, from an epoch's start to the end of its last step
   resident     the same step (front end, batch transforms, forward, losses, backward, clipping, optimiser) on a batch
                that already lies on the device
-  bare         a bare torch loop of the same trunks and heads on preprocessed random tensors, same precision and batch
-  timm         the video trunk alone with a classifier, at the sizes of the recipes
+  bare         a bare torch loop of the same trunks and heads on preprocessed random tensors: forward, backward,
+               clipping and optimiser in the same precision, memory format, batch and compilation
+  timm         the video trunk alone with a classifier as timm makes it, at the sizes of the recipes, against ours
 
 and the share of front end and batch transforms in the resident step, and model-FLOP utilisation: the step's FLOPs
 (three times the forward pass's) a second, of those of a large matrix product measured here in the same precision. On a
-GPU the aims are engine / resident >= 0.95, engine / bare >= 0.97, share <= 3 %. Without a GPU it says so, times the
-host's clock, and only the video trunk of the model is timed against timm.
+GPU the aims are engine / resident >= 0.95, engine / bare >= 0.97, share <= 3 %.
+
+On a GPU, times are of the wall with the device waited for at both ends, and the share is that between CUDA events.
+Without one, times are of the processor, all threads of the process, which other load on the machine hardly moves; the
+engine then decodes in the same process, so its line "without decoding" leaves out the time in which it waits for data.
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
+from avsc_e2e import training
+from avsc_e2e.acceleration import compile_trunks
 from avsc_e2e.clip import Clip
 from avsc_e2e.data.dataset import loader
 from avsc_e2e.data.prepare import prepare
@@ -35,29 +45,79 @@ from avsc_e2e.losses import head_losses
 from avsc_e2e.models.complexity import blank_batch, complexity
 from avsc_e2e.models.zoo import architecture
 from avsc_e2e.optimiser import build_optimiser, parameter_groups
-from avsc_e2e.recipe import Augment, Data, Recipe
-from avsc_e2e.training import corpus_of, initial_model, run_folder, train, train_dataset
+from avsc_e2e.recipe import Augment, Data, Machine, Recipe
+from avsc_e2e.training import corpus_of, initial_model, train, train_dataset, workers
 from avsc_e2e.transforms.batch import Mixing
 
+CUDA = torch.cuda.is_available()
 TRUNKS = (("resnet50", 224), ("tf_efficientnet_b5", 456), ("tf_efficientnetv2_s", 300))
 """Video trunks and the sizes that they are trained at."""
+WARM = 10 if CUDA else 1
+"""Steps before any that is timed."""
+now = time.perf_counter if CUDA else time.process_time
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
+def wait() -> None:
+    if CUDA:
         torch.cuda.synchronize()
 
 
-def rate(step, clips: int, steps: int, device: torch.device) -> float:
-    """Clips/s of `step`, after two for warming up."""
-    for _ in range(2):
+def rate(step: Callable[[], object], clips: int, steps: int) -> float:
+    """Clips/s of `step`."""
+    for _ in range(WARM):
         step()
-    wait(device)
-    began = time.perf_counter()
+    wait()
+    began = now()
     for _ in range(steps):
         step()
-    wait(device)
-    return clips * steps / (time.perf_counter() - began)
+    wait()
+    return clips * steps / (now() - began)
+
+
+class Epoch(NamedTuple):
+    """Of the engine."""
+
+    clips: int
+    seconds: float
+    waited: float
+    """Seconds of these in which the step waited for data."""
+
+
+class TimedRun(training.RunFolder):
+    """The engine's own callback, which times epochs on this benchmark's clock."""
+
+    epochs: list[Epoch] = []  # noqa: RUF012, of all runs
+
+    def on_train_epoch_start(self, trainer, module) -> None:
+        super().on_train_epoch_start(trainer, module)
+        wait()
+        self.start = self.end = now()
+        self.idle = 0.0
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        self.idle += now() - self.end
+        super().on_train_batch_start(trainer, module, batch, batch_idx)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+        self.end = now()
+        if batch_idx + 1 == trainer.num_training_batches:
+            wait()
+            clips = (batch_idx + 1) * self.recipe.batch_size
+            self.epochs.append(Epoch(clips, now() - self.start, self.idle))
+
+
+def mark() -> object:
+    """An instant on the device."""
+    if not CUDA:
+        return now()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def between(first, last) -> float:
+    return first.elapsed_time(last) if CUDA else last - first
 
 
 def autocast(recipe: Recipe, device: torch.device):
@@ -66,19 +126,20 @@ def autocast(recipe: Recipe, device: torch.device):
 
 
 def resident(recipe: Recipe, model, batch: Clip, device: torch.device):
-    """The whole step on a batch that lies on the device, and its front end and batch transforms alone."""
+    """The whole step on a batch that lies on the device, and the instants of each: its start, when it is preprocessed,
+    its end."""
     augment, classes = recipe.augment, len(model.architecture.classes)
     mixing = Mixing(augment.mixup, augment.cutmix)
-    optimiser = build_optimiser(parameter_groups(model, recipe.optim), recipe.optim, fused=device.type == "cuda")
+    optimiser = build_optimiser(parameter_groups(model, recipe.optim), recipe.optim, fused=CUDA)
     parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def before() -> Clip:
-        clip = model.preprocess(batch)
-        clip = clip._replace(target=one_hot(clip.target, classes).float())
-        return augment.drop(mixing(augment.spectrum(clip)))
+    instants: list[tuple] = []
 
     def step() -> None:
-        clip = before()
+        start = mark()
+        clip = model.preprocess(batch)
+        clip = clip._replace(target=one_hot(clip.target, classes).float())
+        clip = augment.drop(mixing(augment.spectrum(clip)))
+        prepared = mark()
         with autocast(recipe, device):
             logits = model(clip)
         losses = head_losses(logits, clip)
@@ -87,8 +148,9 @@ def resident(recipe: Recipe, model, batch: Clip, device: torch.device):
         torch.nn.utils.clip_grad_norm_(parameters, recipe.optim.clip)
         optimiser.step()
         optimiser.zero_grad()
+        instants.append((start, prepared, mark()))
 
-    return step, before
+    return step, instants
 
 
 def bare(recipe: Recipe, model, device: torch.device):
@@ -100,26 +162,29 @@ def bare(recipe: Recipe, model, device: torch.device):
         present=blank.present.to(device),
     )
     target = torch.randint(len(model.architecture.classes), (recipe.batch_size,), device=device)
-    optimiser = build_optimiser(parameter_groups(model, recipe.optim), recipe.optim, fused=device.type == "cuda")
+    optimiser = build_optimiser(parameter_groups(model, recipe.optim), recipe.optim, fused=CUDA)
+    parameters = [p for p in model.parameters() if p.requires_grad]
 
     def step() -> None:
         with autocast(recipe, device):
             logits = model(clip)
             loss = sum(cross_entropy(values, target) for values in logits.values())
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.optim.clip)
         optimiser.step()
         optimiser.zero_grad()
 
     return step
 
 
-def of_timm(name: str, size: int, recipe: Recipe, device: torch.device, ours: bool):
+def of_timm(name: str, size: int, count: int, recipe: Recipe, device: torch.device, ours: bool):
     """One step of timm's net as timm makes it, or of ours around it."""
-    count = recipe.batch_size
     target = torch.randint(10, (count,), device=device)
     pictures = torch.randn(count, 3, size, size, device=device)
     if ours:
         net = replace(recipe.model, audio="", video=name, size=size).build().to(device).train()
+        if recipe.machine.compile:
+            compile_trunks(net, recipe.machine.compile)
         clip = Clip(
             torch.empty(count, 1, 0, device=device),
             pictures[:, None],
@@ -131,9 +196,11 @@ def of_timm(name: str, size: int, recipe: Recipe, device: torch.device, ours: bo
         forward = lambda: net(clip)["video"]  # noqa: E731
     else:
         net = timm.create_model(name, num_classes=10).to(device, memory_format=torch.channels_last).train()
+        if recipe.machine.compile:
+            net.compile(backend=recipe.machine.compile)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         forward = lambda: net(pictures)  # noqa: E731
-    optimiser = torch.optim.AdamW(net.parameters(), fused=device.type == "cuda" or None)
+    optimiser = torch.optim.AdamW(net.parameters(), fused=CUDA or None)
 
     def step() -> None:
         with autocast(recipe, device):
@@ -147,86 +214,114 @@ def of_timm(name: str, size: int, recipe: Recipe, device: torch.device, ours: bo
 
 def matmul_flops(recipe: Recipe, device: torch.device) -> float:
     """FLOPs a second of a large matrix product in the recipe's precision."""
-    side = 8192 if device.type == "cuda" else 1024
+    side = 8192 if CUDA else 1024
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision, torch.float32)
     a = torch.randn(side, side, device=device, dtype=kind)
-    return rate(lambda: a @ a, 1, 10, device) * 2 * side**3
+    return rate(lambda: a @ a, 1, 10) * 2 * side**3
+
+
+def told(label: str, values: list[float]) -> None:
+    each = ", ".join(f"{value:.1f}" for value in sorted(values))
+    print(f"{label:<28}{statistics.median(values):>10.1f} clips/s   ({each})", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="lite0")
     parser.add_argument("--size", type=int, default=0, help="pixels; 0: the model's")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--batch-size", type=int, default=128 if CUDA else 32)
+    parser.add_argument("--steps", type=int, default=200 if CUDA else 4, help="of a round, and of an epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=-1, help="loader processes of the engine")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="by default bf16 where the GPU has it")
+    parser.add_argument("--compile", default="", help="backend of torch.compile, for everyone")
+    parser.add_argument("--trunk-batch", type=int, default=128 if CUDA else 2, help="pictures of timm's step; 0: none")
+    parser.add_argument("--trunk-steps", type=int, default=50 if CUDA else 1)
     parser.add_argument("--store", type=Path, help="by default a toy city, rendered and prepared")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if CUDA else "cpu")
     out = chosen.out or Path(tempfile.mkdtemp())
     arch = architecture(chosen.model)
     arch = replace(arch, size=chosen.size or arch.size)
     store = chosen.store
     if not store:
-        ToyCity(train_locations=4, test_locations=1, duration=4.0).render(out / "city")
+        # Pictures as large as those that `prepare` makes of the real set's.
+        ToyCity(train_locations=4, test_locations=1, duration=4.0, height=256, width=456).render(out / "city")
         store = out / "store"
         prepare(out / "city", store)
-    precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     recipe = Recipe(
         "training", model=arch, data=Data(store=str(store), workers=chosen.workers), augment=Augment(),
-        batch_size=chosen.batch_size, pretrained=False, precision=precision, epochs=3, runs=str(out / "runs"),
+        batch_size=chosen.batch_size, pretrained=False, epochs=3, runs=str(out / "runs"),
+        precision=chosen.precision or ("bf16" if CUDA and torch.cuda.is_bf16_supported() else "fp32"),
+        machine=Machine(compile=chosen.compile),
     )  # fmt: skip
-    rows = len(corpus_of(recipe).train)
-    windows = max(-(-chosen.steps * chosen.batch_size // rows), 1)
-    recipe = replace(recipe, data=replace(recipe.data, windows=windows))
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"{name}, {precision}, {chosen.model} at {arch.size} pixels, batches of {chosen.batch_size}")
-    if device.type == "cpu":
-        print("NO GPU: these are rates of a CPU, on whatever else the machine does; the aims are for a GPU.")
-        print("missing: one CUDA GPU and 16 cores. Then run the same command.")
-
-    recipe = replace(recipe, model=replace(arch, classes=corpus_of(recipe).classes))
-    model = initial_model(recipe, corpus_of(recipe)).to(device).train()
-    dataset = train_dataset(recipe, corpus_of(recipe))
+    corpus = corpus_of(recipe)
+    windows = max(-(-chosen.steps * chosen.batch_size // len(corpus.train)), 1)
+    recipe = replace(recipe, data=replace(recipe.data, windows=windows), model=replace(arch, classes=corpus.classes))
+    name = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"{name}, {recipe.precision}, {chosen.model} at {arch.size} pixels, batches of {chosen.batch_size}, "
+        f"{workers(recipe)} loader processes, compilation {chosen.compile or 'off'}"
+    )
+    if not CUDA:
+        print("NO GPU: rates are of the processor's time on a CPU; the aims are for a GPU with 16 cores.")
+    training.RunFolder = TimedRun
+    # Lightning sets it for the engine; the others have the same.
+    torch.backends.cudnn.benchmark = CUDA
+    model = initial_model(recipe, corpus).to(device).train()
+    if chosen.compile:
+        compile_trunks(model, chosen.compile)
+    dataset = train_dataset(recipe, corpus)
     batch = next(iter(loader(dataset, recipe.batch_size, shuffle=True)))
     batch = batch._replace(**{
         field: getattr(batch, field).to(device) for field in ("audio", "video", "target", "present")
     })  # fmt: skip
-    whole, before = resident(recipe, model, batch, device)
+    whole, instants = resident(recipe, model, batch, device)
     loop = bare(recipe, model, device)
-    rates: dict[str, list[float]] = {"engine": [], "resident": [], "bare": [], "front end and transforms": []}
+    rates: dict[str, list[float]] = {"engine": [], "engine without decoding": [], "resident": [], "bare": []}
     for turn in range(chosen.rounds):
-        run = replace(recipe, name=f"training/{turn}")
-        train(run)
-        # The last epoch: processes that load, and the device, are warm.
-        last = (run_folder(run) / "timing.csv").read_text().strip().splitlines()
-        timing = dict(zip(last[0].split(","), last[-1].split(","), strict=True))
-        rates["engine"].append(float(timing["clips_per_second"]))
-        for label, step in (("resident", whole), ("bare", loop), ("front end and transforms", before)):
-            rates[label].append(rate(step, recipe.batch_size, chosen.steps, device))
-    middle = {label: statistics.median(values) for label, values in rates.items()}
+        TimedRun.epochs.clear()
+        train(replace(recipe, name=f"training/{turn}"))
+        gc.collect()  # loader processes end with their loader
+        clips, seconds, waited = (sum(values) for values in zip(*TimedRun.epochs[1:], strict=True))
+        rates["engine"].append(clips / seconds)
+        rates["engine without decoding"].append(clips / (seconds - waited))
+        for label, step in (("resident", whole), ("bare", loop)):
+            rates[label].append(rate(step, recipe.batch_size, chosen.steps))
     for label, values in rates.items():
-        print(f"{label:<28}{middle[label]:>10.1f} clips/s   (" + ", ".join(f"{v:.1f}" for v in sorted(values)) + ")")
-    ratio = {rival: statistics.median(a / b for a, b in zip(rates["engine"], rates[rival], strict=True))
-             for rival in ("resident", "bare")}  # fmt: skip
-    print(f"engine / resident {ratio['resident']:.2f} (aim on a GPU 0.95), engine / bare {ratio['bare']:.2f} (0.97)")
-    share = middle["resident"] / middle["front end and transforms"]
+        told(label, values)
+    for label, aim in (("resident", 0.95), ("bare", 0.97)):
+        whole_ratio, without = (
+            statistics.median(a / b for a, b in zip(rates[kind], rates[label], strict=True))
+            for kind in ("engine", "engine without decoding")
+        )
+        print(f"engine / {label} {whole_ratio:.2f} (aim on a GPU {aim}); without its wait for data {without:.2f}")
+    before = sum(between(start, prepared) for start, prepared, _ in instants[WARM:])
+    share = before / sum(between(start, end) for start, _, end in instants[WARM:])
     print(f"front end and batch transforms: {100 * share:.1f} % of the resident step (aim on a GPU 3 %)")
     peak = matmul_flops(recipe, device)
     flops = 3 * 2 * complexity(recipe.model).multiply_adds
-    print(f"model-FLOP utilisation of the engine: {100 * flops * middle['engine'] / peak:.1f} % of "
-          f"{peak / 1e12:.2f} TFLOP/s of a matrix product here")  # fmt: skip
-    pairs = TRUNKS if device.type == "cuda" else ((arch.video, arch.size),) if arch.video else ()
-    for trunk, size in pairs:
-        steps = {kind: of_timm(trunk, size, recipe, device, kind == "ours") for kind in ("ours", "timm")}
-        found = {kind: [] for kind in steps}
+    for label in ("engine", "resident"):
+        used = flops * statistics.median(rates[label])
+        print(
+            f"model-FLOP utilisation, {label}: {100 * used / peak:.1f} % of a matrix product's, {peak / 1e12:.3f} T/s"
+        )
+    for trunk, size in TRUNKS if chosen.trunk_batch else ():
+        steps = {
+            kind: of_timm(trunk, size, chosen.trunk_batch, recipe, device, kind == "ours") for kind in ("ours", "timm")
+        }
+        found: dict[str, list[float]] = {kind: [] for kind in steps}
         for _ in range(chosen.rounds):
             for kind, step in steps.items():
-                found[kind].append(rate(step, recipe.batch_size, chosen.steps, device))
+                found[kind].append(rate(step, chosen.trunk_batch, chosen.trunk_steps))
         ours, theirs = (statistics.median(values) for values in found.values())
-        print(f"{trunk} at {size}: ours {ours:.1f}, timm {theirs:.1f} pictures/s, ratio {ours / theirs:.2f}")
+        ratio = statistics.median(a / b for a, b in zip(found["ours"], found["timm"], strict=True))
+        print(
+            f"{trunk} at {size}, batches of {chosen.trunk_batch}: ours {ours:.2f}, timm {theirs:.2f} pictures/s, "
+            f"ratio {ratio:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
