@@ -27,13 +27,17 @@ def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
     the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
     statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU."""
     decay = min(decay, (1 + step) / (10 + step))
-    # Of a model that is cut among processes, this one's part.
-    mine, theirs = ({n: getattr(v, "_local_tensor", v) for n, v in m.state_dict().items()} for m in (average, model))
+    mine, theirs = _local(average), _local(model)
     moving = [name for name, value in mine.items() if value.is_floating_point()]
     torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
     counters = [name for name in mine if not mine[name].is_floating_point()]
     if counters:
         torch._foreach_copy_([mine[name] for name in counters], [theirs[name] for name in counters])
+
+
+def _local(model: SceneNet) -> dict[str, Tensor]:
+    """The tensors of a model; of one that is cut among processes, this one's parts of them."""
+    return {name: v.to_local() if hasattr(v, "to_local") else v for name, v in model.state_dict().items()}
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, str]]:

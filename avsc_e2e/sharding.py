@@ -29,6 +29,7 @@ def check_sharding(recipe: Recipe) -> None:
     others = {
         "--optim.unfreeze": recipe.optim.unfreeze,
         "--averaging.checkpoints": recipe.averaging.checkpoints,
+        "--heads.fit-decision": recipe.heads.fit_decision,
         "--machine.compile": recipe.machine.compile,
         "--machine.sync-batchnorm": recipe.machine.sync_batchnorm,
         "--precision fp16": recipe.precision == "fp16",

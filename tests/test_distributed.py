@@ -1,24 +1,35 @@
-"""Several processes train as one does: the same losses, every clip once, one log. benchmarks/ddp.py does it with
-torchrun; here the processes are forked, with the environment that torchrun gives them."""
+"""Several processes train as one does: the same losses, every clip once, one log; and a model that is cut among them
+(FSDP) as one that is not. Most processes here are forked, with the environment that torchrun gives them; the recipe is
+also started by torchrun itself, as two nodes on the loopback interface."""
 
+import copy
 import csv
 import logging
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, zhang
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+from avsc_e2e.acceleration import checkpoint_activations
+from avsc_e2e.clip import Clip
+from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate
 from avsc_e2e.models.systems import tiny
-from avsc_e2e.recipe import Augment, Averaging, Data, Optim, Recipe
-from avsc_e2e.training import train
+from avsc_e2e.recipe import Augment, Averaging, Data, Heads, Machine, Optim, Recipe
+from avsc_e2e.sharding import blocks, gather, release, shard, whole_tensors
+from avsc_e2e.training import FineTuning, train
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 MODEL = replace(tiny(), audio="test_convnext", video="test_convnext", fusion="gated", dropout=0.0, size=32, hidden=16)
@@ -42,32 +53,34 @@ def plan(root: Path, runs: Path, processes: int) -> Recipe:
     )
 
 
-def _work(rank: int, processes: int, port: int, root: Path, runs: Path) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _work(rank: int, processes: int, port: int, folder: Path, job: Callable[[], None]) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
         "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    log = logging.FileHandler(runs / f"log.{rank}.txt")
+    log = logging.FileHandler(folder / f"log.{rank}.txt")
     logging.getLogger("avsc_e2e").addHandler(log)
     logging.getLogger("avsc_e2e").setLevel(logging.INFO)
     try:
-        recipe = plan(root, runs, processes)
-        train(recipe)
-        evaluate(recipe)
+        job()
     except BaseException:
-        (runs / f"error.{rank}.txt").write_text(traceback.format_exc())
+        (folder / f"error.{rank}.txt").write_text(traceback.format_exc())
         os._exit(1)
     os._exit(0)
 
 
-def launch(processes: int, root: Path, runs: Path) -> Path:
-    runs.mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    started = [fork.Process(target=_work, args=(rank, processes, port, root, runs)) for rank in range(processes)]
+def launch(processes: int, folder: Path, job: Callable[[], None]) -> None:
+    """Do a job in several processes; fails if one of them does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fork, port = multiprocessing.get_context("fork"), free_port()
+    started = [fork.Process(target=_work, args=(rank, processes, port, folder, job)) for rank in range(processes)]
     for process in started:
         process.start()
     for process in started:
@@ -75,9 +88,8 @@ def launch(processes: int, root: Path, runs: Path) -> Path:
         if process.exitcode != 0:
             for other in started:
                 other.kill()
-    errors = "\n".join(file.read_text() for file in sorted(runs.glob("error.*.txt")))
+    errors = "\n".join(file.read_text() for file in sorted(folder.glob("error.*.txt")))
     assert all(process.exitcode == 0 for process in started), errors
-    return runs / "run"
 
 
 def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
@@ -85,17 +97,27 @@ def rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter=delimiter))
 
 
+def equal(mine: Path, theirs: Path) -> list[dict[str, torch.Tensor]]:
+    """Two runs' losses and weights, to rounding; returns the weights."""
+    for row, other in zip(rows(mine / "metrics.csv"), rows(theirs / "metrics.csv"), strict=True):
+        assert row.keys() == other.keys()
+        for name, value in other.items():
+            if name != "seconds":
+                assert float(row[name]) == pytest.approx(float(value), rel=2e-4, abs=1e-6), name
+    weights = [load_file(folder / "model.safetensors") for folder in (mine, theirs)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[0][name], value, rtol=1e-2, atol=2e-4)
+    return weights
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares processes on the CPU")
 def test_two_processes_are_as_one(toy_city, tmp_path):
-    one, two = (launch(count, toy_city, tmp_path / str(count)) for count in (1, 2))
-    for mine, theirs in zip(rows(two / "metrics.csv"), rows(one / "metrics.csv"), strict=True):
-        assert mine.keys() == theirs.keys()
-        for name, value in theirs.items():
-            if name != "seconds":
-                assert float(mine[name]) == pytest.approx(float(value), rel=2e-4, abs=1e-6), name
-    weights = [load_file(folder / "model.safetensors") for folder in (one, two)]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-4)
+    for count in (1, 2):
+        recipe = plan(toy_city, tmp_path / str(count), count)
+        launch(count, tmp_path / str(count), lambda recipe=recipe: (train(recipe), evaluate(recipe)))
+    one, two = (tmp_path / str(count) / "run" for count in (1, 2))
+    equal(two, one)
     segments = [rows(folder / "evaluation" / "segments.csv", "\t") for folder in (one, two)]
     assert [(row["filename"], row["start"]) for row in segments[0]] == [
         (row["filename"], row["start"]) for row in segments[1]
@@ -105,3 +127,152 @@ def test_two_processes_are_as_one(toy_city, tmp_path):
     speaker, silent = ((tmp_path / "2" / f"log.{rank}.txt").read_text() for rank in (0, 1))
     assert speaker.count("epoch 2/2") == 1
     assert silent == ""
+
+
+# ------------------------------------------------------------------------------------------------ a model cut up (FSDP)
+
+
+def cut_up(recipe: Recipe, shard_model: bool) -> Recipe:
+    """With all that goes with it: clipping that bites, accumulation, a moving average."""
+    return replace(
+        recipe,
+        optim=replace(recipe.optim, unfreeze=0, clip=0.5, accumulate=2, layer_decay=0.7),
+        averaging=Averaging(decay=0.5),
+        machine=Machine(shard_model=shard_model),
+    )
+
+
+def held(module: torch.nn.Module) -> float:
+    """Share of a module's parameters that this process holds."""
+    whole = sum(p.numel() for p in module.parameters())
+    return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in module.parameters()) / whole
+
+
+def killed_in_its_second_epoch(recipe: Recipe) -> None:
+    def end(self):
+        if self.current_epoch == 1:
+            assert held(self.model) < 0.6
+            assert held(self.average) < 0.6
+            states = [value for state in self.optimizers().state.values() for value in state.values() if value.dim()]
+            assert states
+            assert all(isinstance(value, DTensor) for value in states)
+            os._exit(0)
+
+    FineTuning.on_train_epoch_start = end  # in this process, which has been forked
+    train(recipe)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares processes on the CPU")
+def test_a_model_cut_among_processes_learns_as_a_whole_one(toy_city, tmp_path):
+    """As under DDP, to rounding, although killed and resumed in between; checkpoints are whole."""
+    parts, whole = (cut_up(plan(toy_city, tmp_path / name, 2), name == "parts") for name in ("parts", "whole"))
+    launch(2, tmp_path / "parts", lambda: killed_in_its_second_epoch(parts))
+    assert not (tmp_path / "parts" / "run" / "metrics.csv").read_text().count("\n2,")
+    launch(2, tmp_path / "parts", lambda: train(parts, resume=True))
+    launch(2, tmp_path / "whole", lambda: train(whole))
+    weights = equal(tmp_path / "parts" / "run", tmp_path / "whole" / "run")
+    last = torch.load(tmp_path / "parts" / "run" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(last[f"average.{name}"].shape == value.shape for name, value in weights[0].items())
+
+
+def _as_uncut() -> None:
+    """Trunks of several families, with and without activations kept: logits, gradients and what is put together."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    pairs = (("audio_test", "test_efficientnet"), ("test_convnext", "test_resnet"), ("audio_test", "test_vit"))
+    for audio, video in pairs:
+        arch = replace(MODEL, audio=audio, video=video, size=160 if video == "test_vit" else 32)
+        torch.manual_seed(0)
+        model = arch.build()
+        model.video.requires_grad_(video != "test_resnet")  # a part that does not learn
+        other = copy.deepcopy(model)
+        if video == "test_vit":
+            checkpoint_activations(model)
+        assert len(blocks(model.video)) > 1
+        shard(model, torch.device("cpu"))
+        assert held(model) < 0.6
+        draw = torch.Generator().manual_seed(1)
+        sound = torch.rand(4, arch.input_channels, arch.sample_rate, generator=draw) - 0.5
+        frames = torch.randint(256, (4, arch.frames, 3, arch.size, arch.size), generator=draw, dtype=torch.uint8)
+        batch = Clip(sound, frames, torch.arange(4), torch.ones(4, 2, dtype=torch.bool), [""] * 4, torch.zeros(4))
+        for net in (model, other):
+            net.train()
+            sum(values.square().mean() for values in net(net.preprocess(batch)).values()).backward()
+        theirs = {name: p.grad for name, p in other.named_parameters() if p.grad is not None}
+        mine = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(mine[name].full_tensor(), value, rtol=1e-4, atol=1e-6)
+        together = whole_tensors(model)
+        assert together.keys() == (other.state_dict().keys() if not rank else set())
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in together.items())
+        gather(model)
+        with torch.no_grad():
+            for _ in range(1 + rank):  # of a number of its own
+                values = model.eval()(model.preprocess(batch))
+            expected = other.eval()(other.preprocess(batch))
+        release(model)
+        assert held(model) < 0.6
+        for name, value in expected.items():
+            torch.testing.assert_close(values[name], value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compares processes on the CPU")
+def test_trunks_cut_up_block_by_block(tmp_path):
+    launch(2, tmp_path, _as_uncut)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            {"optim": Optim(unfreeze=2)},
+            r"^--optim\.unfreeze does not go with --machine\.shard-model; leave one",
+        ),
+        ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints does not go with"),
+        ({"heads": Heads(fit_decision=True)}, r"^--heads\.fit-decision does not go with"),
+        ({"machine": Machine(shard_model=True, compile="eager")}, r"^--machine\.compile does not go with"),
+        ({"machine": Machine(shard_model=True, sync_batchnorm=True)}, r"^--machine\.sync-batchnorm does not go with"),
+        ({"precision": "fp16"}, r"^--precision fp16 does not go with"),
+        ({}, r"^--machine\.shard-model needs several processes; start it with torchrun$"),
+    ],
+)
+def test_what_does_not_go_with_a_cut_model(toy_city, tmp_path, change, match):
+    recipe = replace(cut_up(plan(toy_city, tmp_path, 1), True), **change)
+    with pytest.raises(AvscError, match=match):
+        train(recipe)
+
+
+# ------------------------------------------------------------------------------------------------ torchrun
+
+
+def torchrun(nodes: int, each: int, line: list[object]) -> list[subprocess.CompletedProcess]:
+    """Start a command as so many nodes of so many processes, and return how each node's agent ended."""
+    port = free_port()
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    agents = []
+    for node in range(nodes):
+        where = f"--nnodes={nodes} --node-rank={node} --master-addr=127.0.0.1 --master-port={port}".split()
+        command = [sys.executable, "-m", "torch.distributed.run", *where, f"--nproc-per-node={each}", *map(str, line)]
+        agents.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                                       env=environment))  # fmt: skip
+    ends = [agent.communicate(timeout=300) for agent in agents]
+    return [
+        subprocess.CompletedProcess(agent.args, agent.returncode, *end) for agent, end in zip(agents, ends, strict=True)
+    ]
+
+
+def test_a_recipe_under_torchrun(toy_city, tmp_path):
+    """Two nodes train it, two processes of one node evaluate it, as a user would."""
+    first, second = torchrun(2, 1, zhang("train", "audio", toy_city, tmp_path, "--epochs", "1"))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert (first.stdout + first.stderr).count("epoch 1/1") == 1
+    assert "epoch 1/1" not in second.stdout + second.stderr
+    folder = tmp_path / "zhang_ioa" / "audio"
+    assert len(rows(folder / "metrics.csv")) == 1
+    (done,) = torchrun(1, 2, zhang("evaluate", "audio", toy_city, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("macro log loss") <= 1
+    segments = rows(folder / "evaluation" / "segments.csv", "\t")
+    assert set(Counter((row["filename"], row["start"]) for row in segments).values()) == {1}
+    assert len(segments) == 20
