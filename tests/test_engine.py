@@ -28,13 +28,14 @@ from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.metrics import macro_log_loss
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.checkpoint import load_model, read_checkpoint, save_model
+from avsc_e2e.models.scenenet import keep_statistics
 from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, freeze_still_parts, parameter_groups, rate_share, unfreeze
 from avsc_e2e.outputs import read_output
 from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Heads, Machine, Optim, Recipe, TestTime
 from avsc_e2e.runlog import RunLog, class_scores
-from avsc_e2e.training import RunFolder, corpus_of, model_file, train
+from avsc_e2e.training import RunFolder, corpus_of, model_file, take_over, train
 from avsc_e2e.transforms.batch import CutMix, Mixing, Mixup
 from avsc_e2e.transforms.frames import Crops, RandAugment
 
@@ -282,6 +283,25 @@ def test_only_the_last_layers_learn():
     assert {id(p) for group in parameter_groups(model, optim) for p in group["params"]} == learning
     assert unfreeze(model, replace(optim, unfreeze=2), 2) == {"audio": 1.0, "video": 1.0}
     assert {id(p) for p in model.parameters() if p.requires_grad} == learning
+
+
+def test_only_trained_trunks_keep_their_statistics(toy_city, tmp_path):
+    model = MODEL.build()
+    norms = {part: next(m for m in getattr(model, part).modules() if isinstance(m, torch.nn.BatchNorm2d))
+             for part in ("audio", "video")}  # fmt: skip
+    given = {name: value for name, value in MODEL.build().state_dict().items() if name.startswith("video.")}
+    take_over(model, given, list(MODEL.classes))
+    keep_statistics(model.train())
+    assert norms["audio"].training
+    assert not norms["video"].training
+    # From an earlier stage: what its batch norms know is what they know in the end.
+    first = train(recipe(toy_city, tmp_path, "first"))
+    optim = Optim(lr=1e-3, audio_lr=1e-3, video_lr=1e-3, keep_statistics=True)
+    plan = recipe(toy_city, tmp_path, "second", init=(str(first),), optim=optim)
+    before, after = load_file(first), load_file(train(plan))
+    means = [name for name in before if name.endswith("running_mean") and not name.startswith("heads.")]
+    assert means
+    assert all(torch.equal(before[name], after[name]) for name in means)
 
 
 def test_decision_weights_are_fitted_on_the_validation_part(toy_city, tmp_path):
