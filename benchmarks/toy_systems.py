@@ -42,18 +42,20 @@ SKIPPED = {
 }
 """Stages that small trunks make the same as another, and those for other data or words."""
 FAMILY = ("audio", "video", "early", "late", "joint")
+OURS = ("own_videos", "distil_audio")
+"""Recipes of no paper."""
 LATE_FUSION = ("mcdonnell_usa/audio", "resnet50_video/video")
 """The dataset paper's pair of decision-level fusion."""
 
 
 def stages() -> Iterator[Recipe]:
-    """The stages of all recipe files but our own, each before those that start from it."""
+    """The stages of all recipe files but ours, each before those that start from it."""
     for file in sorted(RECIPES.glob("*.py"), key=lambda file: (file.stem != "openl3_baseline", file.stem)):
         found: dict[str, Recipe] = {}
         given, cli.run = cli.run, lambda found=found, **stages: found.update(stages)
         runpy.run_path(str(file), run_name="__main__")
         cli.run = given
-        skipped = (*SKIPPED.get(file.stem, ()), *(found if file.stem == "own_videos" else ()))
+        skipped = (*SKIPPED.get(file.stem, ()), *(found if file.stem in OURS else ()))
         yield from (recipe for name, recipe in found.items() if name not in skipped)
 
 
