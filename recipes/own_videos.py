@@ -34,12 +34,12 @@ aisfx = replace(  # the sound branch from a net trained on sound effects (pip in
     audio,
     name="own_videos/aisfx",
     model=replace(systems.lite0_aisfx(), video=""),
-    # Only the last block learns, so what lies below must see what it knows: no masks. Mixup is worth most.
-    augment=Augment(mixup=Mixup(0.3)),
-    optim=Optim(lr=1e-2, audio_lr=1e-3, layers=1, keep_statistics=True),
-    averaging=Averaging(decay=0.95),
+    # Only the last block learns, from what those below know: sound as it is, without masks or other levels.
+    augment=Augment(waveform=Waveform(gain=0.0), mixup=Mixup(0.3)),
+    optim=Optim(lr=3e-3, audio_lr=3e-4, layers=1, keep_statistics=True),
+    averaging=Averaging(decay=0.98),
     smoothing=0.1,
-    epochs=6,
+    epochs=12,
 )
 video = replace(
     audio,
