@@ -751,6 +751,7 @@ def _quiet() -> None:
     """Lightning's tips on hardware and workers are no news to a user of recipes."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     if processes.rank():  # the first process speaks for all
         logging.getLogger("avsc_e2e").setLevel(logging.ERROR)
