@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         if server.faults and server.faults[0](self):
             server.faults.pop(0)
         elif not file.is_file():
-            self.send_error(404)
+            self.send_error(server.absent)
         else:
             data = file.read_bytes()
             ranged = server.ranges and first != ""
@@ -58,7 +58,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.requests, self.faults, self.ranges = folder, [], [], True
+        self.folder, self.requests, self.faults, self.ranges, self.absent = folder, [], [], True, 404
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -186,6 +186,9 @@ def test_a_list_to_validate_on_lies_in_the_store(stores, server, tmp_path):
     assert corpus == read_corpus(stores / "city", validation="evaluation_setup/mine.csv")
     with pytest.raises(AvscError, match=rf"^nowhere\.csv: no such validation list, here or in {server.url}/city$"):
         read_corpus(f"{server.url}/city", validation="nowhere.csv")
+    # Storage that does not let everyone list refuses what is absent.
+    server.absent = 403
+    assert read_corpus(f"{server.url}/city", validation="evaluation_setup/mine.csv") == corpus
     with pytest.raises(AvscError, match=rf"^{server.url}/city: no evaluation_setup/fold7_train\.csv in it"):
         read_corpus(f"{server.url}/city", fold=7)
 
@@ -243,7 +246,9 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
     server.faults.clear()
     server.folder = tmp_path
     fails(r"^http://127.*\.tar: is not there")
-    fails(rf"^{server.url}/nothing: is not a store", lambda: open_store(f"{server.url}/nothing"))
+    fails(rf"^{server.url}/nothing/store\.json: is not there", lambda: open_store(f"{server.url}/nothing"))
+    server.faults += [forbidden]
+    fails(rf"^{server.url}/nothing/store\.json: access is refused", lambda: open_store(f"{server.url}/nothing"))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "store.json").write_text('{"format": 99}')
     fails(r"old/store\.json: not of a store that this version reads", lambda: open_store(f"{server.url}/old"))
@@ -290,5 +295,5 @@ def test_train_and_evaluate_from_a_url(stores, server, tmp_path):
     a, b = ((tmp_path / run / "zhang_ioa/audio/evaluation/segments.csv").read_bytes() for run in ("local", "url"))
     assert a == b
     assert done[-1].status == 2
-    told = f"{server.url}/elsewhere: is not a store, there is no store.json in it: copy one there"
+    told = f"{server.url}/elsewhere/store.json: is not there: copy the whole store to its place again"
     assert done[-1].err.strip().splitlines()[-1].endswith(told)

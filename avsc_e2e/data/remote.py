@@ -53,7 +53,8 @@ class RemoteFolder:
         return {**self.__dict__, "_process": 0, "_connection": None, "_blocks": OrderedDict(), "requests": 0}
 
     def read(self, names: Sequence[str], *, optional: bool = False) -> list[bytes | None]:
-        """Whole files, many at a time; None for those that are absent, if they are `optional`."""
+        """Whole files, many at a time; None for those that are absent, if they are `optional`. Object storage that does
+        not let everyone list says of what is absent that it is refused."""
         return self._fetch([(f"{self.url}/{name}", None, None) for name in names], optional)
 
     def copy(self, names: Sequence[str], folder: Path) -> None:
@@ -132,7 +133,7 @@ class RemoteFolder:
                         f"{url}: {len(answer)} bytes came where {end - begin} were asked for: the server does not "
                         "serve ranges, or the file is not the one that its index tells of"
                     )
-                if isinstance(answer, FileNotFoundError) and optional:
+                if optional and (isinstance(answer, FileNotFoundError) or _refused(answer)):
                     answer = None
                 elif isinstance(answer, Exception):
                     _judge(url, answer, last=wait is None)
@@ -152,8 +153,7 @@ def _judge(url: str, error: Exception, last: bool) -> None:
     """Raises AvscError where it is of no use to try again."""
     if isinstance(error, FileNotFoundError):
         raise AvscError(f"{url}: is not there: copy the whole store to its place again") from None
-    status = getattr(error, "status", 0)
-    if isinstance(error, (PermissionError, ImportError)) or (400 <= status < 500 and status not in PASSING):
+    if _refused(error):
         raise AvscError(
             f"{url}: access is refused ({_line(error)}): give the credentials that its protocol asks for"
         ) from None
@@ -162,6 +162,11 @@ def _judge(url: str, error: Exception, last: bool) -> None:
             f"{url}: cannot be fetched after {len(WAITS) + 1} tries ({_line(error)}): is the address right, and the "
             "network up? Training goes on with --resume"
         ) from None
+
+
+def _refused(answer: object) -> bool:
+    status = getattr(answer, "status", 0)
+    return isinstance(answer, PermissionError) or (400 <= status < 500 and status not in PASSING)
 
 
 def _line(error: Exception) -> str:

@@ -277,9 +277,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 @functools.lru_cache(maxsize=4)
 def _open_url(url: str) -> Store:
     folder = RemoteFolder(url)
-    [data] = folder.read([MANIFEST], optional=True)
-    if data is None:
-        raise AvscError(f"{url}: is not a store, there is no {MANIFEST} in it: copy one there")
+    [data] = folder.read([MANIFEST])
     manifest = parse_manifest(data, f"{url}/{MANIFEST}")
     shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
     recordings: dict[str, Stored] = {}
