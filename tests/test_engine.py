@@ -676,7 +676,8 @@ FLAGS = {
     "--distil.weight": "0 to 1", "--distil.temperature": "softened", "--test-time.flip": "mirrored",
     "--test-time.crops": "Squares", "--test-time.views": "Sets", "--machine.compile": "torch.compile",
     "--machine.checkpoint-activations": "memory", "--machine.sync-batchnorm": "devices", "--smoothing": "Share",
-    "--machine.shard-model": "memory", "--patience": "Epochs", "--precision": "bf16", "--profile": "milliseconds", "--resume": "interrupted",
+    "--machine.shard-model": "memory", "--patience": "Epochs", "--precision": "bf16", "--profile": "milliseconds",
+    "--resume": "interrupted",
 }  # fmt: skip
 """Every flag of the engine, and a word of what its help says of its meaning or unit."""
 
