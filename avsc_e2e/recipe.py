@@ -215,6 +215,9 @@ class Recipe:
     """Share of a target that is spread over all classes; 0 is off."""
     patience: int = 0
     """Epochs without a lower macro log loss on the validation part after which training ends; 0 is off."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch whose model is kept: that with the lowest macro log loss on the validation part, or the last one, for where
+    validation recordings are too few to choose by."""
     epochs: int = 20
     """Passes over the training part; 0: only put the stages of `init` together."""
     batch_size: int = 32

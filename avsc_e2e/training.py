@@ -75,7 +75,8 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def model_file(recipe: Recipe) -> Path:
-    """The checkpoint of the epoch with the lowest macro log loss on the validation part."""
+    """The checkpoint of the epoch with the lowest macro log loss on the validation part, or of the last one where the
+    recipe wants that."""
     return run_folder(recipe) / "model.safetensors"
 
 
@@ -159,7 +160,8 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     except OSError as error:
         raise AvscError(f"{folder}: cannot be written ({refusal(error)}); make room and go on with --resume") from error
     if trainer.is_global_zero:
-        log.info(run.tables.summary(recipe.name, model_file(recipe), run.ended))
+        kept = "; the last one is kept" if recipe.keep == "last" else ""
+        log.info(run.tables.summary(recipe.name, model_file(recipe), run.ended + kept))
     return model_file(recipe)
 
 
@@ -589,7 +591,7 @@ class RunFolder(Callback):
         self.tables.write()
         validation = {key: row[key] for key in ("epoch", "validation_log_loss", "validation_accuracy")}
         notes = {"recipe": json.dumps(dataclasses.asdict(self.recipe)), "validation": json.dumps(validation)}
-        if better:
+        if better or self.recipe.keep == "last":
             save_model(module.judged, self.folder / "model.safetensors", notes, tensors)
         kept = [self.epoch_file(epoch) for epoch in self.tables.ranked(self.recipe.averaging.checkpoints)]
         if self.epoch_file(row["epoch"]) in kept:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -63,10 +63,9 @@ def probe(train_features, target, groups, test_features):
 
     losses = []
     for strength in STRENGTHS:
-        folds = GroupKFold(5).split(train_features, target, groups)
-        losses.append(
-            np.mean([log_loss(target[b], fitted(strength, a).predict_proba(train_features[b])) for a, b in folds])
-        )
+        folds = StratifiedGroupKFold(5).split(train_features, target, groups)
+        found = [(target[b], fitted(strength, a).predict_proba(train_features[b])) for a, b in folds]
+        losses.append(np.mean([log_loss(truth, p, labels=np.arange(target.max() + 1)) for truth, p in found]))
     best = STRENGTHS[int(np.argmin(losses))]
     return fitted(best, slice(None)).predict_proba(test_features), best
 

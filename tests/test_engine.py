@@ -657,6 +657,14 @@ def test_ends_without_gain(toy_city, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 1), ("last", 2)])
+def test_the_epoch_that_is_kept(toy_city, tmp_path, keep, epoch):
+    still = Optim(lr=1e-12, audio_lr=0.0, weight_decay=0.0)
+    model = replace(MODEL, video="")
+    checkpoint = train(recipe(toy_city, tmp_path, epochs=2, optim=still, model=model, keep=keep))
+    assert json.loads(read_checkpoint(checkpoint)[1]["validation"])["epoch"] == epoch
+
+
 def test_scores_of_classes():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
     scores = class_scores(probabilities, np.array([0, 1, 1]), ("a", "b", "c"))
@@ -676,8 +684,8 @@ FLAGS = {
     "--distil.weight": "0 to 1", "--distil.temperature": "softened", "--test-time.flip": "mirrored",
     "--test-time.crops": "Squares", "--test-time.views": "Sets", "--machine.compile": "torch.compile",
     "--machine.checkpoint-activations": "memory", "--machine.sync-batchnorm": "devices", "--smoothing": "Share",
-    "--machine.shard-model": "memory", "--patience": "Epochs", "--precision": "bf16", "--profile": "milliseconds",
-    "--resume": "interrupted",
+    "--machine.shard-model": "memory", "--patience": "Epochs", "--keep": "lowest", "--precision": "bf16",
+    "--profile": "milliseconds", "--resume": "interrupted",
 }  # fmt: skip
 """Every flag of the engine, and a word of what its help says of its meaning or unit."""
 
