@@ -42,6 +42,7 @@ from avsc_e2e.data.dataset import loader
 from avsc_e2e.data.prepare import prepare
 from avsc_e2e.data.toycity import ToyCity
 from avsc_e2e.losses import head_losses
+from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.complexity import blank_batch, complexity
 from avsc_e2e.models.zoo import architecture
 from avsc_e2e.optimiser import build_optimiser, parameter_groups
@@ -225,53 +226,21 @@ def told(label: str, values: list[float]) -> None:
     print(f"{label:<28}{statistics.median(values):>10.1f} clips/s   ({each})", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lite0")
-    parser.add_argument("--size", type=int, default=0, help="pixels; 0: the model's")
-    parser.add_argument("--batch-size", type=int, default=128 if CUDA else 32)
-    parser.add_argument("--steps", type=int, default=200 if CUDA else 4, help="of a round, and of an epoch")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=-1, help="loader processes of the engine")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="by default bf16 where the GPU has it")
-    parser.add_argument("--compile", default="", help="backend of torch.compile, for everyone")
-    parser.add_argument("--trunk-batch", type=int, default=128 if CUDA else 2, help="pictures of timm's step; 0: none")
-    parser.add_argument("--trunk-steps", type=int, default=50 if CUDA else 1)
-    parser.add_argument("--store", type=Path, help="by default a toy city, rendered and prepared")
-    parser.add_argument("--out", type=Path)
-    chosen = parser.parse_args()
-    device = torch.device("cuda" if CUDA else "cpu")
-    out = chosen.out or Path(tempfile.mkdtemp())
-    arch = architecture(chosen.model)
-    arch = replace(arch, size=chosen.size or arch.size)
-    store = chosen.store
-    if not store:
+def compare_steps(recipe: Recipe, device: torch.device, out: Path, rounds: int, steps: int) -> None:
+    """The engine, the resident step and the bare loop, in turns."""
+    if not recipe.data.store:
         # Pictures as large as those that `prepare` makes of the real set's.
         ToyCity(train_locations=4, test_locations=1, duration=4.0, height=256, width=456).render(out / "city")
-        store = out / "store"
-        prepare(out / "city", store)
-    recipe = Recipe(
-        "training", model=arch, data=Data(store=str(store), workers=chosen.workers), augment=Augment(),
-        batch_size=chosen.batch_size, pretrained=False, epochs=3, runs=str(out / "runs"),
-        precision=chosen.precision or ("bf16" if CUDA and torch.cuda.is_bf16_supported() else "fp32"),
-        machine=Machine(compile=chosen.compile),
-    )  # fmt: skip
+        prepare(out / "city", out / "store")
+        recipe = replace(recipe, data=replace(recipe.data, store=str(out / "store")))
     corpus = corpus_of(recipe)
-    windows = max(-(-chosen.steps * chosen.batch_size // len(corpus.train)), 1)
-    recipe = replace(recipe, data=replace(recipe.data, windows=windows), model=replace(arch, classes=corpus.classes))
-    name = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
-    print(
-        f"{name}, {recipe.precision}, {chosen.model} at {arch.size} pixels, batches of {chosen.batch_size}, "
-        f"{workers(recipe)} loader processes, compilation {chosen.compile or 'off'}"
-    )
-    if not CUDA:
-        print("NO GPU: rates are of the processor's time on a CPU; the aims are for a GPU with 16 cores.")
+    windows = max(-(-steps * recipe.batch_size // len(corpus.train)), 1)
+    data, arch = replace(recipe.data, windows=windows), replace(recipe.model, classes=corpus.classes)
+    recipe = replace(recipe, data=data, model=arch)
     training.RunFolder = TimedRun
-    # Lightning sets it for the engine; the others have the same.
-    torch.backends.cudnn.benchmark = CUDA
     model = initial_model(recipe, corpus).to(device).train()
-    if chosen.compile:
-        compile_trunks(model, chosen.compile)
+    if recipe.machine.compile:
+        compile_trunks(model, recipe.machine.compile)
     dataset = train_dataset(recipe, corpus)
     batch = next(iter(loader(dataset, recipe.batch_size, shuffle=True)))
     batch = batch._replace(**{
@@ -280,7 +249,7 @@ def main() -> None:
     whole, instants = resident(recipe, model, batch, device)
     loop = bare(recipe, model, device)
     rates: dict[str, list[float]] = {"engine": [], "engine without decoding": [], "resident": [], "bare": []}
-    for turn in range(chosen.rounds):
+    for turn in range(rounds):
         TimedRun.epochs.clear()
         train(replace(recipe, name=f"training/{turn}"))
         gc.collect()  # loader processes end with their loader
@@ -288,7 +257,7 @@ def main() -> None:
         rates["engine"].append(clips / seconds)
         rates["engine without decoding"].append(clips / (seconds - waited))
         for label, step in (("resident", whole), ("bare", loop)):
-            rates[label].append(rate(step, recipe.batch_size, chosen.steps))
+            rates[label].append(rate(step, recipe.batch_size, steps))
     for label, values in rates.items():
         told(label, values)
     for label, aim in (("resident", 0.95), ("bare", 0.97)):
@@ -304,24 +273,65 @@ def main() -> None:
     flops = 3 * 2 * complexity(recipe.model).multiply_adds
     for label in ("engine", "resident"):
         used = flops * statistics.median(rates[label])
+        print(f"model-FLOP utilisation, {label}: {100 * used / peak:.1f} % of a matrix product's {peak / 1e12:.3f} T/s")
+
+
+def compare_trunks(recipe: Recipe, device: torch.device, rounds: int, steps: int, count: int) -> None:
+    """Our video branch and timm's net, in turns."""
+    for trunk, size in TRUNKS:
+        rivals = {kind: of_timm(trunk, size, count, recipe, device, kind == "ours") for kind in ("ours", "timm")}
+        rates: dict[str, list[float]] = {kind: [] for kind in rivals}
+        for turn in range(rounds):
+            for kind in sorted(rivals, reverse=turn % 2 == 1):  # neither is always the first
+                rates[kind].append(rate(rivals[kind], count, steps))
+        ours, theirs = (statistics.median(values) for values in rates.values())
+        ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["timm"], strict=True))
         print(
-            f"model-FLOP utilisation, {label}: {100 * used / peak:.1f} % of a matrix product's, {peak / 1e12:.3f} T/s"
-        )
-    for trunk, size in TRUNKS if chosen.trunk_batch else ():
-        steps = {
-            kind: of_timm(trunk, size, chosen.trunk_batch, recipe, device, kind == "ours") for kind in ("ours", "timm")
-        }
-        found: dict[str, list[float]] = {kind: [] for kind in steps}
-        for _ in range(chosen.rounds):
-            for kind, step in steps.items():
-                found[kind].append(rate(step, chosen.trunk_batch, chosen.trunk_steps))
-        ours, theirs = (statistics.median(values) for values in found.values())
-        ratio = statistics.median(a / b for a, b in zip(found["ours"], found["timm"], strict=True))
-        print(
-            f"{trunk} at {size}, batches of {chosen.trunk_batch}: ours {ours:.2f}, timm {theirs:.2f} pictures/s, "
-            f"ratio {ratio:.2f}",
+            f"{trunk} at {size}, batches of {count}: ours {ours:.2f}, timm {theirs:.2f} pictures/s, ratio {ratio:.2f}",
             flush=True,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lite0")
+    parser.add_argument("--size", type=int, default=0, help="pixels; 0: the model's")
+    parser.add_argument("--batch-size", type=int, default=128 if CUDA else 32)
+    parser.add_argument(
+        "--steps", type=int, default=200 if CUDA else 4, help="of a round, and of an epoch; 0: only timm's trunks"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=-1, help="loader processes of the engine")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="by default bf16 where the GPU has it")
+    parser.add_argument("--compile", default="", help="backend of torch.compile, for everyone")
+    parser.add_argument("--trunk-batch", type=int, default=64 if CUDA else 2, help="pictures of timm's step; 0: none")
+    parser.add_argument("--trunk-steps", type=int, default=50 if CUDA else 2)
+    parser.add_argument("--store", type=Path, help="by default a toy city, rendered and prepared")
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    device = torch.device("cuda" if CUDA else "cpu")
+    out = chosen.out or Path(tempfile.mkdtemp())
+    arch = architecture(chosen.model)
+    arch = replace(arch, size=chosen.size or arch.size)
+    recipe = Recipe(
+        "training", model=arch, data=Data(store=str(chosen.store or ""), workers=chosen.workers), augment=Augment(),
+        batch_size=chosen.batch_size, pretrained=False, epochs=3, runs=str(out / "runs"),
+        precision=chosen.precision or ("bf16" if CUDA and torch.cuda.is_bf16_supported() else "fp32"),
+        machine=Machine(compile=chosen.compile),
+    )  # fmt: skip
+    name = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"{name}, {recipe.precision}, {chosen.model} at {arch.size} pixels, batches of {chosen.batch_size}, "
+        f"{workers(recipe)} loader processes, compilation {chosen.compile or 'off'}"
+    )
+    if not CUDA:
+        print("NO GPU: rates are of the processor's time on a CPU; the aims are for a GPU with 16 cores.")
+    torch.backends.cudnn.benchmark = CUDA  # as Lightning sets it for the engine
+    keep_freed_memory()  # as the engine does on a CPU
+    if chosen.steps:
+        compare_steps(recipe, device, out, chosen.rounds, chosen.steps)
+    if chosen.trunk_batch:
+        compare_trunks(recipe, device, chosen.rounds, chosen.trunk_steps, chosen.trunk_batch)
 
 
 if __name__ == "__main__":
