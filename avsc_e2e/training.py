@@ -157,6 +157,13 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
             _fit_decision(recipe, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
         raise KeyboardInterrupt from None
+    except RuntimeError as error:  # so a collective operation fails: gloo has no type of its own
+        if processes.count() == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise AvscError(
+            f"{folder}: another process of this job has ended, or cannot be reached; what it said tells why. "
+            "Go on with --resume"
+        ) from error
     except OSError as error:
         raise AvscError(f"{folder}: cannot be written ({refusal(error)}); make room and go on with --resume") from error
     if trainer.is_global_zero:

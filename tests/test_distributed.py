@@ -129,6 +129,21 @@ def test_two_processes_are_as_one(toy_city, tmp_path):
     assert silent == ""
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the processes are forked")
+def test_the_other_processes_tell_in_one_line_that_one_is_gone(toy_city, tmp_path):
+    recipe = plan(toy_city, tmp_path, 2)
+
+    def job() -> None:
+        if os.environ["RANK"] == "1":
+            FineTuning.on_train_epoch_start = lambda self: os._exit(0) if self.current_epoch else None
+            train(recipe)
+        with pytest.raises(AvscError, match=r"run: another process of this job has ended.*Go on with --resume$"):
+            train(recipe)
+
+    launch(2, tmp_path, job)
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+
+
 # ------------------------------------------------------------------------------------------------ a model cut up (FSDP)
 
 
