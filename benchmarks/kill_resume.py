@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bits are promised on the CPU; a GPU adds in an order of its own
+
 import torch
 from safetensors.torch import load_file
 

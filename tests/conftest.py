@@ -101,6 +101,12 @@ def flat(level: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU also where there is a GPU, so that bits can be compared; `-m gpu` runs those of a GPU."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a GPU are skipped where there is none."""
     asked = [item for item in items if item.get_closest_marker("gpu")]
