@@ -499,10 +499,14 @@ class FineTuning(pl.LightningModule):
 
 
 def workers(recipe: Recipe) -> int:
-    """Loader processes of a run; by default none on a machine without a GPU, where training needs the cores."""
+    """Loader processes of each of a run's processes; by default none without a GPU, where training needs the cores."""
     if recipe.data.workers >= 0:
         return recipe.data.workers
-    return min(max((os.cpu_count() or 1) - 1, 1), 16) if torch.cuda.is_available() else 0
+    if not torch.cuda.is_available():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count()))  # a process for each
+    return min(max(cores // max(devices, 1) - 1, 1), 16)
 
 
 class RunFolder(Callback):
