@@ -41,7 +41,7 @@ class Data:
     """What to do with media that cannot be read: stop, take another clip in training and leave it out of evaluation, or
     go on with the modality that can be read; empty: skip in training, raise in evaluation."""
     workers: int = -1
-    """Processes that load; 0: none, -1: all cores but one with a GPU, none without."""
+    """Processes that load, for each device; 0: none, -1: its share of the cores but one with GPUs, none without."""
 
     def __post_init__(self):
         if self.windows < 1:
