@@ -264,6 +264,20 @@ def test_moving_average_takes_few_calls():
     assert all(torch.equal(average.state_dict()[name], model.state_dict()[name]) for name in counters)
 
 
+def test_devices_share_the_cores(monkeypatch):
+    plan = recipe(Path(), Path(), data=Data())
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(training.os, "sched_getaffinity", lambda process: range(16), raising=False)
+    assert training.workers(plan) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for devices, expected in ((1, 15), (2, 7), (8, 1), (16, 1)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda devices=devices: devices)
+        assert training.workers(plan) == expected
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert training.workers(plan) == 3
+    assert training.workers(replace(plan, data=Data(workers=5))) == 5
+
+
 # --------------------------------------------------------------------------------------------- on a real GPU
 
 
