@@ -33,6 +33,9 @@ class Data:
     """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
     windows: int = 1
     """Random windows that an epoch draws from each training recording."""
+    by_length: bool = False
+    """Draw that many for each segment of a recording's length: recordings and classes then weigh in training what they
+    weigh where segments are evaluated."""
     balance: float = 0.0
     """How far an epoch draws all classes equally often, from 0, every recording once, to 1, every class the same."""
     short_side: int = 0

@@ -306,6 +306,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
             )
         ),
         windows=recipe.data.windows,
+        by_length=recipe.data.by_length,
         seed=recipe.seed,
         store=store_of(recipe),
         on_bad=recipe.data.on_bad or "skip",

@@ -141,6 +141,25 @@ def test_random_windows_reach_all_parts(tmp_path):
         assert 3 * index + 2.7 < starts[:, index].max() <= 3 * index + 3
 
 
+@pytest.mark.parametrize("windows", [1, 2])
+def test_windows_by_length(tmp_path, windows):
+    """As many as a recording counts in evaluation, times `windows`, in order and each in its own part."""
+    rows = []
+    for name, seconds in (("long", 5.0), ("short", 0.5), ("middle", 2.0)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(round(1000 * seconds)), 1000, subtype="FLOAT")
+        rows.append(Row(name, audio=str(tmp_path / f"{name}.wav"), scene="a", duration=seconds))
+    want = Sampling(sample_rate=1000, channels=1, video=False)
+    dataset = ClipDataset(rows, ["a"], want, windows=windows, by_length=True)
+    assert len(dataset) == 8 * windows
+    clips = [dataset[Key(0, index)] for index in range(len(dataset))]
+    assert [clip.file for clip in clips] == ["long"] * 5 * windows + ["short"] * windows + ["middle"] * 2 * windows
+    assert [clip.file for clip in clips] == [dataset.row(index).file for index in range(len(dataset))]
+    parts = 4 * np.arange(5 * windows + 1) / (5 * windows)
+    for clip, low, high in zip(clips, parts[:-1], parts[1:], strict=False):
+        assert low <= clip.start <= high
+    assert clips[5 * windows].start == 0
+
+
 @pytest.mark.parametrize(
     ("duration", "expected"),
     [(10.0, 10), (479_999 / 48_000, 10), (480_001 / 48_000, 10), (9.5, 9), (1.0, 1), (0.4, 1), (0.0, 1), (2.98, 2)],

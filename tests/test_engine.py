@@ -676,7 +676,8 @@ def test_scores_of_classes():
 # ------------------------------------------------------------------------------------------------ the flags
 
 FLAGS = {
-    "--data.balance": "class", "--augment.pictures.operations": "", "--augment.pictures.magnitude": "0 to 1",
+    "--data.by-length": "segment", "--data.balance": "class", "--augment.pictures.operations": "",
+    "--augment.pictures.magnitude": "0 to 1",
     "--augment.cutmix.alpha": "Beta", "--augment.cutmix.probability": "batch", "--optim.accumulate": "Batches",
     "--optim.layer-decay": "Factor", "--optim.layers": "from its end", "--optim.unfreeze": "Epochs",
     "--optim.clip": "norm", "--heads.fit-decision": "validation part",

@@ -92,9 +92,9 @@ class Attempt(NamedTuple):
 
 class ClipDataset(Dataset):
     """Clips of `rows`, from media files or a store. In training (`windows` > 0) each row gives that many windows an
-    epoch, each at a random start within its own part of the recording; in evaluation the fixed windows, one after the
-    other. The clip of a Key is the same whoever reads it. Raises MediaError, and AvscError for a store without the
-    rows."""
+    epoch, or where `by_length` that many for each fixed one that it has, each at a random start within its own part of
+    the recording; in evaluation the fixed windows, one after the other. The clip of a Key is the same whoever reads it.
+    Raises MediaError, and AvscError for a store without the rows."""
 
     def __init__(
         self,
@@ -108,10 +108,11 @@ class ClipDataset(Dataset):
         store: Store | None = None,
         on_bad: OnBad = "raise",
         bad_media: str | os.PathLike[str] | None = None,
+        by_length: bool = False,
     ):
         """`bad_media`: CSV to which a loader adds what could not be read."""
         self.rows, self.classes, self.sampling = tuple(rows), tuple(classes), sampling
-        self.transform, self.windows, self.seed = transform, windows, seed
+        self.transform, self.seed = transform, seed
         self.store, self.on_bad, self.bad_media = store, on_bad, bad_media
         if store:
             store.check(self.rows, [m for m in MODALITIES if getattr(sampling, m)], sampling.short_side)
@@ -120,9 +121,11 @@ class ClipDataset(Dataset):
             if row.scene and row.scene not in self._target:
                 raise AvscError(f"{row.file}: unknown class {row.scene!r}; the model knows {', '.join(classes)}")
         self.segments = None if windows else [s for row in self.rows for s in fixed_segments(row, sampling.window)]
+        counts = [windows * len(fixed_segments(row, sampling.window)) if by_length else windows for row in self.rows]
+        self._parts = [(row, part, of) for row, of in zip(self.rows, counts, strict=True) for part in range(of)]
 
     def __len__(self) -> int:
-        return len(self.rows) * self.windows if self.segments is None else len(self.segments)
+        return len(self._parts if self.segments is None else self.segments)
 
     def __getitem__(self, key: Key | int) -> Clip:
         clip, bad = self.attempt(key)
@@ -149,12 +152,12 @@ class ClipDataset(Dataset):
 
     def row(self, index: int) -> Row:
         """The recording that an index is a clip of."""
-        return self.rows[index // self.windows] if self.segments is None else self.segments[index].row
+        return self._parts[index][0] if self.segments is None else self.segments[index].row
 
     def _random_segment(self, index: int, draw: np.random.Generator) -> Segment:
-        row = self.rows[index // self.windows]
-        room = max(row.duration - self.sampling.window, 0.0) / self.windows
-        return Segment(row, room * (index % self.windows + draw.random()), self.sampling.window)
+        row, part, of = self._parts[index]
+        room = max(row.duration - self.sampling.window, 0.0) / of
+        return Segment(row, room * (part + draw.random()), self.sampling.window)
 
     def read(self, segment: Segment, jitter: np.ndarray) -> Clip:
         """The clip of a segment; frame t is taken `jitter[t]` of the way through the t-th part of the window. Raises
