@@ -122,10 +122,13 @@ class ClipDataset(Dataset):
                 raise AvscError(f"{row.file}: unknown class {row.scene!r}; the model knows {', '.join(classes)}")
         self.segments = None if windows else [s for row in self.rows for s in fixed_segments(row, sampling.window)]
         counts = [windows * len(fixed_segments(row, sampling.window)) if by_length else windows for row in self.rows]
-        self._parts = [(row, part, of) for row, of in zip(self.rows, counts, strict=True) for part in range(of)]
+        # Where each recording's windows end in an epoch: eight bytes a recording, for there may be millions.
+        self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._parts if self.segments is None else self.segments)
+        if self.segments is None:
+            return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self.segments)
 
     def __getitem__(self, key: Key | int) -> Clip:
         clip, bad = self.attempt(key)
@@ -152,10 +155,16 @@ class ClipDataset(Dataset):
 
     def row(self, index: int) -> Row:
         """The recording that an index is a clip of."""
-        return self._parts[index][0] if self.segments is None else self.segments[index].row
+        return self._window(index)[0] if self.segments is None else self.segments[index].row
+
+    def _window(self, index: int) -> tuple[Row, int, int]:
+        """The recording of a random window, which of its windows it is, and how many it has."""
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        begin = int(self._ends[place - 1]) if place else 0
+        return self.rows[place], index - begin, int(self._ends[place]) - begin
 
     def _random_segment(self, index: int, draw: np.random.Generator) -> Segment:
-        row, part, of = self._parts[index]
+        row, part, of = self._window(index)
         room = max(row.duration - self.sampling.window, 0.0) / of
         return Segment(row, room * (part + draw.random()), self.sampling.window)
 
