@@ -128,6 +128,7 @@ def main() -> int:
             continue
         began = time.monotonic()
         recipe = replace(small(recipe, root, runs), seed=options.seed)
+        corpus = corpus_of(recipe)
         train(recipe)
         evaluation = evaluate(recipe, note="A rendered toy city, small trunks.")
         table[recipe.name], outputs[recipe.name] = evaluation.scores["decision"], evaluation.outputs["decision"]
@@ -135,7 +136,7 @@ def main() -> int:
     if all(name in outputs for name in LATE_FUSION):
         one, other = (outputs[name] for name in LATE_FUSION)
         fused = SystemOutput(one.files, one.classes, np.mean([one.probabilities, other.probabilities], 0), one.start)
-        rows = corpus_of(recipe).test
+        rows = corpus.test
         _print("late fusion of these two", scores_of(fused, {row.file: row.scene for row in rows}, rows))
     if not all(f"openl3_baseline/{stage}" in table for stage in FAMILY):
         return 0
