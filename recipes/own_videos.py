@@ -35,7 +35,7 @@ aisfx = replace(  # the sound branch from a net trained on sound effects (pip in
     name="own_videos/aisfx",
     model=replace(systems.lite0_aisfx(), video=""),
     # Only the last block learns, from what those below know: sound as it is, without masks or other levels.
-    augment=Augment(waveform=Waveform(gain=0.0), mixup=Mixup(0.3)),
+    augment=Augment(waveform=Waveform(gain=0.0), mixup=Mixup(0.3), spectrum=SpecAugment(0.0, 0.0)),
     optim=Optim(lr=1e-2, audio_lr=1e-3, layers=1, keep_statistics=True),
     averaging=Averaging(decay=0.95),
     smoothing=0.1,
@@ -66,7 +66,9 @@ hybrid_aisfx = replace(
     name="own_videos/hybrid_aisfx",
     # Both branches are good here and err on other clips: their product is sure where they agree.
     model=replace(systems.lite0_aisfx(), fusion="product", decision=(0.0, 0.0, 1.0)),
-    augment=replace(video.augment, drop=DropModality(0.1)),
+    augment=replace(
+        video.augment, waveform=aisfx.augment.waveform, spectrum=aisfx.augment.spectrum, drop=DropModality(0.1)
+    ),
     optim=Optim(lr=1e-3, audio_lr=1e-5, video_lr=1e-5, layers=1, keep_statistics=True),
     averaging=Averaging(decay=0.95),
     keep="last",
