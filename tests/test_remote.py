@@ -241,9 +241,6 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
     server.ranges = False
     fails(r"\.tar: \d+ bytes came where \d+ were asked for: the server does not serve ranges")
     server.ranges = True
-    server.faults += [busy] * 12
-    fails(r"cannot be fetched after", lambda: list(loader(dataset, 4, shuffle=False, workers=1)))
-    server.faults.clear()
     server.folder = tmp_path
     fails(r"^http://127.*\.tar: is not there")
     fails(rf"^{server.url}/nothing/store\.json: is not there", lambda: open_store(f"{server.url}/nothing"))
@@ -258,6 +255,9 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
     fails(rf"^{dead}/store\.json: cannot be fetched after 3 tries \(.*Cannot connect", lambda: open_store(dead))
     fails(r"^what://is/this: cannot be opened: .*what", lambda: open_store("what://is/this"))
     fails(r"^memory://x: prepare reads and writes folders", lambda: prepare(tmp_path, "memory://x"))
+    server.folder = stores
+    server.faults += [busy] * 12  # at the end: the worker may still be asking when its error has been told
+    fails(r"cannot be fetched after", lambda: list(loader(dataset, 4, shuffle=False, workers=1)))
 
 
 def test_an_index_of_another_shard(stores, server):
