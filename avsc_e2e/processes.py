@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 from typing import Any
 
@@ -25,11 +27,23 @@ def device() -> torch.device:
     )
 
 
+@functools.cache
+def leave_at_exit() -> None:
+    """Have this process leave the group of processes, if one was made, before the interpreter goes: gloo's threads
+    abort a process that ends with them running (https://github.com/pytorch/pytorch/issues/190489)."""
+
+    @atexit.register
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def gather(value: Any) -> list[Any]:
     """What every process brings, in the order of their ranks, to all of them. Values are pickled between processes of
     one job."""
     if count() == 1:
         return [value]
+    leave_at_exit()
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     if torch.distributed.get_backend() == "nccl":

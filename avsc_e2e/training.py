@@ -149,6 +149,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     tuning = FineTuning(recipe, model, corpus)
     run = RunFolder(recipe, folder, StepProfile(folder / "profile") if profile else None)
     trainer = _trainer(recipe, folder, run)
+    processes.leave_at_exit()
     try:
         trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
         if recipe.averaging.checkpoints:
