@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e import processes
+from avsc_e2e.calibration import Calibration
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.corpus import read_evaluation_set
-from avsc_e2e.data.store import is_store, open_store
+from avsc_e2e.data.dataset import OnBad
+from avsc_e2e.data.store import Store, is_store, open_store
 from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict, stored_calibration
@@ -65,23 +67,7 @@ def evaluate(
         raise AvscError(
             f"{recipe.data.root}: its test part is empty; give recordings to test on or a larger --data.test"
         )
-    dataset = evaluation_dataset(
-        model,
-        corpus.test,
-        recipe.data.short_side,
-        store=store_of(recipe),
-        on_bad=recipe.data.on_bad or "raise",
-        bad_media=bad_media_file(recipe),
-        test_time=recipe.test_time,
-    )
-    outputs = predict(
-        model,
-        dataset,
-        batch_size=recipe.batch_size,
-        workers=workers(recipe),
-        test_time=recipe.test_time,
-        progress=progress,
-    )
+    outputs = _predict(recipe, model, corpus.test, store_of(recipe), progress=progress)
     if len(outputs) == 2:  # of a single head the decision is only a copy
         outputs = {"decision": outputs["decision"]}
     reference = {row.file: row.scene for row in corpus.test}
@@ -107,27 +93,43 @@ def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None
     """Predict the training part with a stage's checkpoint, for students to learn from (--distil.teachers), and write
     what it says of every segment as training.output.csv into the run's folder. Raises AvscError."""
     model = trained_model(recipe)
-    dataset = evaluation_dataset(
-        model,
-        corpus_of(recipe).train,
-        recipe.data.short_side,
-        store=store_of(recipe),
-        on_bad=recipe.data.on_bad or "skip",
-        bad_media=bad_media_file(recipe),
-        test_time=recipe.test_time,
-    )
-    outputs = predict(
-        model,
-        dataset,
-        batch_size=recipe.batch_size,
-        workers=workers(recipe),
-        test_time=recipe.test_time,
-        progress=progress,
-    )
+    rows = corpus_of(recipe).train
+    outputs = _predict(recipe, model, rows, store_of(recipe), on_bad="skip", progress=progress)
     path = run_folder(recipe) / "training.output.csv"
     if not processes.rank():
         write_output(path, outputs["decision"])
     return path
+
+
+def _predict(
+    recipe: Recipe,
+    model: SceneNet,
+    rows: Sequence[Row],
+    store: Store | None,
+    *,
+    on_bad: OnBad = "raise",
+    calibration: Calibration | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, SystemOutput]:
+    """What a stage's model says of the fixed segments of `rows`, head by head; `on_bad` where the recipe has none."""
+    dataset = evaluation_dataset(
+        model,
+        rows,
+        recipe.data.short_side,
+        store=store,
+        on_bad=recipe.data.on_bad or on_bad,
+        bad_media=bad_media_file(recipe),
+        test_time=recipe.test_time,
+    )
+    return predict(
+        model,
+        dataset,
+        batch_size=recipe.batch_size,
+        workers=workers(recipe),
+        calibration=calibration,
+        test_time=recipe.test_time,
+        progress=progress,
+    )
 
 
 def trained_model(recipe: Recipe) -> SceneNet:
@@ -193,27 +195,9 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
         store = open_store(data.evaluation) if is_store(data.evaluation) else None
     else:
         rows, store = corpus_of(recipe).test, store_of(recipe)
-    dataset = evaluation_dataset(
-        model,
-        rows,
-        data.short_side,
-        store=store,
-        on_bad=data.on_bad or "raise",
-        bad_media=bad_media_file(recipe),
-        test_time=recipe.test_time,
-    )
     calibration = stored_calibration(model_file(recipe))
-    outputs = predict(
-        model,
-        dataset,
-        batch_size=recipe.batch_size,
-        workers=workers(recipe),
-        calibration=calibration,
-        test_time=recipe.test_time,
-        progress=progress,
-    )
-    output = outputs["decision"]
-    clips = to_clips(output)
+    outputs = _predict(recipe, model, rows, store, calibration=calibration, progress=progress)
+    clips = to_clips(outputs["decision"])
     path = run_folder(recipe) / "submission.output.csv"
     if processes.rank():  # the first process writes for all
         return path

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avsc_e2e.durable import replacing
-from avsc_e2e.metrics import CLIP
+from avsc_e2e.metrics import score
 
 
 class ClassScore(NamedTuple):
@@ -46,7 +46,7 @@ class RunLog:
     def add(self, metrics: dict, classes: Sequence[ClassScore], timing: dict) -> None:
         epoch = metrics["epoch"]
         self.metrics.append(metrics)
-        self.classes += [{"epoch": epoch, **score._asdict()} for score in classes]
+        self.classes += [{"epoch": epoch, **one._asdict()} for one in classes]
         self.timing.append({"epoch": epoch, **timing})
 
     def write(self) -> None:
@@ -108,16 +108,9 @@ def weakest(rows: Sequence[Mapping], count: int = 3) -> str:
 
 def class_scores(probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> list[ClassScore]:
     """Scores of every class that has clips, from probabilities (N, K) and targets (N,)."""
-    decided = probabilities.argmax(axis=1)
-    scores = []
-    for index, name in enumerate(classes):
-        mine = truth == index
-        if mine.any():
-            losses = -np.log(np.clip(probabilities[mine, index], CLIP, 1.0))
-            scores.append(
-                ClassScore(name, int(mine.sum()), float((decided[mine] == index).mean()), float(losses.mean()))
-            )
-    return scores
+    found = score(probabilities, truth, tuple(classes))
+    columns = found.class_count.tolist(), found.class_accuracy.tolist(), found.class_log_loss.tolist()
+    return [ClassScore(name, *each) for name, *each in zip(classes, *columns, strict=True) if each[0]]
 
 
 def as_csv(rows: Sequence[Mapping]) -> str:
