@@ -95,12 +95,12 @@ def predict(
     silence or black. `test_time` is that of the dataset. Under torchrun each process predicts its share of the clips,
     each clip once, and all get the whole."""
     model = model.to(device()).eval()
+    # SLURM's tasks without torchrun have ranks, but know nothing of each other: each then predicts the whole.
+    rank = processes.rank() if processes.count() > 1 else 0
     files: list[str] = []
     starts: list[float] = []
     found: dict[str, list[np.ndarray]] = {}
-    for batch in loader(
-        dataset, batch_size, shuffle=False, workers=workers, rank=processes.rank(), replicas=processes.count()
-    ):
+    for batch in loader(dataset, batch_size, shuffle=False, workers=workers, rank=rank, replicas=processes.count()):
         files += batch.file
         starts += [float(start) for start in batch.start]
         for name, values in head_probabilities(model, batch, test_time).items():

@@ -65,6 +65,16 @@ def test_a_store_is_predicted_like_its_media(checkpoint, tmp_path):
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)  # of JPEGs
 
 
+def test_tasks_of_slurm_without_torchrun_predict_the_whole(checkpoint, tmp_path, monkeypatch):
+    video = write_video(tmp_path / "a.mp4", [flat(10 * i) for i in range(20)], rate=10, sound=click(0.5, 2.0))
+    model = load_model(checkpoint)
+    whole = timeline(model, video)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    found = timeline(model, video)
+    assert [w[:3] for w in found] == [w[:3] for w in whole]
+    np.testing.assert_array_equal([w.probabilities for w in found], [w.probabilities for w in whole])
+
+
 def test_views_are_averaged(checkpoint, tmp_path):
     half = np.concatenate([np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), 255, np.uint8)], axis=1)
     video = write_video(tmp_path / "a.mp4", [half] * 20, rate=10, sound=click(0.5, 2.0))
