@@ -20,7 +20,7 @@ from avsc_e2e.data import media
 from avsc_e2e.data.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.prepare import Options, prepare
-from avsc_e2e.data.store import open_store
+from avsc_e2e.data.store import open_store, read_manifest
 from avsc_e2e.errors import AvscError, MediaError
 
 SMALL = Options(short_side=64, rate=5)
@@ -279,6 +279,20 @@ def test_new_recordings_go_into_new_shards(tmp_path):
     with tarfile.open(tmp_path / "store" / "shard-000001.tar") as tar:
         names = tar.getnames()
     assert names == ["a/more%2Ev2%20%281%29.wav", "a/more%2Ev2%20%281%29.json"]
+
+
+def test_lists_are_read_once_and_again_when_the_store_has_changed(tmp_path, monkeypatch):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    soundfile.write(tmp_path / "set" / "a" / "one.wav", np.zeros(8000), 8000)
+    store = tmp_path / "store"
+    prepare(tmp_path / "set", store, SMALL, workers=1)
+    read = []
+    monkeypatch.setattr("avsc_e2e.data.store.read_manifest", lambda path: read.append(path) or read_manifest(path))
+    assert len(open_store(store).recordings) == len(open_store(store).recordings) == 1
+    assert len(read) == 1
+    soundfile.write(tmp_path / "set" / "a" / "two.wav", np.zeros(8000), 8000)
+    prepare(tmp_path / "set", store, SMALL, workers=1)
+    assert len(open_store(store).recordings) == 2
 
 
 def test_part_folders_and_missing_modalities(tmp_path):

@@ -256,6 +256,13 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     path = Path(os.path.abspath(path))
     if not is_store(path):
         raise AvscError(f"{path}: is not a store, there is no {MANIFEST} in it: make one with `avsc data prepare`")
+    return _store(path, *_read_lists(path, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """Manifest and recordings of a folder, whose time (nanoseconds) is another when a shard has got its name: training,
+    validation and evaluation open the same store."""
     manifest = read_manifest(path)
     recordings: dict[str, Stored] = {}
     unfinished = 0
@@ -271,7 +278,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
             f"{path}: {unfinished} of its {len(manifest['shards'])} shards are not finished: run `avsc data prepare "
             f"{manifest['root']} {path}` again, it goes on where it stopped"
         )
-    return _store(path, manifest, recordings)
+    return manifest, recordings
 
 
 @functools.lru_cache(maxsize=4)
