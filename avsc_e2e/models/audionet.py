@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
 
 
-class AudioNet(nn.Module):
+class AudioNet(nn.Module, ABC):
     """A trunk over planes (B, P, bands, frames).
 
     tokens(planes) -> (B, L, token_width), L steps in time
@@ -19,8 +21,9 @@ class AudioNet(nn.Module):
         self.num_features = self.head_hidden_size = width
         self.token_width = token_width or width
 
+    @abstractmethod
     def tokens(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """(B, P, bands, frames) -> (B, L, token_width)"""
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=1)
