@@ -185,6 +185,27 @@ def zhang(verb: str, stage: str, root: Path, runs: Path, *more: object) -> list[
     return [ZHANG, verb, stage, *nets, *rest.split(), *more]
 
 
+def tiny_recipe(root: Path, runs: Path, name: str = "run", **changes):
+    """A recipe of the hybrid with timm's test nets, an epoch of batches of five."""
+    from dataclasses import replace
+
+    from avsc_e2e.models.systems import tiny
+    from avsc_e2e.recipe import Data, Optim, Recipe
+
+    base = Recipe(
+        name,
+        model=replace(tiny(), size=32),
+        data=Data(root=str(root), workers=0),
+        optim=Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3),
+        epochs=1,
+        batch_size=5,
+        pretrained=False,
+        precision="fp32",
+        runs=str(runs),
+    )
+    return replace(base, **changes)
+
+
 class Trained(NamedTuple):
     """The three stages of recipes/zhang_ioa.py, trained on the toy city and evaluated."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny_recipe as recipe
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.functional import one_hot
@@ -23,27 +24,12 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, parameter_groups
-from avsc_e2e.recipe import Averaging, Data, Machine, Optim, Recipe
+from avsc_e2e.recipe import Averaging, Data, Machine, Optim
 from avsc_e2e.training import train
 from avsc_e2e.transforms import batch as transforms
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
 
 MODEL = replace(tiny(), size=32)
-
-
-def recipe(root: Path, runs: Path, name: str = "run", **changes) -> Recipe:
-    base = Recipe(
-        name,
-        model=MODEL,
-        data=Data(root=str(root), workers=0),
-        optim=Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3),
-        epochs=1,
-        batch_size=5,
-        pretrained=False,
-        precision="fp32",
-        runs=str(runs),
-    )
-    return replace(base, **changes)
 
 
 def losses(path: Path) -> list[float]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import AVSC, ROOT, run_commands
+from conftest import tiny_recipe as recipe
 from safetensors.torch import load_file
 
 from avsc_e2e import training
@@ -40,21 +41,6 @@ from avsc_e2e.transforms.batch import CutMix, Mixing, Mixup
 from avsc_e2e.transforms.frames import Crops, RandAugment
 
 MODEL = replace(tiny(), size=32)
-
-
-def recipe(root: Path, runs: Path, name: str = "run", **changes) -> Recipe:
-    base = Recipe(
-        name,
-        model=MODEL,
-        data=Data(root=str(root)),
-        optim=Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3),
-        epochs=1,
-        batch_size=5,
-        pretrained=False,
-        precision="fp32",
-        runs=str(runs),
-    )
-    return replace(base, **changes)
 
 
 def everything(root: Path, runs: Path, name: str = "run") -> Recipe:
@@ -718,8 +704,6 @@ def test_values_that_make_no_sense(make, flag):
 
 
 def test_sync_batchnorm_needs_gpus(toy_city, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     with pytest.raises(AvscError, match=r"--machine.sync-batchnorm needs GPUs"):
         train(recipe(toy_city, tmp_path, machine=Machine(sync_batchnorm=True)))
 
