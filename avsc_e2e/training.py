@@ -159,7 +159,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     except SystemExit:  # so Lightning answers Ctrl-C
         raise KeyboardInterrupt from None
     except RuntimeError as error:  # so a collective operation fails: gloo has no type of its own
-        if processes.count() == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+        if trainer.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise AvscError(
             f"{folder}: another process of this job has ended, or cannot be reached; what it said tells why. "

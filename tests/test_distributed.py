@@ -61,12 +61,24 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def _work(rank: int, processes: int, port: int, folder: Path, job: Callable[[], None]) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
-        "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo",
+def of_torchrun(rank: int, processes: int) -> dict[str, object]:
+    """What torchrun tells a process of one machine."""
+    return {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0,
+        "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
+
+
+def of_slurm(rank: int, processes: int) -> dict[str, object]:
+    """What `srun python recipe.py` tells a task, one a machine."""
+    return {
+        "SLURM_PROCID": rank, "SLURM_LOCALID": 0, "SLURM_NODEID": rank, "SLURM_NTASKS": processes,
+        "SLURM_NNODES": processes, "SLURM_NTASKS_PER_NODE": 1, "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": 4321,
+    }  # fmt: skip
+
+
+def _work(folder: Path, job: Callable[[], None], rank: int, environment: dict[str, object]) -> None:
+    os.environ |= {name: str(value) for name, value in environment.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
     log = logging.FileHandler(folder / f"log.{rank}.txt")
     logging.getLogger("avsc_e2e").addHandler(log)
     logging.getLogger("avsc_e2e").setLevel(logging.INFO)
@@ -79,14 +91,15 @@ def _work(rank: int, processes: int, port: int, folder: Path, job: Callable[[], 
     os._exit(0)
 
 
-def launch(processes: int, folder: Path, job: Callable[[], None]) -> None:
+def launch(processes: int, folder: Path, job: Callable[[], None], variables: Callable = of_torchrun) -> None:
     """Do a job in several processes; fails if one of them does. They are not forked from this one: decord's readers,
     where an earlier test left some, would wait in them for threads that they do not have."""
     folder.mkdir(parents=True, exist_ok=True)
-    clean, port = multiprocessing.get_context("forkserver"), free_port()
-    started = [clean.Process(target=_work, args=(rank, processes, port, folder, job)) for rank in range(processes)]
-    for process in started:
-        process.start()
+    clean, meet = multiprocessing.get_context("forkserver"), {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    started = []
+    for rank in range(processes):
+        started.append(clean.Process(target=_work, args=(folder, job, rank, variables(rank, processes) | meet)))
+        started[-1].start()
     for process in started:
         process.join(120)
         if process.exitcode != 0:
@@ -120,10 +133,11 @@ def train_and_evaluate(recipe: Recipe) -> None:
     evaluate(recipe)
 
 
-def test_two_processes_are_as_one(toy_city, tmp_path):
+@pytest.mark.parametrize("variables", [of_torchrun, of_slurm])
+def test_two_processes_are_as_one(toy_city, tmp_path, variables):
     for count in (1, 2):
         recipe = plan(toy_city, tmp_path / str(count), count)
-        launch(count, tmp_path / str(count), partial(train_and_evaluate, recipe))
+        launch(count, tmp_path / str(count), partial(train_and_evaluate, recipe), variables)
     one, two = (tmp_path / str(count) / "run" for count in (1, 2))
     equal(two, one)
     segments = [rows(folder / "evaluation" / "segments.csv", "\t") for folder in (one, two)]
