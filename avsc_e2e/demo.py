@@ -14,8 +14,9 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate, predict_evaluation_set, score_table, system_of_run
 from avsc_e2e.models.systems import lite0, tiny
 from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.run import model_file
 from avsc_e2e.submission import check, pack
-from avsc_e2e.training import model_file, train
+from avsc_e2e.training import train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 
 log = logging.getLogger(__name__)

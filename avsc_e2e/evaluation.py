@@ -24,7 +24,7 @@ from avsc_e2e.models.weights import chosen
 from avsc_e2e.outputs import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.report import Report
-from avsc_e2e.training import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
+from avsc_e2e.run import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
 
 PLACES = 365
 """Classes that tell a stage on Places365."""

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+CLIP_KEY, BATCH_KEY, STEP_KEY, WEIGHTS_KEY = range(4)
+"""What a draw is for; the second word of its key, so that no two purposes share their randomness."""
+
 
 @contextmanager
 def keyed(*key: int) -> Iterator[np.random.Generator]:

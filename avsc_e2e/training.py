@@ -29,20 +29,18 @@ from avsc_e2e import processes
 from avsc_e2e.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.averaging import average_checkpoints, follow, shadow
 from avsc_e2e.clip import Clip, Corpus
-from avsc_e2e.data.corpus import read_corpus
-from avsc_e2e.data.dataset import ClipDataset, Key, collate, loader
-from avsc_e2e.data.store import Store, is_store, open_store
-from avsc_e2e.distillation import Teachers, as_seen_by, needs
+from avsc_e2e.data.dataset import loader
+from avsc_e2e.distillation import Teachers, as_seen_by
 from avsc_e2e.durable import refusal, replacing
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import evaluation_dataset, sampling
+from avsc_e2e.inference import evaluation_dataset
+from avsc_e2e.initialisation import initial_model
 from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.models.checkpoint import read_checkpoint, save_model
 from avsc_e2e.models.fusion import fit_decision
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
-from avsc_e2e.models.weights import sources
 from avsc_e2e.optimiser import (
     build_optimiser,
     freeze_still_parts,
@@ -52,66 +50,17 @@ from avsc_e2e.optimiser import (
     unfreeze,
 )
 from avsc_e2e.profiling import StepProfile
-from avsc_e2e.randomness import keyed
+from avsc_e2e.randomness import BATCH_KEY, STEP_KEY, keyed
 from avsc_e2e.recipe import Recipe
+from avsc_e2e.run import bad_media_file, corpus_of, model_file, run_folder, stage_file, store_of, train_dataset, workers
 from avsc_e2e.runlog import ClassScore, RunLog, class_scores, memory_text, weakest
 from avsc_e2e.sharding import check_sharding, cut_optimiser, gather, release, shard, whole_optimiser, whole_tensors
 from avsc_e2e.transforms.batch import Mixing
-from avsc_e2e.transforms.compose import Compose
-from avsc_e2e.transforms.frames import CentreCrop
 
 log = logging.getLogger(__name__)
 
-FIT_CLIPS = 256
-"""Training clips that the front end's statistics are taken from."""
 LEAST_WEIGHT = 1e-3
 """Of a head in fitted decision weights: one without any would not be built."""
-CLIP_KEY, BATCH_KEY, STEP_KEY, WEIGHTS_KEY = range(4)
-"""What a draw is for; the second word of its key, so that no two purposes share their randomness."""
-
-
-def run_folder(recipe: Recipe) -> Path:
-    return Path(recipe.runs) / recipe.name
-
-
-def model_file(recipe: Recipe) -> Path:
-    """The checkpoint of the epoch with the lowest macro log loss on the validation part, or of the last one where the
-    recipe wants that."""
-    return run_folder(recipe) / "model.safetensors"
-
-
-def corpus_of(recipe: Recipe) -> Corpus:
-    """The rows that a recipe trains, validates and tests on. Raises AvscError."""
-    data = recipe.data
-    root = data.root or data.store
-    if not root:
-        raise AvscError(
-            "--data.root is not given: name the folder of the data set (`avsc data render` makes a small one)"
-        )
-    try:
-        validation: float | str = float(data.validation)
-    except ValueError:
-        validation = data.validation
-    return read_corpus(
-        root,
-        fold=data.fold,
-        validation=validation,
-        test=data.test,
-        seed=recipe.seed,
-        modalities=recipe.model.modalities,
-        lenient=data.on_bad != "raise",
-    )
-
-
-def store_of(recipe: Recipe) -> Store | None:
-    """The store that a recipe reads pictures and sound from; None where it reads media files. Raises AvscError."""
-    path = recipe.data.store or (recipe.data.root if recipe.data.root and is_store(recipe.data.root) else "")
-    return open_store(path) if path else None
-
-
-def bad_media_file(recipe: Recipe) -> Path:
-    """Lists what could not be read in a run."""
-    return run_folder(recipe) / "bad_media.csv"
 
 
 def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
@@ -210,111 +159,6 @@ def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> No
         save_model(tuning.judged, model_file(recipe), kept)
 
 
-def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
-    """The model that training starts from: random weights keyed by the seed, then published ones, then those of
-    earlier stages, each reported."""
-    with keyed(recipe.seed, WEIGHTS_KEY):
-        model = recipe.model.build()
-    missing = [name for name in model.architecture.heads if getattr(recipe.heads, name) <= 0]
-    if missing:
-        raise AvscError(
-            f"--heads.{missing[0]} is 0, so the head would not learn, yet --model.decision gives it a vote: "
-            "set one of the two"
-        )
-    stages = [_stage_file(recipe, name) for name in recipe.init]
-    given = [read_checkpoint(path) for path in stages]
-    fitted = any("frontend.mean" in tensors for tensors, _ in given)
-    for modality in recipe.model.modalities:
-        trunk, file = getattr(model, modality), getattr(recipe, f"{modality}_weights")
-        if any(name.startswith(f"{modality}.") for tensors, _ in given for name in tensors):
-            continue
-        if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
-            log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
-    for path, (tensors, metadata) in zip(stages, given, strict=True):
-        log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
-    if (recipe.model.audio and not fitted) or not model.embeddings_fitted:
-        _fit_statistics(recipe, model, corpus)
-    return model
-
-
-def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -> str:
-    """Copy the tensors whose name and shape the model has, and say what was matched. Heads whose classes are others
-    are left as they are. Raises AvscError where nothing fits."""
-    own = model.state_dict()
-    same_classes = tuple(classes) == model.architecture.classes
-    usable = {
-        name: value
-        for name, value in tensors.items()
-        if name in own and own[name].shape == value.shape and (same_classes or not name.startswith("heads."))
-    }
-    if not usable:
-        raise AvscError("--init: none of the checkpoint's tensors fits the model; are the trunks the same?")
-    model.load_state_dict(usable, strict=False)
-    parts = {name.split(".")[0] for name in usable}
-    for modality in parts & set(model.architecture.modalities):
-        getattr(model, modality).trained = True
-    left = [name for name in tensors if name not in usable]
-    text = f"{len(usable)} of its {len(tensors)} tensors matched ({', '.join(sorted(parts))})"
-    if left:
-        text += f", {len(left)} left out ({', '.join(sorted({'.'.join(name.split('.')[:2]) for name in left}))})"
-    fresh = sorted({".".join(name.split(".")[:2]) for name in own if name not in usable})
-    return text + (f"; from elsewhere: {', '.join(fresh)}" if fresh else "")
-
-
-def _stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
-    """A checkpoint file, or that of a stage by its name."""
-    path = Path(name)
-    if path.suffix in (".safetensors", ".csv") or path.is_file():
-        return path
-    path = Path(recipe.runs) / name / "model.safetensors"
-    if not path.is_file():
-        raise AvscError(f"{flag} {name}: {path} is not there; train that stage first, or name a checkpoint file")
-    return path
-
-
-def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
-    dataset = train_dataset(recipe, corpus)
-    # Pictures matter only to a head that standardises embeddings.
-    dataset.transform = CentreCrop(recipe.model.size) if model.standardises_embeddings else None
-    dataset.sampling = dataclasses.replace(
-        dataset.sampling, video=dataset.sampling.video and model.standardises_embeddings
-    )
-    rows = np.random.default_rng((recipe.seed, WEIGHTS_KEY)).permutation(len(dataset))[:FIT_CLIPS]
-    clips = [dataset[Key(0, int(index))] for index in rows]
-    if recipe.model.audio and not any(clip.present[0] for clip in clips):
-        raise AvscError(f"{recipe.data.root}: no training recording has sound; use --model.audio '' for pictures alone")
-    model.fit(collate(clips[at : at + 32]) for at in range(0, len(clips), 32))
-
-
-def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
-    """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
-    see and hear as well."""
-    arch, augment = recipe.model, recipe.augment
-    want, size = sampling(arch, recipe.data.short_side), arch.size
-    if teachers:
-        want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
-    return ClipDataset(
-        corpus.train,
-        arch.classes,
-        want,
-        Compose(
-            (
-                dataclasses.replace(augment.crop, size=size),
-                augment.flip,
-                augment.colour,
-                augment.pictures,
-                dataclasses.replace(augment.waveform, sample_rate=want.sample_rate),
-            )
-        ),
-        windows=recipe.data.windows,
-        by_length=recipe.data.by_length,
-        seed=recipe.seed,
-        store=store_of(recipe),
-        on_bad=recipe.data.on_bad or "skip",
-        bad_media=bad_media_file(recipe),
-    )
-
-
 class FineTuning(pl.LightningModule):
     """Losses, optimiser and validation of a SceneNet for Lightning."""
 
@@ -326,7 +170,7 @@ class FineTuning(pl.LightningModule):
         self.mixing = Mixing(recipe.augment.mixup, recipe.augment.cutmix)
         teachers = None
         if recipe.distil.weight:
-            files = [_stage_file(recipe, name, "--distil.teachers") for name in recipe.distil.teachers]
+            files = [stage_file(recipe, name, "--distil.teachers") for name in recipe.distil.teachers]
             teachers = Teachers(files, model.architecture.classes)
         self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
         self._given: Tensor | None = None
@@ -498,17 +342,6 @@ class FineTuning(pl.LightningModule):
         share = partial(rate_share, recipe.optim, steps=steps, epochs=recipe.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def workers(recipe: Recipe) -> int:
-    """Loader processes of each of a run's processes; by default none without a GPU, where training needs the cores."""
-    if recipe.data.workers >= 0:
-        return recipe.data.workers
-    if not torch.cuda.is_available():
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count()))  # a process for each
-    return min(max(cores // max(devices, 1) - 1, 1), 16)
 
 
 class RunFolder(Callback):

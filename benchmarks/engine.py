@@ -37,7 +37,8 @@ from avsc_e2e.metrics import macro_log_loss
 from avsc_e2e.models.checkpoint import load_model
 from avsc_e2e.models.systems import lite0, tiny
 from avsc_e2e.recipe import Augment, Averaging, Data, Optim, Recipe, TestTime
-from avsc_e2e.training import corpus_of, model_file, store_of, train
+from avsc_e2e.run import corpus_of, model_file, store_of
+from avsc_e2e.training import train
 from avsc_e2e.transforms.batch import CutMix, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import RandAugment
 

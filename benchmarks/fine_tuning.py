@@ -38,7 +38,8 @@ from avsc_e2e.metrics import Scores
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs import SystemOutput
 from avsc_e2e.recipe import Recipe
-from avsc_e2e.training import corpus_of, run_folder, train
+from avsc_e2e.run import corpus_of, run_folder
+from avsc_e2e.training import train
 
 CITY = ToyCity(train_locations=6, test_locations=4, duration=4.0, height=112, width=150)
 LEAST_ACCURACY = 0.65

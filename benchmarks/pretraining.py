@@ -14,7 +14,8 @@ from pathlib import Path
 
 from avsc_e2e.data.toycity import ToyCity
 from avsc_e2e.demo import stages
-from avsc_e2e.training import run_folder, train
+from avsc_e2e.run import run_folder
+from avsc_e2e.training import train
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from avsc_e2e.data.dataset import loader
 from avsc_e2e.evaluation import evaluate, score_table, scores_of
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.outputs import SystemOutput
-from avsc_e2e.training import model_file, train
+from avsc_e2e.run import model_file
+from avsc_e2e.training import train
 
 HERE = Path(__file__).resolve()
 RECIPES = runpy.run_path(str(HERE.parents[1] / "recipes" / "own_videos.py"))

@@ -30,7 +30,8 @@ from avsc_e2e.models.audionet import parameter_count
 from avsc_e2e.models.systems import HALF
 from avsc_e2e.outputs import SystemOutput
 from avsc_e2e.recipe import Recipe
-from avsc_e2e.training import corpus_of, train
+from avsc_e2e.run import corpus_of
+from avsc_e2e.training import train
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CITY = ToyCity(train_locations=8, test_locations=4, duration=4.0, height=112, width=150)

@@ -41,13 +41,15 @@ from avsc_e2e.clip import Clip
 from avsc_e2e.data.dataset import loader
 from avsc_e2e.data.prepare import prepare
 from avsc_e2e.data.toycity import ToyCity
+from avsc_e2e.initialisation import initial_model
 from avsc_e2e.losses import head_losses
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.complexity import blank_batch, complexity
 from avsc_e2e.models.zoo import architecture
 from avsc_e2e.optimiser import build_optimiser, parameter_groups
 from avsc_e2e.recipe import Augment, Data, Machine, Recipe
-from avsc_e2e.training import corpus_of, initial_model, train, train_dataset, workers
+from avsc_e2e.run import corpus_of, train_dataset, workers
+from avsc_e2e.training import train
 from avsc_e2e.transforms.batch import Mixing
 
 CUDA = torch.cuda.is_available()

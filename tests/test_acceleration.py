@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from avsc_e2e import training
+from avsc_e2e import run, training
 from avsc_e2e.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.averaging import follow, shadow
 from avsc_e2e.clip import Clip
@@ -25,6 +25,7 @@ from avsc_e2e.models.systems import tiny
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, parameter_groups
 from avsc_e2e.recipe import Averaging, Data, Machine, Optim
+from avsc_e2e.run import workers
 from avsc_e2e.training import train
 from avsc_e2e.transforms import batch as transforms
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
@@ -253,15 +254,15 @@ def test_moving_average_takes_few_calls():
 def test_devices_share_the_cores(monkeypatch):
     plan = recipe(Path(), Path(), data=Data())
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(training.os, "sched_getaffinity", lambda process: range(16), raising=False)
-    assert training.workers(plan) == 0
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda process: range(16), raising=False)
+    assert workers(plan) == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for devices, expected in ((1, 15), (2, 7), (8, 1), (16, 1)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda devices=devices: devices)
-        assert training.workers(plan) == expected
+        assert workers(plan) == expected
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert training.workers(plan) == 3
-    assert training.workers(replace(plan, data=Data(workers=5))) == 5
+    assert workers(plan) == 3
+    assert workers(replace(plan, data=Data(workers=5))) == 5
 
 
 # --------------------------------------------------------------------------------------------- on a real GPU

@@ -25,6 +25,7 @@ from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import predict_training_part
 from avsc_e2e.inference import evaluation_dataset, predict, views_of
+from avsc_e2e.initialisation import take_over
 from avsc_e2e.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.metrics import macro_log_loss
 from avsc_e2e.models.architecture import Architecture
@@ -35,8 +36,9 @@ from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.optimiser import build_optimiser, freeze_still_parts, parameter_groups, rate_share, unfreeze
 from avsc_e2e.outputs import read_output
 from avsc_e2e.recipe import Augment, Averaging, Data, Distil, Heads, Machine, Optim, Recipe, TestTime
+from avsc_e2e.run import corpus_of, model_file, train_dataset
 from avsc_e2e.runlog import RunLog, class_scores
-from avsc_e2e.training import RunFolder, corpus_of, model_file, take_over, train
+from avsc_e2e.training import RunFolder, train
 from avsc_e2e.transforms.batch import CutMix, Mixing, Mixup
 from avsc_e2e.transforms.frames import Crops, RandAugment
 
@@ -466,7 +468,7 @@ def test_balanced_classes():
 
 def test_the_same_clip_again_is_another_window(toy_city, tmp_path):
     plan = recipe(toy_city, tmp_path)
-    dataset = training.train_dataset(plan, corpus_of(plan))
+    dataset = train_dataset(plan, corpus_of(plan))
     first, again = dataset[Key(0, 1)], dataset[Key(0, 1, 1)]
     assert first.file == again.file
     assert first.start != again.start
@@ -496,7 +498,7 @@ def test_teachers(toy_city, unbroken, tmp_path):
     both = Teachers([unbroken / "model.safetensors", output], SCENES)
     want, size = needs(student.model, [both.models[0].architecture])
     assert (want.video, want.audio, size) == (True, True, 32)
-    dataset = training.train_dataset(replace(student, distil=Distil(("x",), 0.5)), corpus, both)
+    dataset = train_dataset(replace(student, distil=Distil(("x",), 0.5)), corpus, both)
     clips = next(iter(loader(dataset, 4, shuffle=False)))
     found = both.probabilities(clips, both.look_up(clips), 2.0)
     model = load_model(unbroken / "model.safetensors")

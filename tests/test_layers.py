@@ -42,8 +42,8 @@ PARTS = {
     "inference": ("inference",),
     "report": ("charts", "page", "report"),
     "training": (
-        "acceleration", "averaging", "distillation", "losses", "optimiser", "profiling", "runlog", "sharding",
-        "training",
+        "acceleration", "averaging", "distillation", "initialisation", "losses", "optimiser", "profiling", "run",
+        "runlog", "sharding", "training",
     ),
     "evaluation": ("evaluation",),
     "demo": ("demo",),

@@ -21,10 +21,13 @@ from conftest import flat, run_commands, tiny_recipe, write_video, zhang
 from avsc_e2e.clip import SCENES, Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import external_data
+from avsc_e2e.initialisation import initial_model
+from avsc_e2e.losses import head_losses
 from avsc_e2e.models.checkpoint import load_model, save_model
 from avsc_e2e.models.systems import lite0_aisfx, tiny
 from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
-from avsc_e2e.training import corpus_of, head_losses, initial_model, model_file, train
+from avsc_e2e.run import corpus_of, model_file
+from avsc_e2e.training import train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform
