@@ -6,9 +6,15 @@ ROOT has train/ and test/ with class folders (default: shared/data/real_actions 
 toy city instead. The stages aisfx, video and hybrid_aisfx of recipes/own_videos.py are trained, the two branches once
 more with their trunks frozen, and all are evaluated on test/ in segments of one second, beside logistic regression on
 the embeddings of the frozen trunks: of the recordings that the stages learn from, and, for comparison, of all in
-train/, those of the validation part too. Printed are validation figures over wall-clock time, the table of every seed,
-and what holds of: the fine-tuned sound is better than what learns from the same recordings on the frozen trunk, and
-on real videos above 65 %; the hybrid's log loss is below that of either branch. Status 1 where something does not hold.
+train/, those of the validation part too. On real videos the sound is also judged on a third of the sources of train/,
+held back, another third for each seed: recordings that no figure of test/ has a part in. Printed are validation figures
+over wall-clock time, the table of every seed, and what holds.
+
+Asked for is, in every seed, that the hybrid's log loss is below that of either branch and, on real videos, that the
+fine-tuned sound is above 65 %; and in the mean of the seeds, that the fine-tuned sound is better than what learns from
+the same recordings on the frozen trunk: on real videos more often right, in test/ and in the thirds; in the toy city,
+where it is luck which of the scenes with the same sound is named, in log loss. Status 1 where something does not hold.
+The other comparison, and every seed's, is in the tables.
 
 How the values of the recipe were chosen: those of the sound by cross-validation over the source recordings of train/,
 the last epoch because ten recordings choose badly, and the product as fusion because on the validation parts of all
@@ -20,9 +26,10 @@ import csv
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,14 +41,17 @@ from avsc_e2e.data.dataset import loader
 from avsc_e2e.data.toycity import ToyCity
 from avsc_e2e.evaluation import evaluate, scores_of
 from avsc_e2e.inference import evaluation_dataset
-from avsc_e2e.metrics import Scores
+from avsc_e2e.metrics import Scores, macro_accuracy, macro_log_loss
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs import SystemOutput
 from avsc_e2e.recipe import Recipe
 from avsc_e2e.run import corpus_of, run_folder
 from avsc_e2e.training import train
+from avsc_e2e.transforms.batch import SpecAugment
 
 CITY = ToyCity(train_locations=6, test_locations=4, duration=4.0, height=112, width=150)
+MASKS = SpecAugment(0.15, 0.15)
+"""In the toy city, where they are worth 0.1 in log loss on held-back places; on real videos they do harm."""
 LEAST_ACCURACY = 0.65
 """Of the fine-tuned sound on real actions."""
 
@@ -63,6 +73,13 @@ def embeddings(
     groups = np.array([segment.row.location for segment in dataset.segments])
     empty = SystemOutput(tuple(files), dataset.classes, np.zeros((len(files), 0)), np.concatenate(starts))
     return {name: np.concatenate(parts) for name, parts in found.items()}, empty, np.concatenate(targets), groups
+
+
+class Figures(NamedTuple):
+    """Macro averages."""
+
+    log_loss: float
+    accuracy: float
 
 
 class Probes:
@@ -122,20 +139,61 @@ def print_curves(recipes: dict[str, Recipe]) -> None:
             print("   |  ".join(f"{at:6.0f} s {loss:9.3f} {100 * hits:6.1f} %" for at, loss, hits in points))
 
 
-def verdicts(table: dict[str, Scores], least: float) -> dict[str, bool]:
-    """What shall hold, for one seed. Where `least` is 0 no accuracies are asked for: of the toy city's scenes with the
-    same sound, which one is named is luck."""
+def on_a_third(frozen: Probes, recipe: Recipe) -> dict[str, Figures]:
+    """The sound's figures on a third of the sources of train/, which it does not learn from."""
+    third = replace(recipe, name="third/audio", data=replace(recipe.data, validation="0.33"))
+    still = replace(third, name="third/frozen", optim=replace(third.optim, layers=0, audio_lr=0.0))
+    corpus = corpus_of(third)
+    learnt, held = (np.isin(frozen.groups, [r.location for r in rows]) for rows in (corpus.train, corpus.validation))
+    features, targets, groups = frozen.features["audio"], frozen.targets, frozen.groups
+    probabilities, _ = probe(features[learnt], targets[learnt], groups[learnt], features[held])
+    accuracy = macro_accuracy(probabilities.argmax(axis=1), targets[held])
+    found = {"regression on frozen": Figures(macro_log_loss(probabilities, targets[held]), accuracy)}
+    for name, stage in (("head on frozen", still), ("fine-tuned", third)):
+        train(stage)
+        _, log_loss, accuracy = curve(stage)[-1]
+        found[name] = Figures(log_loss, accuracy)
+    return found
+
+
+def mean(figures: Iterable[Figures | Scores]) -> Figures:
+    return Figures(*np.mean([(one.log_loss, one.accuracy) for one in figures], axis=0))
+
+
+def print_table(table: Mapping[str, Figures | Scores]) -> None:
+    for name, one in table.items():
+        print(f"{name:<40}{one.log_loss:8.3f}  {100 * one.accuracy:6.1f} %")
+
+
+def in_every_seed(table: dict[str, Scores], least: float) -> dict[str, bool]:
     audio, video, hybrid = (table[f"{name}: fine-tuned"] for name in ("audio", "video", "hybrid"))
-    frozen = [table["audio: head on frozen"], table["audio: regression on frozen"]]
-    found = {
-        "fine-tuned sound below its frozen probes in log loss": audio.log_loss < min(s.log_loss for s in frozen),
-        "hybrid below either branch in log loss": hybrid.log_loss < min(audio.log_loss, video.log_loss),
-    }
+    found = {"hybrid below either branch in log loss": hybrid.log_loss < min(audio.log_loss, video.log_loss)}
     if least:
-        above = audio.accuracy > max(s.accuracy for s in frozen)
-        found["fine-tuned sound above its frozen probes in accuracy"] = above
         found[f"fine-tuned sound above {100 * least:g} % accuracy"] = audio.accuracy > least
     return found
+
+
+def in_the_mean(tables: list[dict[str, Scores]], thirds: list[dict[str, Figures]]) -> dict[str, bool]:
+    """What shall hold over all seeds; thirds are of real videos alone."""
+    tuned, *frozen = (
+        mean(table[f"audio: {kind}"] for table in tables)
+        for kind in ("fine-tuned", "head on frozen", "regression on frozen")
+    )
+    if not thirds:
+        text = "fine-tuned sound below its frozen probes in log loss"
+        return {text: tuned.log_loss < min(one.log_loss for one in frozen)}
+    third = {name: mean(of_seed[name] for of_seed in thirds) for name in thirds[0]}
+    most = max(third["regression on frozen"].accuracy, third["head on frozen"].accuracy)
+    return {
+        "fine-tuned sound above its frozen probes in accuracy": tuned.accuracy > max(one.accuracy for one in frozen),
+        "the same on the thirds of train/": third["fine-tuned"].accuracy > most,
+    }
+
+
+def say(held: dict[str, bool]) -> bool:
+    for text, holds in held.items():
+        print(f"  {'yes' if holds else 'NO ':<3}  {text}", flush=True)
+    return all(held.values())
 
 
 def main() -> int:
@@ -162,12 +220,14 @@ def main() -> int:
     for name in ("audio", "video", "both"):
         fixed |= frozen.scores(whole, (*whole.train, *whole.validation), name, ", all recordings")
     print(f"probes: {time.monotonic() - began:.0f} s", flush=True)
-    tables, held = [], []
+    tables, thirds, held = [], [], []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         began = time.monotonic()
         runs = options.out / f"{'toy' if options.toy else 'real'}_{seed}"
         shutil.rmtree(runs, ignore_errors=True)
         recipes, table = stages(root, runs, seed, options.precision), dict(fixed)
+        if options.toy:
+            recipes = {name: replace(r, augment=replace(r.augment, spectrum=MASKS)) for name, r in recipes.items()}
         corpus = corpus_of(recipes["hybrid: fine-tuned"])
         for name in ("audio", "video"):
             table |= frozen.scores(corpus, corpus.train, name, "")
@@ -176,17 +236,20 @@ def main() -> int:
             table[name] = next(iter(evaluate(recipe, history=recipe.init).scores["decision"].values()))
         print_curves(recipes)
         print(f"\nseed {seed}, {time.monotonic() - began:.0f} s{'':<25}log loss  accuracy")
-        for name, scores in table.items():
-            print(f"{name:<40}{scores.log_loss:8.3f}  {100 * scores.accuracy:6.1f} %")
+        print_table(table)
         tables.append(table)
-        held.append(verdicts(table, least))
-        for text, holds in held[-1].items():
-            print(f"  {'yes' if holds else 'NO ':<3}  {text}", flush=True)
-    print(f"\nmean of {len(tables)} seeds")
-    for name in tables[0]:
-        losses, hits = ([getattr(table[name], field) for table in tables] for field in ("log_loss", "accuracy"))
-        print(f"{name:<40}{np.mean(losses):8.3f}  {100 * np.mean(hits):6.1f} %")
-    return 0 if all(all(of_seed.values()) for of_seed in held) else 1
+        held.append(say(in_every_seed(table, least)))
+        if least:
+            thirds.append(on_a_third(frozen, recipes["audio: fine-tuned"]))
+            print(f"\nseed {seed}, audio, a third of train/{'':<12}log loss  accuracy")
+            print_table(thirds[-1])
+    print(f"\nmean of {len(tables)} seeds{'':<26}log loss  accuracy")
+    print_table({name: mean(table[name] for table in tables) for name in tables[0]})
+    if thirds:
+        print(f"\nmean, audio, a third of train/{'':<10}log loss  accuracy")
+        print_table({name: mean(of_seed[name] for of_seed in thirds) for name in thirds[0]})
+    held.append(say(in_the_mean(tables, thirds)))
+    return 0 if all(held) else 1
 
 
 if __name__ == "__main__":
