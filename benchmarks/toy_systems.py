@@ -138,7 +138,7 @@ def main() -> int:
         one, other = (outputs[name] for name in LATE_FUSION)
         fused = SystemOutput(one.files, one.classes, np.mean([one.probabilities, other.probabilities], 0), one.start)
         rows = corpus.test
-        _print("late fusion of these two", scores_of(fused, {row.file: row.scene for row in rows}, rows))
+        _print("mcdonnell and resnet50, late", scores_of(fused, {row.file: row.scene for row in rows}, rows))
     if not all(f"openl3_baseline/{stage}" in table for stage in FAMILY):
         return 0
     hits = {stage: _first(table[f"openl3_baseline/{stage}"]).accuracy for stage in FAMILY}
