@@ -28,7 +28,7 @@ FIT_CLIPS = 256
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     """The model that training starts from: random weights keyed by the seed, then published ones, then those of
-    earlier stages, each reported."""
+    earlier stages, each reported. Raises AvscError for stages that are not there and weights that do not fit."""
     with keyed(recipe.seed, WEIGHTS_KEY):
         model = recipe.model.build()
     missing = [name for name in model.architecture.heads if getattr(recipe.heads, name) <= 0]

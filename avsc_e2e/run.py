@@ -20,6 +20,7 @@ from avsc_e2e.transforms.compose import Compose
 
 
 def run_folder(recipe: Recipe) -> Path:
+    """Where a run writes all that it makes."""
     return Path(recipe.runs) / recipe.name
 
 
@@ -64,11 +65,11 @@ def bad_media_file(recipe: Recipe) -> Path:
 
 
 def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
-    """A checkpoint file, or that of a stage by its name."""
+    """A checkpoint file, or that of a stage by its name. Raises AvscError where the stage has none, naming `flag`."""
     path = Path(name)
     if path.suffix in (".safetensors", ".csv") or path.is_file():
         return path
-    path = Path(recipe.runs) / name / "model.safetensors"
+    path = model_file(dataclasses.replace(recipe, name=name))
     if not path.is_file():
         raise AvscError(f"{flag} {name}: {path} is not there; train that stage first, or name a checkpoint file")
     return path
