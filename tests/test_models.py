@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,34 +46,11 @@ def batch(arch: Architecture, clips: int = 3) -> Clip:
     )
 
 
-def parts(arch: Architecture) -> set[tuple]:
-    """What of an architecture has parameters."""
-    found = {("head", arch.head, name == "fusion" and arch.fusion) for name in arch.heads}
-    if arch.audio:
-        found.add((arch.audio, arch.audio_pool, bool(arch.audio_window)))
-    if arch.video:
-        found.add((arch.video, arch.map_pool, arch.video_pool))
-    return found
-
-
-@cache
-def representatives() -> dict[str, Architecture]:
-    """Entries that together have every part of all, those with the most parts first; small pictures, and few."""
-    found, seen = {}, set()
-    for name in sorted(list_models(), key=lambda name: -len(parts(architecture(name)))):
-        arch = architecture(name)
-        if not parts(arch) <= seen:
-            seen |= parts(arch)
-            frames = arch.frames if arch.fusion in ("sequence", "recurrent", "segments") else min(arch.frames, 2)
-            found[name] = replace(arch, size=SMALLEST if arch.video else arch.size, frames=frames)
-    return found
-
-
 @pytest.mark.parametrize("name", list_models())
 def test_every_parameter_gets_a_gradient(name):
-    if name not in representatives():
-        pytest.skip("all its parts are tested with other entries")
-    arch = representatives()[name]
+    arch = architecture(name)
+    frames = arch.frames if arch.fusion in ("sequence", "recurrent", "segments") else min(arch.frames, 2)
+    arch = replace(arch, size=SMALLEST if arch.video else arch.size, frames=frames)
     torch.manual_seed(0)
     model = arch.build().train()
     for module in model.modules():  # timm begins residual branches at nought, which holds their gradients back at first
