@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from avsc_e2e.data.toycity import ToyCity
-from avsc_e2e.entry import Affiliation, Person, with_correspondent
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate, predict_evaluation_set, score_table, system_of_run
-from avsc_e2e.models.systems import lite0, tiny
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
-from avsc_e2e.run import model_file
-from avsc_e2e.submission import check, pack
-from avsc_e2e.training import train
+from avsc_e2e.models.zoo.systems import lite0, tiny
+from avsc_e2e.submission.entry import Affiliation, Person, with_correspondent
+from avsc_e2e.submission.package import check, pack
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.training.run import model_file
+from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 
 log = logging.getLogger(__name__)

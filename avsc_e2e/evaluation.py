@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e import processes
-from avsc_e2e.calibration import Calibration
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.corpus import read_evaluation_set
 from avsc_e2e.data.dataset import OnBad
-from avsc_e2e.data.store import Store, is_store, open_store
-from avsc_e2e.entry import Complexity, ExternalDataset, System, describe
+from avsc_e2e.data.sets.corpus import read_evaluation_set
+from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict, stored_calibration
-from avsc_e2e.metrics import Scores, score
-from avsc_e2e.models.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.weights import chosen
-from avsc_e2e.outputs import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
-from avsc_e2e.recipe import Recipe
-from avsc_e2e.report import Report
-from avsc_e2e.run import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
+from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
+from avsc_e2e.models.weights.sources import chosen
+from avsc_e2e.outputs.calibration import Calibration
+from avsc_e2e.outputs.metrics import Scores, score
+from avsc_e2e.outputs.output import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
+from avsc_e2e.report.page import write_report
+from avsc_e2e.report.report import Report
+from avsc_e2e.submission.entry import Complexity, ExternalDataset, System, describe
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.run import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
 
 PLACES = 365
 """Classes that tell a stage on Places365."""
@@ -85,7 +86,7 @@ def evaluate(
         write_output(folder / f"clips{suffix}.csv", to_clips(output))
     values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in scores.items()}
     (folder / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
-    stage_report(recipe, evaluation, corpus, note=note, history=history).write(folder / "report.html")
+    write_report(stage_report(recipe, evaluation, corpus, note=note, history=history), folder / "report.html")
     return evaluation
 
 

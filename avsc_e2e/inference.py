@@ -14,19 +14,18 @@ import numpy as np
 import torch
 
 from avsc_e2e import processes
-from avsc_e2e.calibration import Calibration
 from avsc_e2e.clip import MODALITIES, Clip, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.media import IMAGES, probe
-from avsc_e2e.data.store import Store, is_store, open_store
+from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.checkpoint import read_checkpoint
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.outputs import SystemOutput
+from avsc_e2e.models.weights.checkpoint import read_checkpoint
+from avsc_e2e.outputs.calibration import Calibration
+from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.processes import device
-from avsc_e2e.recipe import TestTime
-from avsc_e2e.transforms.frames import CentreCrop, Crops
+from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 
 MEDIA = (
     *IMAGES,

@@ -1,10 +1,14 @@
-"""The processes of a job that torchrun started, or the only one there is."""
+"""The processes of a job: those that torchrun started, and their worker processes."""
 
 from __future__ import annotations
 
 import atexit
 import functools
+import multiprocessing
 import os
+import signal
+import threading
+from multiprocessing import connection
 from typing import Any
 
 import torch
@@ -51,3 +55,16 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * count()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def start_worker() -> None:
+    """Called in a worker: leave Ctrl-C to the main process, and end when that ends, were it by a kill. A worker of the
+    fork server would live on: it keeps the server alive, whose child it is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

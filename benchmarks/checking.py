@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from avsc_e2e.data.check import check
-from avsc_e2e.data.tau import find_layout, read_meta, read_tau
+from avsc_e2e.data.sets.tau import find_layout, read_meta, read_tau
 
 
 def write_media(folder: Path) -> tuple[bytes, int, bytes]:

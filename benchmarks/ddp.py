@@ -24,8 +24,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from avsc_e2e.models.systems import tiny
-from avsc_e2e.recipe import Augment, Data, Machine, Optim, Recipe
+from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.training.recipe import Augment, Data, Machine, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 
@@ -58,9 +58,9 @@ def work(chosen: argparse.Namespace) -> None:
     """What each process does."""
     import torch
 
-    from avsc_e2e import training
     from avsc_e2e.evaluation import evaluate
-    from avsc_e2e.training import FineTuning, train
+    from avsc_e2e.training import trainer as training
+    from avsc_e2e.training.trainer import FineTuning, train
 
     class Timed(FineTuning):
         def on_train_start(self) -> None:
@@ -112,7 +112,7 @@ def main() -> None:
     chosen.out = chosen.out or Path(tempfile.mkdtemp())
     chosen.out.mkdir(parents=True, exist_ok=True)
     if not chosen.root:
-        from avsc_e2e.data.toycity import ToyCity
+        from avsc_e2e.toycity.city import ToyCity
 
         chosen.root = chosen.out / "city"
         city = ToyCity(train_locations=2, test_locations=1, duration=1.0, height=48, width=64, seed=1)

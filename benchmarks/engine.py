@@ -29,18 +29,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from avsc_e2e import training
-from avsc_e2e.data.prepare import prepare
-from avsc_e2e.data.toycity import ToyCity
+from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.inference import evaluation_dataset, predict
-from avsc_e2e.metrics import macro_log_loss
-from avsc_e2e.models.checkpoint import load_model
-from avsc_e2e.models.systems import lite0, tiny
-from avsc_e2e.recipe import Augment, Averaging, Data, Optim, Recipe, TestTime
-from avsc_e2e.run import corpus_of, model_file, store_of
-from avsc_e2e.training import train
+from avsc_e2e.models.weights.checkpoint import load_model
+from avsc_e2e.models.zoo.systems import lite0, tiny
+from avsc_e2e.outputs.metrics import macro_log_loss
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training import trainer as training
+from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim, Recipe
+from avsc_e2e.training.run import corpus_of, model_file, store_of
+from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import CutMix, Mixup, SpecAugment
-from avsc_e2e.transforms.frames import RandAugment
+from avsc_e2e.transforms.frames import RandAugment, TestTime
 
 
 class Found(NamedTuple):
@@ -145,7 +145,7 @@ def main() -> None:
     shutil.rmtree(out / "runs", ignore_errors=True)
     trials = [replace(arm, name=f"trial/{name}", epochs=3) for name, arm in wanted.items()]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avsc_e2e.training", "avsc_e2e.inference"])
+    context.set_forkserver_preload(["avsc_e2e.training.trainer", "avsc_e2e.inference"])
     # A process for each run: what one leaves in memory does not speed up the next.
     with context.Pool(chosen.jobs, maxtasksperchild=1) as pool:
         costs = pool.map(partial(seconds_of_an_epoch, threads=chosen.threads), trials, chunksize=1)

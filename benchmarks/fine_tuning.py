@@ -36,17 +36,17 @@ import torch
 from real_actions import RECIPES, probe
 
 from avsc_e2e.clip import Corpus, Row
-from avsc_e2e.data.corpus import read_corpus
 from avsc_e2e.data.dataset import loader
-from avsc_e2e.data.toycity import ToyCity
+from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.evaluation import evaluate, scores_of
 from avsc_e2e.inference import evaluation_dataset
-from avsc_e2e.metrics import Scores, macro_accuracy, macro_log_loss
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.outputs import SystemOutput
-from avsc_e2e.recipe import Recipe
-from avsc_e2e.run import corpus_of, run_folder
-from avsc_e2e.training import train
+from avsc_e2e.outputs.metrics import Scores, macro_accuracy, macro_log_loss
+from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.run import corpus_of, run_folder
+from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import SpecAugment
 
 CITY = ToyCity(train_locations=6, test_locations=4, duration=4.0, height=112, width=150)
@@ -86,7 +86,7 @@ class Probes:
     """Logistic regression on the embeddings of the frozen trunks."""
 
     def __init__(self, corpus: Corpus):
-        model = replace(RECIPES["hybrid_aisfx"].model, classes=corpus.classes).build().eval()
+        model = SceneNet(replace(RECIPES["hybrid_aisfx"].model, classes=corpus.classes)).eval()
         for name in model.architecture.modalities:
             getattr(model, name).load_pretrained()
         self.features, _, self.targets, self.groups = embeddings(model, (*corpus.train, *corpus.validation))

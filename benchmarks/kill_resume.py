@@ -34,12 +34,12 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bits are promised on the CPU; a GPU a
 import torch
 from safetensors.torch import load_file
 
-from avsc_e2e import training
 from avsc_e2e.data.dataset import PRELOADED
-from avsc_e2e.data.toycity import ToyCity
-from avsc_e2e.models.systems import tiny
-from avsc_e2e.recipe import Augment, Averaging, Data, Optim, Recipe
-from avsc_e2e.training import train
+from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training import trainer as training
+from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim, Recipe
+from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
 from avsc_e2e.transforms.frames import RandAugment
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from avsc_e2e.data.prepare import Options, prepare
-from avsc_e2e.data.toycity import ToyCity
+from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.toycity.city import ToyCity
 
 OPTIONS, SHARD_SIZE = Options(short_side=160), 4 << 20
 WORKER = """

@@ -36,10 +36,10 @@ import soundfile
 from avsc_e2e.clip import Row
 from avsc_e2e.data import media
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, loader
-from avsc_e2e.data.prepare import prepare
-from avsc_e2e.data.store import open_store
-from avsc_e2e.recipe import Augment
-from avsc_e2e.transforms.compose import Compose
+from avsc_e2e.data.store.layout import open_store
+from avsc_e2e.data.store.prepare import prepare
+from avsc_e2e.training.recipe import Augment
+from avsc_e2e.transforms import Compose
 
 SIDE, TRAIN_SIDE, RATE = 256, 224, 48_000
 

@@ -19,10 +19,10 @@ import av
 import numpy as np
 import soundfile
 
-from avsc_e2e.data.corpus import read_corpus
 from avsc_e2e.data.dataset import ClipDataset, Sampling, loader
-from avsc_e2e.data.prepare import Options, prepare
-from avsc_e2e.data.store import open_store
+from avsc_e2e.data.sets.corpus import read_corpus
+from avsc_e2e.data.store.layout import open_store
+from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.transforms.frames import RandomResizedCrop
 
 

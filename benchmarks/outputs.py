@@ -22,22 +22,15 @@ import numpy as np
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
-from avsc_e2e import calibration, cli, comparison, fusion
+from avsc_e2e import cli
 from avsc_e2e.clip import SCENES
-from avsc_e2e.entry import Affiliation, Complexity, Person, System
-from avsc_e2e.folds import cross_fit
-from avsc_e2e.loglinear import fit_log_linear
-from avsc_e2e.metrics import (
-    bootstrap,
-    macro_accuracy,
-    macro_log_loss,
-    percentiles,
-    reliability,
-    score,
-    wald,
-)
-from avsc_e2e.outputs import SystemOutput, location_of, read_outputs, read_reference, targets_of
-from avsc_e2e.submission import check, pack
+from avsc_e2e.outputs import calibration, comparison, fusion
+from avsc_e2e.outputs.folds import cross_fit
+from avsc_e2e.outputs.loglinear import fit_log_linear
+from avsc_e2e.outputs.metrics import bootstrap, macro_accuracy, macro_log_loss, percentiles, reliability, score, wald
+from avsc_e2e.outputs.output import SystemOutput, location_of, read_outputs, read_reference, targets_of
+from avsc_e2e.submission.entry import Affiliation, Complexity, Person, System
+from avsc_e2e.submission.package import check, pack
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")

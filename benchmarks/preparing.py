@@ -27,7 +27,7 @@ import numpy as np
 from loading import SIDE, render_set
 
 from avsc_e2e.data import media
-from avsc_e2e.data.prepare import prepare
+from avsc_e2e.data.store.prepare import prepare
 
 CLIPS, EVALUATION_CLIPS = 12_291, 72_000
 """Recordings of ten seconds of the development set, and of one second of the evaluation set."""

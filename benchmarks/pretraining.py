@@ -12,10 +12,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from avsc_e2e.data.toycity import ToyCity
 from avsc_e2e.demo import stages
-from avsc_e2e.run import run_folder
-from avsc_e2e.training import train
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training.run import run_folder
+from avsc_e2e.training.trainer import train
 
 
 def main() -> None:

@@ -24,13 +24,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from avsc_e2e.data.corpus import read_corpus
 from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.evaluation import evaluate, score_table, scores_of
 from avsc_e2e.inference import evaluation_dataset
-from avsc_e2e.outputs import SystemOutput
-from avsc_e2e.run import model_file
-from avsc_e2e.training import train
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.training.run import model_file
+from avsc_e2e.training.trainer import train
 
 HERE = Path(__file__).resolve()
 RECIPES = runpy.run_path(str(HERE.parents[1] / "recipes" / "own_videos.py"))
@@ -40,7 +41,7 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 @torch.inference_mode()
 def frozen_features(rows, classes):
     """ImageNet features, log-mel statistics, target, group, file and start of every fixed segment."""
-    model = replace(RECIPES["hybrid"].model, classes=classes).build()
+    model = SceneNet(replace(RECIPES["hybrid"].model, classes=classes))
     model.video.load_pretrained()
     model.eval()
     dataset = evaluation_dataset(model, rows)

@@ -23,15 +23,16 @@ import numpy as np
 import torch
 
 from avsc_e2e import cli
-from avsc_e2e.data.toycity import ToyCity
 from avsc_e2e.evaluation import evaluate, scores_of
-from avsc_e2e.metrics import Scores
-from avsc_e2e.models.audionet import parameter_count
-from avsc_e2e.models.systems import HALF
-from avsc_e2e.outputs import SystemOutput
-from avsc_e2e.recipe import Recipe
-from avsc_e2e.run import corpus_of
-from avsc_e2e.training import train
+from avsc_e2e.models.nets.audionet import parameter_count
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.zoo.systems import HALF
+from avsc_e2e.outputs.metrics import Scores
+from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.run import corpus_of
+from avsc_e2e.training.trainer import train
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CITY = ToyCity(train_locations=8, test_locations=4, duration=4.0, height=112, width=150)
@@ -133,7 +134,7 @@ def main() -> int:
         train(recipe)
         evaluation = evaluate(recipe, note="A rendered toy city, small trunks.")
         table[recipe.name], outputs[recipe.name] = evaluation.scores["decision"], evaluation.outputs["decision"]
-        _print(recipe.name, table[recipe.name], parameter_count(recipe.model.build()), time.monotonic() - began)
+        _print(recipe.name, table[recipe.name], parameter_count(SceneNet(recipe.model)), time.monotonic() - began)
     if all(name in outputs for name in LATE_FUSION):
         one, other = (outputs[name] for name in LATE_FUSION)
         fused = SystemOutput(one.files, one.classes, np.mean([one.probabilities, other.probabilities], 0), one.start)

@@ -35,21 +35,22 @@ import timm
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from avsc_e2e import training
-from avsc_e2e.acceleration import compile_trunks
 from avsc_e2e.clip import Clip
 from avsc_e2e.data.dataset import loader
-from avsc_e2e.data.prepare import prepare
-from avsc_e2e.data.toycity import ToyCity
-from avsc_e2e.initialisation import initial_model
-from avsc_e2e.losses import head_losses
+from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.memory import keep_freed_memory
-from avsc_e2e.models.complexity import blank_batch, complexity
-from avsc_e2e.models.zoo import architecture
-from avsc_e2e.optimiser import build_optimiser, parameter_groups
-from avsc_e2e.recipe import Augment, Data, Machine, Recipe
-from avsc_e2e.run import corpus_of, train_dataset, workers
-from avsc_e2e.training import train
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.zoo.catalogue import architecture
+from avsc_e2e.models.zoo.complexity import blank_batch, complexity
+from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training import trainer as training
+from avsc_e2e.training.acceleration import compile_trunks
+from avsc_e2e.training.initialisation import initial_model
+from avsc_e2e.training.losses import head_losses
+from avsc_e2e.training.optimiser import build_optimiser, parameter_groups
+from avsc_e2e.training.recipe import Augment, Data, Machine, Recipe
+from avsc_e2e.training.run import corpus_of, train_dataset, workers
+from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import Mixing
 
 CUDA = torch.cuda.is_available()
@@ -185,7 +186,7 @@ def of_timm(name: str, size: int, count: int, recipe: Recipe, device: torch.devi
     target = torch.randint(10, (count,), device=device)
     pictures = torch.randn(count, 3, size, size, device=device)
     if ours:
-        net = replace(recipe.model, audio="", video=name, size=size).build().to(device).train()
+        net = SceneNet(replace(recipe.model, audio="", video=name, size=size)).to(device).train()
         if recipe.machine.compile:
             compile_trunks(net, recipe.machine.compile)
         clip = Clip(

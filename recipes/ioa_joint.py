@@ -7,8 +7,8 @@ from scratch and one classifier, optimised together; 0.1517 log loss and 94.59 %
 """
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 joint = Recipe(

@@ -8,8 +8,8 @@ random, L2 penalty. The authors crop 8.5 of ten seconds; one second, as everywhe
 """
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 from avsc_e2e.transforms.frames import HorizontalFlip
 from avsc_e2e.transforms.waveform import Waveform

@@ -12,8 +12,8 @@ classwise`) and confidence replacement (`avsc calibrate --method floor`). Everyt
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 audio = Recipe(

@@ -12,8 +12,8 @@ not published: all their values are our choice.
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform

@@ -7,8 +7,8 @@ best system of the paper (see the table in recipes/README.md). Everything else i
 """
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup
 
 video = Recipe(

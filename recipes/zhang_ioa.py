@@ -17,8 +17,8 @@ Another trunk on Places365: `train places --model.video resnet50 --model.size 22
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models import systems
-from avsc_e2e.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 
 audio = Recipe(

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from conftest import run_commands
+from support import run_commands
 
 ROOT = Path(__file__).parents[1]
 

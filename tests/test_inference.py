@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from conftest import AVSC, click, flat, run_commands, write_video
+from support import AVSC, click, flat, run_commands, write_video
 
-from avsc_e2e.calibration import Calibration
-from avsc_e2e.data.prepare import prepare
+from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import CALIBRATION, recordings, stored_calibration, timeline
-from avsc_e2e.models.checkpoint import add_notes, load_model, save_model
-from avsc_e2e.models.zoo import create_model
-from avsc_e2e.recipe import TestTime
+from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
+from avsc_e2e.models.zoo.catalogue import create_model
+from avsc_e2e.outputs.calibration import Calibration
+from avsc_e2e.transforms.frames import TestTime
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
-from avsc_e2e.data.folder import GROUP, read_rows
 from avsc_e2e.data.media import Media, probe, read_audio, read_frames
-from avsc_e2e.data.tau import (
+from avsc_e2e.data.sets.folder import GROUP, read_rows
+from avsc_e2e.data.sets.tau import (
     CLIP_SECONDS,
     EVALUATION_SECONDS,
     KNOWN_GAPS,

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.media import mix_channels, read_audio, read_frames
-from avsc_e2e.data.store import Store
-from avsc_e2e.data.workers import start_worker
+from avsc_e2e.data.store.layout import Store
 from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.processes import start_worker
 from avsc_e2e.randomness import keyed
 
 log = logging.getLogger(__name__)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
-
-if TYPE_CHECKING:
-    from avsc_e2e.models.scenenet import SceneNet
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Architecture:
         "recurrent",
         "segments",
     ] = "concat"
-    """Model-level fusion, see models/fusion.py; empty leaves decision-level fusion alone."""
+    """Model-level fusion, see models/heads.py; empty leaves decision-level fusion alone."""
     hidden: int = 512
     """Width of the fusion head."""
     dropout: float = 0.2
@@ -171,12 +168,6 @@ class Architecture:
         """Planes that the front end makes."""
         channels = {"mono": 1, "stereo": 2, "mid_side": 2, "left_right_difference": 3}[self.channels]
         return channels * (1 + self.deltas)
-
-    def build(self) -> SceneNet:
-        """The model, with random weights."""
-        from avsc_e2e.models.scenenet import SceneNet
-
-        return SceneNet(self)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

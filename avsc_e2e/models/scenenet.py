@@ -11,7 +11,7 @@ from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
-from avsc_e2e.models.fusion import (
+from avsc_e2e.models.heads import (
     BaselineHead,
     EarlyFusion,
     SegmentFusion,

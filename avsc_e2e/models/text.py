@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models import conversion, weights
 from avsc_e2e.models.scenenet import SceneNet, freeze
 from avsc_e2e.models.texthead import TextHead
+from avsc_e2e.models.weights import conversion
+from avsc_e2e.models.weights import sources as weights
 
 PLACES = {
     "airport": "an airport terminal",

@@ -14,9 +14,9 @@ from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.models import aisfx, audioset, dcase, l3, nets, weights  # noqa: F401, importing the nets registers them
-from avsc_e2e.models.audionet import AudioNet
+from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
+from avsc_e2e.models.weights import sources as weights
 
 OURS = ("aisfx", "audioset", "dcase", "l3", "nets")
 """The modules of our own nets, as timm names them."""

@@ -6,10 +6,12 @@ import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
 from avsc_e2e.clip import Clip
+from avsc_e2e.errors import AvscError
 
 # albumentations asks the network for its newest version when imported, unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -172,3 +174,21 @@ def _rand_augment(operations: int, magnitude: float):
         a.Affine(translate_percent=(-0.3 * magnitude, 0.3 * magnitude), **edge),
     ]
     return a.Compose([a.SomeOf(changes, n=min(operations, len(changes)), replace=False, p=1.0)])
+
+
+@dataclass(frozen=True)
+class TestTime:
+    """Views of a clip whose probabilities are averaged when a trained model is evaluated or submits."""
+
+    flip: bool = False
+    """The mirrored picture too, with the ears swapped."""
+    crops: Literal[1, 3, 5] = 1
+    """Squares of a picture: its centre, three along its longer side, or four corners and the centre."""
+    views: int = 1
+    """Sets of frames, at times of their own."""
+
+    __test__ = False  # no test, whatever pytest thinks of the name
+
+    def __post_init__(self):
+        if self.views < 1:
+            raise AvscError(f"--test-time.views {self.views}: at least one is needed")

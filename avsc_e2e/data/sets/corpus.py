@@ -1,0 +1,105 @@
+"""Any data set that the library reads, told apart by what lies in its folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.data.sets.folder import GROUP, divide, read_folder
+from avsc_e2e.data.sets.places import is_places, read_places
+from avsc_e2e.data.sets.tau import (
+    CLIP_SECONDS,
+    EVALUATION_SECONDS,
+    find_layout,
+    is_tau,
+    names_of_lists,
+    read_evaluation,
+    read_tau,
+)
+from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.remote import RemoteFolder
+from avsc_e2e.errors import AvscError
+
+
+def read_corpus(
+    root: str | os.PathLike[str],
+    *,
+    fold: int = 1,
+    validation: float | str = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    group: str = GROUP,
+    modalities: Sequence[str] = MODALITIES,
+    lenient: bool = False,
+) -> Corpus:
+    """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
+    that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
+    which alone uses `test` and `group`). A store made of one of them, or the URL of one, gives the same rows, without
+    its media.
+
+    Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
+    deal with. Raises AvscError for a root that is neither, and what they raise.
+    """
+    if is_store(root):
+        return _read_stored(
+            open_store(root), fold=fold, validation=validation, test=test, seed=seed, modalities=modalities
+        )
+    if is_tau(root):
+        return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, lenient=lenient)
+    if is_places(root):
+        return read_places(root)
+    return read_folder(
+        root, validation=_share(validation), test=test, seed=seed, group=group, modalities=modalities, lenient=lenient
+    )
+
+
+def read_evaluation_set(root: str | os.PathLike[str], *, modalities: Sequence[str] = MODALITIES) -> tuple[Row, ...]:
+    """The rows of the evaluation set, of its media (see `read_evaluation`) or of a store made of them."""
+    if not is_store(root):
+        return read_evaluation(root, modalities=modalities)
+    store = open_store(root)
+    if store.layout != "evaluation":
+        raise AvscError(f"{root}: is a store of the {store.layout} layout, not of the evaluation set")
+    rows = store.rows(modalities).get("", [])
+    return tuple(row._replace(duration=EVALUATION_SECONDS) for row in sorted(rows, key=lambda row: int(row.file)))
+
+
+def is_evaluation(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds the first file of the evaluation set."""
+    layout = find_layout(root, "evaluation")
+    return bool(layout.find("audio/0.wav") or layout.find("video/0.mp4"))
+
+
+def _read_stored(
+    store: Store, *, fold: int, validation: float | str, test: float, seed: int, modalities: Sequence[str]
+) -> Corpus:
+    if store.layout == "evaluation":
+        raise AvscError(f"{store.path}: is a store of the evaluation set, which has no labels to train or test on")
+    if store.layout == "folder":
+        return divide(store.path, store.rows(modalities), validation=_share(validation), test=test, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        root = store.path
+        if isinstance(store.shards, RemoteFolder):
+            root = folder
+            store.shards.copy(names_of_lists(fold, validation), Path(folder))
+        try:
+            corpus = read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
+        except AvscError as error:
+            raise AvscError(str(error).replace(folder, str(store.path))) from None
+    parts = []
+    first = store.measured((corpus.train or corpus.validation)[0], modalities)
+    for part in corpus[1:]:
+        rows = [store.measured(row, modalities) for row in part]
+        if abs(first.duration - CLIP_SECONDS) < 0.1:  # as read_tau has them
+            rows = [row._replace(duration=CLIP_SECONDS) for row in rows]
+        parts.append(tuple(rows))
+    return Corpus(corpus.classes, *parts)
+
+
+def _share(validation: float | str) -> float:
+    if not isinstance(validation, (int, float)):
+        raise AvscError(f"{validation}: a validation list is for the official layout; for class folders give a share")
+    return validation

@@ -1,0 +1,63 @@
+"""The sound-effect net aisfx, whose weights come in a package that any mirror of PyPI has."""
+
+from __future__ import annotations
+
+import math
+
+from timm.models import register_model
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, relu
+
+from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
+
+GAIN = 10_000.0
+"""The net knows log10(GAIN x + 1) of band powers x, while planes are ln(x + 1 / GAIN)."""
+LARGEST = 9.457798957824707
+"""Largest value of the training data, by which the published net divides its input."""
+
+AISFX = {
+    "audio": "aisfx", "channels": "mono", "sample_rate": 44_100, "fft": 2048, "hop": 1024, "pad": 1024,
+    "bands": 96, "low": 0.0, "high": 22_050.0, "scale": "vggish", "sum_norm": True, "power": 2.0,
+    "log": "ln", "floor": 1 / GAIN, "standardise": False,
+}  # fmt: skip
+"""Fields of Architecture of the front end that it was trained on: (1, 96, 44) for a second."""
+
+
+class _ConvBlock(nn.Module):
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))))
+
+
+class Aisfx(AudioNet):
+    """Ma and Lerch, "Representation learning for the automatic indexing of sound effects libraries", ISMIR 2022: eight
+    convolutions, 64 to 512 filters; mean over bands, maximum over time; embedding of 512."""
+
+    def __init__(self, in_chans: int):
+        super().__init__(512)
+        for index, (before, after) in enumerate(zip((in_chans, 64, 128, 256), (64, 128, 256, 512), strict=True), 1):
+            setattr(self, f"conv_block{index}", _ConvBlock(before, after))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        x = (x + math.log(GAIN)) / (math.log(10) * LARGEST)
+        x = x.transpose(2, 3)  # the published layout is (B, 1, frames, bands)
+        for index in range(1, 5):
+            x = getattr(self, f"conv_block{index}")(x)
+            if index < 4:
+                x = max_pool2d(x, 2)
+        return x.mean(dim=3).transpose(1, 2)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return tokens.amax(dim=1)
+
+
+@register_model
+def aisfx(pretrained: bool = False, in_chans: int = 1, **options) -> Aisfx:
+    """4.7 M parameters."""
+    no_classifier(options)
+    return Aisfx(in_chans)

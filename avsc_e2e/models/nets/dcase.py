@@ -1,0 +1,189 @@
+"""Nets that DCASE teams trained from scratch on acoustic scenes: McDonnell's split-frequency ResNet, the FCNN and
+17-layer ResNet of Du_USTC, the squeeze-excitation net of Naranjo-Alcazar."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.models import register_model
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
+
+
+class _PreActivation(nn.Sequential):
+    """Batch norm, ReLU, convolution without bias."""
+
+    def __init__(self, width_in: int, width: int, kernel: int = 3, stride: tuple[int, int] = (1, 1)):
+        super().__init__(
+            nn.BatchNorm2d(width_in, affine=False),
+            nn.ReLU(),
+            nn.Conv2d(width_in, width, kernel, stride, kernel // 2, bias=False),
+        )
+
+
+class _SplitBlock(nn.Module):
+    """Two pre-activation convolutions; where the width doubles, time is halved, and the shortcut is averaged over time
+    and filled up with zero channels."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.grow = width - width_in
+        stride = (1, 2) if self.grow else (1, 1)
+        self.convs = nn.Sequential(_PreActivation(width_in, width, stride=stride), _PreActivation(width, width))
+        self.shortcut = nn.AvgPool2d(3, stride, 1, count_include_pad=False) if self.grow else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x) + pad(self.shortcut(x), (0, 0, 0, 0, 0, self.grow))
+
+
+class SplitResNet(AudioNet):
+    """Low and high bands go through two paths alike, 24 to 192 filters, which never lower the resolution in frequency,
+    and meet before a 1x1 convolution to 768 (Gao and McDonnell, DCASE 2019). Its tokens are all positions of bands and
+    time; with the head "pointwise" it is the published net: 3,254,468 parameters with the running statistics,
+    3,247,416 trainable, for 6 planes."""
+
+    def __init__(self, in_chans: int, width: int = 24, stacks: int = 4):
+        last = width * 2 ** (stacks - 1)
+        super().__init__(4 * last)
+        self.low, self.high = (self._path(in_chans, width, stacks) for _ in range(2))
+        self.join = _PreActivation(last, 4 * last, kernel=1)
+
+    @staticmethod
+    def _path(in_chans: int, width: int, stacks: int) -> nn.Sequential:
+        layers = [nn.BatchNorm2d(in_chans), nn.Conv2d(in_chans, width, 3, (1, 2), 1, bias=False)]
+        for stack in range(stacks):
+            after = width * 2**stack
+            layers += [_SplitBlock(after // 2 if stack else after, after), _SplitBlock(after, after)]
+        return nn.Sequential(*layers)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        low, high = x.tensor_split(2, dim=2)
+        return self.join(torch.cat([self.low(low), self.high(high)], dim=2)).flatten(2).transpose(1, 2)
+
+
+class Fcnn(AudioNet):
+    """A VGG-like fully convolutional net: a 5x5 convolution with stride 2, then 3x3 ones, two, two and four to a block
+    (Hu et al., DCASE 2020, of the same team). Filters go with the planes: 24, 48 and 96 for each."""
+
+    def __init__(self, in_chans: int, width: int = 24):
+        widths = [in_chans * width * 2**block for block in range(3)]
+        super().__init__(widths[-1])
+        layers: list[nn.Module] = [nn.BatchNorm2d(in_chans)]
+        before = in_chans
+        for block, (after, count) in enumerate(zip(widths, (2, 2, 4), strict=True)):
+            for index in range(count):
+                first = not block and not index
+                conv = nn.Conv2d(before, after, 5 if first else 3, 2 if first else 1, 2 if first else 1, bias=False)
+                layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+                if block == 2 and index < count - 1:
+                    layers.append(nn.Dropout(0.3))
+                before = after
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        self.layers = nn.Sequential(*layers)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        # Published: 1x1 convolution to the classes with channel attention; our choice: means, so that fusion has an
+        # embedding.
+        return self.layers(x).mean(dim=2).transpose(1, 2)
+
+
+class _ScSe(nn.Module):
+    """Concurrent spatial and channel squeeze and excitation (Roy et al., 2018)."""
+
+    def __init__(self, width: int, ratio: int):
+        super().__init__()
+        self.squeeze = nn.Linear(width, width // ratio, bias=False)
+        self.excite = nn.Linear(width // ratio, width, bias=False)
+        self.spatial = nn.Conv2d(width, 1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel = self.excite(torch.relu(self.squeeze(x.mean(dim=(2, 3))))).sigmoid()
+        return x * channel[:, :, None, None] + x * self.spatial(x).sigmoid()
+
+
+class _SeBlock(nn.Module):
+    """Two convolutions, a 1x1 shortcut that is added before and after the excitation."""
+
+    def __init__(self, width_in: int, width: int, ratio: int):
+        super().__init__()
+        self.convs = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, padding=1), _keras_norm(width), nn.ELU(),
+            nn.Conv2d(width, width, 3, padding=1), _keras_norm(width),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1), _keras_norm(width))
+        self.excitation = _ScSe(width, ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut(x)
+        return self.excitation(nn.functional.elu(self.convs(x) + shortcut)) + shortcut
+
+
+class SeResNet(AudioNet):
+    """Three residual squeeze-excitation blocks of 32, 64 and 128 filters that pool time by 10, 5 and 5 and keep the
+    bands (Naranjo-Alcazar et al., 2020 and DCASE 2021). With its head 323,274 parameters, running statistics counted,
+    for 3 planes."""
+
+    def __init__(self, in_chans: int, widths: tuple[int, ...] = (32, 64, 128), pools: tuple[int, ...] = (10, 5, 5)):
+        super().__init__(widths[-1])
+        layers, before = [], in_chans
+        for width, pool in zip(widths, pools, strict=True):
+            # Rounded up: 50 frames a second are too few for whole windows of 250.
+            layers += [_SeBlock(before, width, ratio=2), nn.MaxPool2d((1, pool), ceil_mode=True), nn.Dropout(0.3)]
+            before = width
+        self.layers = nn.Sequential(*layers)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(dim=2).transpose(1, 2)
+
+
+def _keras_norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+
+
+@register_model
+def mcdonnell_resnet(pretrained: bool = False, in_chans: int = 6, **options) -> SplitResNet:
+    """The split-frequency ResNet of McDonnell_USA, DCASE 2019 Task 1A."""
+    no_classifier(options)
+    return SplitResNet(in_chans)
+
+
+@register_model
+def du_resnet17(pretrained: bool = False, in_chans: int = 6, **options) -> SplitResNet:
+    """The 17-layer ResNet of Du_USTC: McDonnell's, as the team's DCASE 2020 code has it (Hu et al.)."""
+    no_classifier(options)
+    return SplitResNet(in_chans)
+
+
+@register_model
+def du_fcnn(pretrained: bool = False, in_chans: int = 6, **options) -> Fcnn:
+    """The fully convolutional net of Du_USTC, after the team's DCASE 2020 code (Hu et al.)."""
+    no_classifier(options)
+    return Fcnn(in_chans)
+
+
+@register_model
+def naranjo_se(pretrained: bool = False, in_chans: int = 3, **options) -> SeResNet:
+    """The squeeze-excitation net of Naranjo-Alcazar_UV."""
+    no_classifier(options)
+    return SeResNet(in_chans)
+
+
+class Vgg16Features(nn.Module):
+    """The convolutions of timm's vgg16 under their own names, averaged over the map: (B, 3, H, W) -> (B, 512)."""
+
+    def __init__(self, in_chans: int):
+        super().__init__()
+        self.features = timm.create_model("vgg16", in_chans=in_chans, num_classes=0).features
+        self.num_features = self.head_hidden_size = 512
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).mean(dim=(2, 3))
+
+
+@register_model
+def vgg16_features(pretrained: bool = False, in_chans: int = 3, **options) -> Vgg16Features:
+    """VGG16 without its fully connected layers, as Naranjo-Alcazar_UV has it: 14.7 M of its 138 M parameters."""
+    no_classifier(options)
+    return Vgg16Features(in_chans)

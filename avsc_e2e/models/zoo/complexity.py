@@ -1,0 +1,54 @@
+"""What a model costs: parameters, and multiply-adds for one clip, without any weights being made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from avsc_e2e.clip import UNKNOWN, Clip
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.nets.audionet import parameter_count
+from avsc_e2e.models.scenenet import SceneNet
+
+
+class Complexity(NamedTuple):
+    """Of a model of random weights, before any recipe freezes parts of it."""
+
+    parameters: int
+    """All weights, whether trained or frozen."""
+    with_statistics: int
+    """Those and the running statistics of batch norm, as some authors count."""
+    multiply_adds: int
+    """Of trunks and heads for one clip; the front end, which no training touches, is left out."""
+
+
+def complexity(architecture: Architecture) -> Complexity:
+    """Count what a model of this architecture costs."""
+    with torch.device("meta"):
+        model = SceneNet(architecture).eval()
+        clip = blank_batch(model)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(clip)
+    return Complexity(parameter_count(model), parameter_count(model, statistics=True), counter.get_total_flops() // 2)
+
+
+def blank_batch(model: SceneNet, clips: int = 1) -> Clip:
+    """A preprocessed batch of zeros in the shapes that a model takes, on the default device."""
+    arch = model.architecture
+    audio = torch.zeros(clips, arch.input_channels, 0)
+    if arch.audio:
+        with torch.device("cpu"):  # the front end's filters are numbers, even where a model has only shapes
+            noise = torch.randn(1, arch.input_channels, round(arch.window * arch.sample_rate))
+            shape = model.frontend.planes(noise).shape[1:]
+        audio = torch.zeros(clips, *shape)
+    side = arch.size if arch.video else 0
+    return Clip(
+        audio,
+        torch.zeros(clips, arch.frames, 3, side, side),
+        torch.full((clips,), UNKNOWN),
+        torch.tensor([[bool(arch.audio), bool(arch.video)]]).expand(clips, 2),
+        [""] * clips,
+        torch.zeros(clips),
+    )

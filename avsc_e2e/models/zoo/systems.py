@@ -1,0 +1,363 @@
+"""The published systems, and small ones of our own, each as one entry of the zoo.
+
+What an entry says without a comment is published; `published.py` has the figures. A submission that averages several
+models is an entry for each member (`du_ustc_fcnn`), listed in ENSEMBLES, whose outputs `avsc fuse` joins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.nets.aisfx import AISFX
+from avsc_e2e.models.zoo.registry import system
+
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of the pictures that OpenAI's CLIP was trained on."""
+
+# ---- Front ends, as the weights that follow them need it
+
+OPENL3_MEL256 = {
+    "audio": "l3_audio", "channels": "mono", "sample_rate": 48_000,
+    "fft": 2048, "hop": 242, "pad": 982, "power": 2.0,
+    "bands": 256, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": True, "exponent": 0.5,
+    "log": "db", "floor": 1e-10, "dynamic_range": 80.0, "standardise": False,
+}  # fmt: skip
+"""Cramer et al., ICASSP 2019, in the version of the baseline: (1, 256, 199) for a second."""
+
+OPENL3_IMAGE = {"video": "l3_image", "size": 224, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+PANN = {
+    "audio": "cnn14", "channels": "mono", "sample_rate": 32_000,
+    "fft": 1024, "hop": 320, "power": 2.0,
+    "bands": 64, "low": 50.0, "high": 14_000.0, "scale": "slaney", "area_norm": True,
+    "log": "db", "floor": 1e-10, "standardise": False,
+}  # fmt: skip
+"""Kong et al., 2020: (1, 64, 101) for a second."""
+
+VGGISH = {
+    "audio": "vggish", "channels": "mono", "sample_rate": 16_000,
+    "fft": 512, "win_length": 400, "hop": 160, "pad": 56, "power": 1.0,
+    "bands": 64, "low": 125.0, "high": 7500.0, "scale": "vggish",
+    "log": "ln", "floor": 1e-2, "standardise": False,
+}  # fmt: skip
+"""Hershey et al., ICASSP 2017: (1, 64, 98) for a second; the padding puts the short window where VGGish has it."""
+
+YAMNET = {**VGGISH, "audio": "yamnet", "floor": 1e-3}
+
+MCDONNELL = {
+    "audio": "mcdonnell_resnet", "channels": "stereo", "sample_rate": 48_000,
+    "fft": 2048, "hop": 1024, "power": 2.0,
+    "bands": 128, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": False,
+    "log": "ln", "floor": 1e-8, "deltas": 2, "standardise": False, "head": "pointwise",
+}  # fmt: skip
+"""Gao and McDonnell, 2019: (6, 128, 39) for a second; the net has its own batch norm on the planes."""
+
+# ---- The dataset paper, Wang, Mesaros, Heittola, Virtanen, ICASSP 2021, and its challenge baseline
+
+
+@system
+def openl3_audio() -> Architecture:
+    """OpenL3 sound embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    return Architecture(**OPENL3_MEL256, video="", head="baseline")
+
+
+@system
+def openl3_video() -> Architecture:
+    """OpenL3 picture embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    return Architecture(audio="", **OPENL3_IMAGE, head="baseline")
+
+
+@system
+def openl3_early() -> Architecture:
+    """Early fusion, Fig. 1a: both OpenL3 embeddings joined before one head (Wang et al., ICASSP 2021)."""
+    return Architecture(**OPENL3_MEL256, **OPENL3_IMAGE, fusion="early", decision=(0.0, 0.0, 1.0))
+
+
+@system
+def openl3_joint() -> Architecture:
+    """The challenge baseline, rank 24, Fig. 1b: a joint layer on the two trained heads (Wang et al., ICASSP 2021)."""
+    return Architecture(**OPENL3_MEL256, **OPENL3_IMAGE, head="baseline", fusion="two_heads", decision=(0.0, 0.0, 1.0))
+
+
+@system
+def mcdonnell_usa() -> Architecture:
+    """McDonnell_USA's split-frequency ResNet on sound alone (Gao and McDonnell, DCASE 2019)."""
+    # The authors classify ten seconds at once; a second is our choice, as everywhere here.
+    return Architecture(**MCDONNELL, video="")
+
+
+@system
+def resnet50_video() -> Architecture:
+    """ResNet-50 on one random frame a second, pictures only (Wang et al., ICASSP 2021)."""
+    return Architecture(audio="", video="resnet50", size=224)
+
+
+# ---- Rank 1: Zhang_IOA (M. Wang, C. Chen et al., DCASE 2021)
+
+
+@system
+def zhang_ioa() -> Architecture:
+    """EfficientNet-B5 and a 1-D deep CNN on log-mels, hybrid fusion; rank 1 of DCASE 2021 Task 1B (Wang et al.)."""
+    # Published: the two trunks, average and difference channels, hybrid fusion. Sizes and weights: our choice.
+    return Architecture(
+        audio="audio_cnn1d",
+        channels="mid_side",
+        video="tf_efficientnet_b5",
+        size=456,
+        frames=1,
+        fusion="concat",
+        hidden=1024,
+        decision=(1.0, 1.0, 2.0),
+    )
+
+
+@system
+def zhang_ioa_wavelet() -> Architecture:
+    """zhang_ioa on the scalogram of a Morlet wavelet instead of log-mels (Wang et al., DCASE 2021)."""
+    # Published: scalograms; wavelet, range and resolution are our choice.
+    return replace(zhang_ioa(), features="wavelet", low=30.0, high=22_000.0)
+
+
+@system
+def zhang_ioa_bark() -> Architecture:
+    """zhang_ioa on a Bark filter bank instead of log-mels (Wang et al., DCASE 2021)."""
+    return replace(zhang_ioa(), features="bark", bands=64)  # 64 bands are our choice
+
+
+@system
+def zhang_ioa_resnet50() -> Architecture:
+    """zhang_ioa with ResNet-50 for the pictures (Wang et al., DCASE 2021)."""
+    return replace(zhang_ioa(), video="resnet50", size=224)
+
+
+@system
+def zhang_ioa_efficientnetv2() -> Architecture:
+    """zhang_ioa with EfficientNetV2-S for the pictures (Wang et al., DCASE 2021)."""
+    return replace(zhang_ioa(), video="tf_efficientnetv2_s", size=384, mean=HALF, std=HALF)
+
+
+@system
+def zhang_ioa_swin() -> Architecture:
+    """zhang_ioa with a Swin transformer for the pictures (Wang et al., DCASE 2021)."""
+    # Which Swin is not published.
+    return replace(zhang_ioa(), video="swin_base_patch4_window7_224", size=224)
+
+
+@system
+def ioa_joint() -> Architecture:
+    """Zhang_IOA's later single system: pictures and a 1-D CNN trained jointly (Chen et al., arXiv 2204.11420)."""
+    # Published: the lower part of a pretrained image net, a 1-D CNN, one classifier. Which image net: our choice.
+    return replace(zhang_ioa(), decision=(0.0, 0.0, 1.0))
+
+
+# ---- Rank 5: Du_USTC (Q. Wang, S. Zheng et al., DCASE 2021, and arXiv 2203.04114)
+
+
+@system
+def du_ustc() -> Architecture:
+    """Joint FCNN and ResNet-50, the main member of Du_USTC's ensemble, rank 5 (Wang et al., arXiv 2203.04114)."""
+    # Published: log-mels into an FCNN from scratch, nets of ImageNet and Places365, joint training. Widths: our choice.
+    return replace(du_ustc_fcnn(), video="resnet50", size=224, fusion="concat", decision=(0.0, 0.0, 1.0))
+
+
+@system
+def du_ustc_fcnn() -> Architecture:
+    """Du_USTC's fully convolutional net on sound alone (Hu et al., DCASE 2020)."""
+    # As the team had it in DCASE 2020: log-mels with deltas; stereo is our choice.
+    return Architecture(**dict(MCDONNELL, audio="du_fcnn", head="linear"), video="")
+
+
+@system
+def du_ustc_resnet17() -> Architecture:
+    """Du_USTC's 17-layer ResNet on sound alone (Hu et al., DCASE 2020)."""
+    return Architecture(**dict(MCDONNELL, audio="du_resnet17"), video="")
+
+
+@system
+def du_ustc_vggish() -> Architecture:
+    """Du_USTC's member on VGGish embeddings (Hershey et al., ICASSP 2017)."""
+    return Architecture(**VGGISH, video="")
+
+
+@system
+def du_ustc_pann() -> Architecture:
+    """Du_USTC's member on embeddings of CNN14 (Kong et al., 2020)."""
+    return Architecture(**PANN, video="")
+
+
+@system
+def du_ustc_video() -> Architecture:
+    """Du_USTC's member on pictures, ResNet-50 from Places365."""
+    # Which nets is not published.
+    return Architecture(audio="", video="resnet50", size=224)
+
+
+@system
+def du_ustc_segments() -> Architecture:
+    """du_ustc with the embedding of the audio-visual segment model in its fusion (Wang et al., DCASE 2021)."""
+    # Published: units, n-grams and text categorisation. That it hears the trunks' own frames is our choice: train the
+    # two trunks in earlier stages, on which its units are then fitted.
+    return replace(du_ustc(), frames=4, fusion="segments")
+
+
+# ---- Ranks 9 and 12: Okazaki_LDSLVision (Okazaki, Kong, Yoshinaga, DCASE 2021); sizes of all nets are our choice
+
+
+@system
+def okazaki_ldsl() -> Architecture:
+    """Sound and pictures of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
+    return Architecture(**PANN, video="resnest50d", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0))
+
+
+@system
+def okazaki_ldsl_audio() -> Architecture:
+    """Okazaki_LDSLVision's member on sound: a CNN from AudioSet on log-mels (Kong et al., 2020)."""
+    return Architecture(**PANN, video="")
+
+
+@system
+def okazaki_ldsl_video() -> Architecture:
+    """Okazaki_LDSLVision_1, pictures alone, rank 12: its ResNeSt-50 member."""
+    return Architecture(audio="", video="resnest50d", size=224, frames=4)
+
+
+@system
+def okazaki_ldsl_regnet() -> Architecture:
+    """Okazaki_LDSLVision's member on pictures with a RegNet."""
+    return replace(okazaki_ldsl_video(), video="regnety_064")
+
+
+@system
+def okazaki_ldsl_hrnet() -> Architecture:
+    """Okazaki_LDSLVision's member on pictures with an HRNet."""
+    return replace(okazaki_ldsl_video(), video="hrnet_w48")
+
+
+@system
+def okazaki_ldsl_clip() -> Architecture:
+    """Okazaki_LDSLVision's text-guided member: the image encoder of CLIP (Radford et al., 2021), fine-tuned."""
+    return replace(okazaki_ldsl_video(), video="vit_base_patch32_clip_quickgelu_224", mean=CLIP_MEAN, std=CLIP_STD)
+
+
+@system
+def okazaki_ldsl_text() -> Architecture:
+    """Okazaki_LDSLVision's text-guided features: CLIP's pictures compared with scenes in words (Radford et al.)."""
+    # Filled by text.guide(): zero-shot as it is, or trained on. The sentences are our choice.
+    return replace(okazaki_ldsl_clip(), head="text")
+
+
+# ---- Ranks 10, 16 and 32
+
+
+@system
+def yang_thu() -> Architecture:
+    """Early fusion of large pretrained nets, rank 10 (Yang_THU, DCASE 2021)."""
+    # Published: early fusion, 121 M in all. The nets are our choice.
+    return Architecture(**PANN, video="resnet101", size=224, frames=2, fusion="concat", decision=(0.0, 0.0, 1.0))
+
+
+@system
+def hou_ugent() -> Architecture:
+    """Self-attention over sound embeddings, ResNet-50 on ten frames, late fusion over time; rank 16 (Hou et al.)."""
+    # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames.
+    return Architecture(
+        **dict(OPENL3_MEL256, audio_window=1.0, audio_hop=0.1),
+        video="resnet50",
+        frames=10,
+        size=224,
+        map_pool="avgmax",
+        mean=(0.432, 0.413, 0.417),
+        std=(0.231, 0.230, 0.231),
+        fusion="sequence",
+        hidden=256,
+        decision=(0.0, 0.0, 1.0),
+    )
+
+
+@system
+def naranjo_uv_audio() -> Architecture:
+    """Squeeze-excitation CNN on gammatones of left, right and difference, rank 32 (Naranjo-Alcazar et al., 2021)."""
+    # Published: 64 gammatone bands, 40 ms every 20 ms, dB. Range of the bands: our choice.
+    return Architecture(
+        audio="naranjo_se",
+        video="",
+        channels="left_right_difference",
+        features="gammatone",
+        sample_rate=48_000,
+        fft=2048,
+        win_length=1920,
+        hop=960,
+        bands=64,
+        low=50.0,
+        high=22_000.0,
+        log="db",
+        floor=1e-10,
+        dropout=0.3,
+    )
+
+
+@system
+def naranjo_uv() -> Architecture:
+    """naranjo_uv_audio, VGG16 of Places365 with a BiGRU, early fusion by a BiGRU, and all three decide (2021)."""
+    # Frames, widths of the recurrent layers and weights of the decision: our choice.
+    return replace(
+        naranjo_uv_audio(),
+        video="vgg16_features",
+        size=224,
+        frames=5,
+        video_pool="gru",
+        fusion="recurrent",
+        hidden=256,
+        decision=(1.0, 1.0, 1.0),
+    )
+
+
+ENSEMBLES = {
+    "du_ustc": ("du_ustc", "du_ustc_fcnn", "du_ustc_resnet17", "du_ustc_vggish", "du_ustc_pann", "du_ustc_video"),
+    "okazaki_ldsl": (
+        "okazaki_ldsl_audio", "okazaki_ldsl_video", "okazaki_ldsl_regnet", "okazaki_ldsl_hrnet", "okazaki_ldsl_clip",
+    ),
+    "okazaki_ldsl_video": ("okazaki_ldsl_video", "okazaki_ldsl_regnet", "okazaki_ldsl_hrnet", "okazaki_ldsl_clip"),
+}  # fmt: skip
+"""Members of the submissions that average several models, as far as is known."""
+
+# ---- Of our own
+
+
+@system
+def lite0() -> Architecture:
+    """EfficientNet-Lite0 and a small audio ResNet, hybrid fusion: our own, fine-tunes on a laptop's CPU."""
+    return Architecture(
+        audio="audio_resnet10",
+        bands=64,
+        video="tf_efficientnet_lite0",
+        size=160,
+        mean=HALF,
+        std=HALF,
+        hidden=256,
+        # The fusion head knows both; the single heads, less sure by design, would only dim it.
+        decision=(0.1, 0.4, 2.0),
+    )
+
+
+@system
+def lite0_aisfx() -> Architecture:
+    """lite0 with aisfx for the sound (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
+    return replace(lite0(), **AISFX)
+
+
+@system
+def tiny() -> Architecture:
+    """timm's test nets with hybrid fusion: our own, for tests and first steps."""
+    return Architecture(
+        audio="audio_test",
+        bands=32,
+        hop=1024,
+        video="test_efficientnet",
+        size=64,
+        hidden=32,
+        mean=HALF,
+        std=HALF,
+    )

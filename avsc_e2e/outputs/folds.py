@@ -1,0 +1,62 @@
+"""Cross-fitting by location: every row is judged by what was fitted without any row of its place.
+
+Axes: M systems, N rows, K classes. Probabilities are (M, N, K), or (N, K) for one system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.metrics import macro_log_loss
+
+Rule: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Probabilities (M, N, K) or (N, K) -> (N, K)."""
+
+Fit: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], Rule]
+"""Probabilities, targets (N,), groups (N,) -> the rule fitted to them."""
+
+
+def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 0) -> Iterator[tuple]:
+    """Rows to fit on and rows to judge, fold by fold; no group is on both sides, classes are spread evenly.
+
+    Fewer groups than folds make fewer folds. Raises AvscError for fewer than two groups.
+    """
+    folds = min(folds, len(np.unique(groups)))
+    if folds < 2:
+        raise AvscError("folds: all rows are of one location; fit on one file and apply it to another")
+    spread = targets if folds <= np.bincount(targets).max() else np.zeros_like(targets)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for fitted, judged in splitter.split(spread, spread, groups):
+        if len(fitted) and len(judged):
+            yield fitted, judged
+
+
+def cross_fit(
+    fit: Fit, probabilities: np.ndarray, targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 0
+) -> np.ndarray:
+    """(N, K) what `fit` makes of every row when the row's location took no part in the fit."""
+    result = np.full(probabilities.shape[-2:], np.nan)
+    for fitted, judged in split(targets, groups, folds, seed):
+        rule = fit(probabilities[..., fitted, :], targets[fitted], groups[fitted])
+        result[judged] = rule(probabilities[..., judged, :])
+    return result
+
+
+def choose(
+    fit: Callable[[float], Fit],
+    options: Sequence[float],
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    folds: int = 5,
+) -> float:
+    """The option whose fit has the lowest cross-fitted macro log loss on these rows; the last one for one location."""
+    if len(np.unique(groups)) < 2:
+        return options[-1]
+    fitted = [cross_fit(fit(option), probabilities, targets, groups, folds) for option in options]
+    return options[int(np.argmin([macro_log_loss(result, targets) for result in fitted]))]

@@ -1,0 +1,411 @@
+"""System outputs, the tables of class probabilities that systems hand over: read, write, align.
+
+Axes: N rows (segments, or whole recordings), K classes. Columns and rows are matched by name, never by
+position.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.metrics import CLIP
+
+FILE_COLUMNS = ("filename", "file", "aid", "filename_audio", "filename_video", "path", "clip")
+START_COLUMNS = ("start", "onset", "segment_start")
+DECISION_COLUMNS = ("scene_pred", "predicted", "prediction")
+LABEL_COLUMNS = ("scene_label", "scene", "label", "class")
+"""The true scene in a reference, or beside a decision column; the decision in an output without one."""
+OTHER_COLUMNS = ("identifier", "source_label", "city", "location", "end", "duration")
+
+TOLERANCE = 0.01
+"""How far the probabilities of a row may sum from one."""
+
+
+@dataclass(frozen=True, eq=False)
+class SystemOutput:
+    """The probabilities of one system for every row it was asked about."""
+
+    files: tuple[str, ...]
+    """(N,) name of the recording, as in the file."""
+    classes: tuple[str, ...]
+    """(K,) names of the columns of `probabilities`."""
+    probabilities: np.ndarray
+    """(N, K) float64, as in the file: rows are not renormalised."""
+    start: np.ndarray | None = None
+    """(N,) seconds from the start of the recording; None where the rows are whole recordings."""
+    predicted: tuple[str, ...] | None = None
+    """(N,) the file's own decisions; None where they are the most probable classes."""
+
+    @cached_property
+    def decisions(self) -> np.ndarray:
+        """(N,) index of the decided class: the file's own decision, else the most probable class."""
+        if self.predicted is None:
+            return self.probabilities.argmax(1)
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[name] for name in self.predicted])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def read_output(path: str | Path, classes: Sequence[str] | None = None) -> SystemOutput:
+    """The system output in a file: this library's, the challenge's or a similar table.
+
+    Tab, comma or semicolon; any order of columns and rows; `classes` is the order wanted, by default the
+    class columns found, alphabetically. Raises AvscError with the line number for what is not a table of
+    probabilities: repeated rows, unknown scenes, NaN, negative values, rows that do not sum to one within 1
+    %.
+    """
+    table = _read_table(path)
+    file_column = table.column(FILE_COLUMNS, "the file names")
+    start_column = table.optional(START_COLUMNS)
+    decision_column = table.optional(DECISION_COLUMNS)
+    label_column = table.optional(LABEL_COLUMNS)
+    known = {file_column, start_column, decision_column, label_column}
+    paired = ("filename_audio", "filename_video")
+    names = [
+        name
+        for i, name in enumerate(table.header)
+        if i not in known and (name in (classes or ()) or name not in (*OTHER_COLUMNS, *paired))
+    ]
+    if classes is None:
+        classes = sorted(names)
+    missing, unknown = sorted(set(classes) - set(names)), sorted(set(names) - set(classes))
+    if missing or unknown:
+        wrong = f"no column for {', '.join(missing)}" if missing else f"unknown scene {', '.join(unknown)}"
+        raise AvscError(f"{path}, line 1: {wrong}; the classes are {', '.join(classes)}")
+    if len(classes) < 2:
+        raise AvscError(f"{path}, line 1: {len(classes)} class columns; a system output has one for every class")
+
+    probabilities = table.numbers([table.header.index(name) for name in classes])
+    table.refuse(np.isnan(probabilities).any(1), "a probability is NaN; the system must give a number for every class")
+    table.refuse(~np.isfinite(probabilities).all(1), "a probability is infinite")
+    table.refuse((probabilities < 0).any(1), "a probability is negative")
+    sums = probabilities.sum(1)
+    off = np.abs(sums - 1) > TOLERANCE
+    if off.any():
+        table.refuse(off, f"the probabilities sum to {sums[off.argmax()]:.4g}, not to 1")
+
+    files = tuple(row[file_column].strip() for row in table.rows)
+    table.refuse(np.array([not name for name in files]), "the file name is empty")
+    start = None if start_column is None else table.numbers([start_column])[:, 0]
+    if start is not None:
+        table.refuse(~(np.isfinite(start) & (start >= 0)), "the start is not a number of seconds from 0 on")
+    keys = (
+        [_path_of(name) for name in files]
+        if start is None
+        else [*zip(map(_path_of, files), start.tolist(), strict=True)]
+    )
+    table.refuse_repeats(keys, files)
+
+    decision_column = label_column if decision_column is None else decision_column
+    predicted = None
+    if decision_column is not None:
+        predicted = tuple(row[decision_column].strip() for row in table.rows)
+        wrong = ~np.isin(predicted, classes)
+        table.refuse(wrong, f"unknown scene {predicted[wrong.argmax()]!r}; the classes are {', '.join(classes)}")
+        if predicted == tuple(np.array(classes)[probabilities.argmax(1)].tolist()):
+            predicted = None
+    return SystemOutput(files, tuple(classes), probabilities, start, predicted)
+
+
+def write_output(path: str | Path, output: SystemOutput) -> None:
+    """Writes the output as a table that `read_output` reads back, whole or not at all.
+
+    Tab separated `filename`, `start` (seconds, only for segments), `scene_label` (the decision) and a column
+    a class.
+    """
+    text = format_output(output)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        umask = os.umask(0)  # mkstemp makes a private file; give it the rights of any other
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def format_output(output: SystemOutput) -> str:
+    """The text that `write_output` writes; nine significant digits, so that float32 comes back as it was."""
+    count, k = output.probabilities.shape
+    if count != len(output.files) or k != len(output.classes):
+        raise AvscError(
+            f"system output: {count} x {k} probabilities, {len(output)} files, {len(output.classes)} classes"
+        )
+    if not (np.isfinite(output.probabilities).all() and (output.probabilities >= 0).all()):
+        raise AvscError("system output: a probability is NaN, infinite or negative; it is not written")
+    for name in (*output.files, *output.classes):
+        if re.search(r"[\t\r\n]", name):
+            raise AvscError(f"system output: the name {name!r} holds a tab or a line end; rename it")
+    decided = np.array(output.classes)[output.decisions].tolist()
+    head = ["filename"] if output.start is None else ["filename", "start"]
+    keys = (
+        output.files
+        if output.start is None
+        else [f"{f}\t{s:.9g}" for f, s in zip(output.files, output.start, strict=True)]
+    )
+    line = "%s\t%s" + "\t%.9g" * k
+    rows = [
+        line % (key, scene, *row) for key, scene, row in zip(keys, decided, output.probabilities.tolist(), strict=True)
+    ]
+    return "\n".join(["\t".join([*head, "scene_label", *output.classes]), *rows, ""])
+
+
+def read_reference(path: str | Path) -> dict[str, str]:
+    """The true scene of every file, by base name without extension.
+
+    Reads the set's own `meta.csv` and `fold1_evaluate.csv`, a system output that carries labels beside its
+    decisions, and any table with a file column and a label column. Where two folders hold files of one base
+    name, their keys keep the folder. Raises AvscError for a file without labels and for two scenes of one
+    file.
+    """
+    table = _read_table(path)
+    file_column = table.column(FILE_COLUMNS, "the file names")
+    label_column = table.column(LABEL_COLUMNS, "the true scenes")
+    scenes = [row[label_column].strip() for row in table.rows]
+    table.refuse(np.array([not scene for scene in scenes]), "the scene is empty")
+    if table.optional(DECISION_COLUMNS) is None and set(scenes) <= set(table.header):
+        raise AvscError(
+            f"{path}: a system output without true labels: its {table.header[label_column]} is the decision"
+        )
+    by_path: dict[str, str] = {}
+    for number, row, scene in zip(table.lines, table.rows, scenes, strict=True):
+        if by_path.setdefault(_path_of(row[file_column].strip()), scene) != scene:
+            raise AvscError(f"{path}, line {number}: {row[file_column]} has another scene in an earlier line")
+    bases: dict[str, int] = {}
+    for name in by_path:
+        bases[_base_of(name)] = bases.get(_base_of(name), 0) + 1
+    return {name if bases[_base_of(name)] > 1 else _base_of(name): scene for name, scene in by_path.items()}
+
+
+def targets_of(output: SystemOutput, reference: dict[str, str]) -> np.ndarray:
+    """(N,) index of the true class of every row, by name; AvscError for an unknown file or scene."""
+    index = {name: i for i, name in enumerate(output.classes)}
+    targets = np.empty(len(output), dtype=np.int64)
+    for i, file in enumerate(output.files):
+        scene = reference.get(file) or reference.get(_path_of(file)) or reference.get(_base_of(file))
+        if scene is None:
+            raise AvscError(f"reference: no scene for {file}; give the reference of these recordings")
+        if scene not in index:
+            raise AvscError(f"reference: {file} is of scene {scene!r}; the output's are {', '.join(output.classes)}")
+        targets[i] = index[scene]
+    return targets
+
+
+def protocol_of(output: SystemOutput) -> str:
+    """What the rows of an output are, as far as it tells; figures of the two do not compare."""
+    return "whole clips" if output.start is None else "segments"
+
+
+def read_outputs(paths: Sequence[str | Path]) -> dict[str, SystemOutput]:
+    """System outputs by the stems of their files, by their paths where stems repeat."""
+    stems = [Path(path).stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise AvscError(f"system outputs: {next(n for n in names if names.count(n) > 1)} is given twice")
+    return {name: read_output(path) for name, path in zip(names, paths, strict=True)}
+
+
+def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
+    """One row a recording from the rows of its segments, renormalised.
+
+    by="sum" averages the probabilities, as the set's paper does; by="log" their logarithms (clipped at
+    1e-15), that is the product of the probabilities, drawn back by the number of segments so that its
+    confidence stays meaningful.
+    """
+    if by not in ("sum", "log"):
+        raise AvscError(f"clips: by={by!r} is not known; it is 'sum' or 'log'")
+    files = tuple(dict.fromkeys(output.files))
+    index = {name: i for i, name in enumerate(files)}
+    row = np.array([index[name] for name in output.files])
+    values = output.probabilities if by == "sum" else np.log(np.maximum(output.probabilities, CLIP))
+    total = np.zeros((len(files), len(output.classes)))
+    np.add.at(total, row, values)
+    mean = total / np.bincount(row)[:, None]
+    if by == "log":
+        mean = np.exp(mean - mean.max(1, keepdims=True))
+    return SystemOutput(files, output.classes, mean / mean.sum(1, keepdims=True))
+
+
+def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
+    """The outputs with rows and columns in the order of the first, matched by name and start.
+
+    Raises AvscError where one has rows or classes that another has not.
+    """
+    first, *others = outputs
+    keys, aligned = _keys(first), [first]
+    for other in others:
+        if set(other.classes) != set(first.classes):
+            odd = ", ".join(sorted(set(other.classes) ^ set(first.classes)))
+            raise AvscError(f"system outputs: not of the same classes, they differ in {odd}")
+        rows = {key: i for i, key in enumerate(_keys(other))}
+        odd = sorted(set(keys) ^ set(rows))
+        if odd:
+            name, start = odd[0]
+            where = f"{name} at {start:g} s" if other.start is not None or first.start is not None else name
+            raise AvscError(f"system outputs: {len(odd)} rows are not in both of two, the first is {where}")
+        order = [rows[key] for key in keys]
+        columns = [other.classes.index(name) for name in first.classes]
+        predicted = None if other.predicted is None else tuple(other.predicted[i] for i in order)
+        probabilities = other.probabilities[np.ix_(order, columns)]
+        aligned.append(SystemOutput(first.files, first.classes, probabilities, first.start, predicted))
+    return aligned
+
+
+def _keys(output: SystemOutput) -> list[tuple[str, float]]:
+    """Base name and start of every row; whole recordings start at -1. The folder is kept where base names repeat."""
+    names = [_base_of(file) for file in output.files]
+    starts = [-1.0] * len(output) if output.start is None else output.start.tolist()
+    keys = list(zip(names, starts, strict=True))
+    return keys if len(set(keys)) == len(keys) else list(zip(map(_path_of, output.files), starts, strict=True))
+
+
+def join(parts: Iterable[SystemOutput]) -> SystemOutput:
+    """One output from the parts that several processes made, in the order of names and starts.
+
+    A distributed sampler repeats rows to fill its last batch: what comes twice is kept once, so that scores
+    of the joined output are those of a single process. Raises AvscError for differing classes and for no part
+    at all.
+    """
+    parts = list(parts)
+    if not parts or len({(part.classes, part.start is None) for part in parts}) > 1:
+        raise AvscError("system output: parts must be of one kind, segments or recordings, and of the same classes")
+    first = parts[0]
+    files = [name for part in parts for name in part.files]
+    start = None if first.start is None else np.concatenate([part.start for part in parts])
+    keys = [(name, 0.0) for name in files] if start is None else list(zip(files, start.tolist(), strict=True))
+    chosen = sorted({key: i for i, key in reversed(list(enumerate(keys)))}.items())
+    rows = [i for _, i in chosen]
+    decided = np.concatenate([np.array(part.classes)[part.decisions] for part in parts])[rows]
+    probabilities = np.concatenate([part.probabilities for part in parts])[rows]
+    output = SystemOutput(tuple(files[i] for i in rows), first.classes, probabilities)
+    own = any(part.predicted is not None for part in parts)
+    return replace(
+        output,
+        start=None if start is None else start[rows],
+        predicted=tuple(decided.tolist()) if own else None,
+    )
+
+
+def location_of(file: str) -> str:
+    """The place of a recording: `city-location` of `scene-city-location-segment`, other names as they are."""
+    match = _TAU_NAME.fullmatch(_base_of(file))
+    return f"{match['city']}-{match['location']}" if match else file
+
+
+def city_of(file: str) -> str:
+    """The city of a recording by its `scene-city-location-segment` name; other names as they are."""
+    match = _TAU_NAME.fullmatch(_base_of(file))
+    return match["city"] if match else file
+
+
+_TAU_NAME = re.compile(r"(?P<scene>[a-z_]+)-(?P<city>[a-z_]+)-(?P<location>\d+)-(?P<segment>\d+)(-\w+)*")
+_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+
+
+def _path_of(file: str) -> str:
+    return _EXTENSION.sub("", file.replace("\\", "/"))
+
+
+def _base_of(file: str) -> str:
+    return _path_of(file).rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    path: str
+    header: list[str]
+    rows: list[list[str]]
+    lines: Sequence[int]
+    """Line of the file of every row, from 1."""
+
+    def optional(self, names: Sequence[str]) -> int | None:
+        for name in names:
+            if name in self.header:
+                return self.header.index(name)
+        return None
+
+    def column(self, names: Sequence[str], what: str) -> int:
+        index = self.optional(names)
+        if index is None:
+            raise AvscError(f"{self.path}, line 1: no column of {what}; it is called {' or '.join(names)}")
+        return index
+
+    def numbers(self, columns: Sequence[int]) -> np.ndarray:
+        """(N, columns) float64."""
+        try:
+            return np.array([[float(row[i]) for i in columns] for row in self.rows])
+        except ValueError:
+            for line, row in zip(self.lines, self.rows, strict=True):
+                for i in columns:
+                    _number(row[i], f"{self.path}, line {line}: {self.header[i]}")
+            raise
+
+    def refuse(self, wrong: np.ndarray, reason: str) -> None:
+        """Raises for the first row that is wrong (N,)."""
+        if wrong.any():
+            raise AvscError(f"{self.path}, line {self.lines[int(wrong.argmax())]}: {reason}")
+
+    def refuse_repeats(self, keys: list, names: Sequence[str]) -> None:
+        if len(set(keys)) == len(keys):
+            return
+        seen: dict = {}
+        for line, key, name in zip(self.lines, keys, names, strict=True):
+            if key in seen:
+                raise AvscError(f"{self.path}, line {line}: {name} is already in line {seen[key]}; keep one of them")
+            seen[key] = line
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise AvscError(f"{where} is {text!r}, which is not a number") from None
+
+
+def _read_table(path: str | Path) -> _Table:
+    """The rows of a text table; tab, comma or semicolon, any line end, with or without a byte order mark."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise AvscError(f"{path}: cannot be read ({error.strerror}); give the path of a CSV file") from None
+    except UnicodeDecodeError:
+        raise AvscError(f"{path}: not a text table; give a CSV file in UTF-8") from None
+    first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
+    delimiter = next((mark for mark in "\t,;" if mark in first), "\t")
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if row and any(row):
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise AvscError(f"{path}, line {reader.line_num}: {error}") from None
+    if len(rows) < 2:
+        raise AvscError(f"{path}: no rows; a table has a header and at least one row")
+    header = [name.strip() for name in rows[0]]
+    if len(set(header)) < len(header):
+        name = next(name for i, name in enumerate(header) if name in header[:i])
+        raise AvscError(f"{path}, line {lines[0]}: column {name!r} occurs twice")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise AvscError(f"{path}, line {line}: {len(row)} values for {len(header)} columns")
+    return _Table(str(path), header, rows[1:], lines[1:])

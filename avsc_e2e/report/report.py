@@ -1,0 +1,437 @@
+"""The report of an evaluation: figures with their protocol and intervals, and one HTML file that shows them.
+
+The file stands alone: no script, no network, pictures and sound inside it. `Report.json` holds the same figures.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from avsc_e2e.clip import Row
+from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score
+from avsc_e2e.outputs.output import SystemOutput, city_of, location_of, targets_of, to_clips
+
+PACKAGES = (
+    "avsc-e2e", "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "albumentations",
+    "audiomentations", "decord2", "av", "soundfile", "numpy", "scikit-learn", "matplotlib",
+)  # fmt: skip
+"""Distributions whose versions the report names, as far as they are installed."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Published figures to stand beside the system's own."""
+
+    name: str
+    protocol: str
+    """What its rows are, in the words of `Scores.protocol`: "1 s segments", "10 s clips", "whole clips"."""
+    log_loss: float = math.nan
+    """Macro average, nats."""
+    accuracy: float = math.nan
+    """Macro average, 0 to 1."""
+    class_log_loss: Mapping[str, float] = field(default_factory=dict)
+    class_accuracy: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One system under one protocol."""
+
+    output: SystemOutput
+    targets: np.ndarray
+    """(N,) index of the true class."""
+    places: np.ndarray
+    """(N,) name of the location."""
+    scores: Scores
+    intervals: Intervals
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """(N,) nats."""
+        return log_losses(self.output.probabilities, self.targets)
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """(N,) bool: the decision is right."""
+        return self.output.decisions == self.targets
+
+    def means(self, rows: np.ndarray) -> tuple[float, float]:
+        """Plain mean log loss (nats) and share right of some rows, by their indices; nan of none."""
+        if not len(rows):
+            return math.nan, math.nan
+        return float(self.losses[rows].mean()), float(self.hits[rows].mean())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of an evaluation, ready to be shown; nothing is computed before it is asked for."""
+
+    title: str
+    outputs: Mapping[str, SystemOutput]
+    """Name -> output, of 1 s segments or of whole recordings, all of the same classes."""
+    reference: Mapping[str, str]
+    """File -> true class."""
+    headline: str = ""
+    """Name of the output that is the system; the last one by default, the others are its branches or rivals."""
+    note: str = ""
+    """What a reader must know of these figures; shown first."""
+    rows: Sequence[Row] = ()
+    """Locations, cities, durations and media of the recordings, as far as they are at hand."""
+    train_rows: Sequence[Row] = ()
+    """What was trained on: tells seen locations and cities from unseen ones."""
+    history: Path | Mapping[str, Path] | None = None
+    """metrics.csv of the training, or one by the name of each stage."""
+    configuration: Mapping[str, object] | None = None
+    """The recipe, nested."""
+    rival: Rival | str = ""
+    """What the system is measured against: published figures, or the name of one of the outputs."""
+    segment: float = 1.0
+    """Seconds that one row of a segment output covers."""
+    errors: int = 8
+    """Confident errors shown."""
+
+    @cached_property
+    def system(self) -> str:
+        """Name of the output that the report is about."""
+        if not self.outputs:
+            raise AvscError("report: no system output; give at least one")
+        name = self.headline or list(self.outputs)[-1]
+        known = ", ".join(self.outputs)
+        if name not in self.outputs:
+            raise AvscError(f"report: headline {name!r} is not among the outputs: {known}")
+        if isinstance(self.rival, str) and self.rival and self.rival not in self.outputs:
+            raise AvscError(f"report: rival {self.rival!r} is not among the outputs: {known}")
+        return name
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, the same in all outputs."""
+        classes = self.outputs[self.system].classes
+        for name, output in self.outputs.items():
+            if output.classes != classes:
+                raise AvscError(
+                    f"report: {name} has the classes {', '.join(output.classes)}, but {self.system} has "
+                    f"{', '.join(classes)}; read them with the same classes"
+                )
+        return classes
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The outputs, the system first."""
+        return (self.system, *(name for name in self.outputs if name != self.system))
+
+    @cached_property
+    def colours(self) -> dict[str, int]:
+        """One colour and mark an output, the same in every chart; audio and video always have theirs."""
+        colours: dict[str, int] = {}
+        free = [3, 4, 5, 6, 7]
+        for name in self.names:
+            word = name.lower()
+            audio, video = "audio" in word or "sound" in word, "video" in word or "visual" in word
+            wish = 1 if audio and not video else 2 if video and not audio else 0 if name == self.system else None
+            if wish is None or wish in colours.values():
+                wish = free[0]
+                free = [*free[1:], wish]  # more outputs than colours share them
+            colours[name] = wish
+        if isinstance(self.rival, Rival):
+            colours[self.rival.name] = free[0]
+        return colours
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, Result]]:
+        """Protocol -> name -> result; segment outputs come under both protocols."""
+        results: dict[str, dict[str, Result]] = {}
+        if any(output.start is not None for output in self.outputs.values()):
+            results[self._segment_protocol] = {
+                name: self._result(self.outputs[name], self._segment_protocol)
+                for name in self.names
+                if self.outputs[name].start is not None
+            }
+        results[self._clip_protocol] = {}
+        for name in self.names:
+            output = self.outputs[name]
+            clips = output if output.start is None else to_clips(output)
+            results[self._clip_protocol][name] = self._result(clips, self._clip_protocol)
+        if isinstance(self.rival, Rival) and self.rival.protocol not in results:
+            raise AvscError(
+                f"report: the figures of {self.rival.name} are of {self.rival.protocol!r}, the report's of "
+                f"{' and '.join(map(repr, results))}; compare what follows the same protocol"
+            )
+        return results
+
+    def _result(self, output: SystemOutput, protocol: str) -> Result:
+        targets = targets_of(output, dict(self.reference))
+        decisions = None if output.predicted is None else output.decisions
+        places = np.array([self._location(file) for file in output.files])
+        return Result(
+            output,
+            targets,
+            places,
+            score(output.probabilities, targets, self.classes, protocol, decisions),
+            intervals(output.probabilities, targets, decisions, places),
+        )
+
+    @property
+    def _segment_protocol(self) -> str:
+        return f"{self.segment:g} s segments"
+
+    @cached_property
+    def _clip_protocol(self) -> str:
+        durations = [row.duration for row in self.rows if row.duration > 0]
+        if not durations:  # segment outputs tell where their recordings end
+            for output in self.outputs.values():
+                if output.start is not None:
+                    ends: dict[str, float] = {}
+                    for file, start in zip(output.files, output.start, strict=True):
+                        ends[file] = max(ends.get(file, 0), float(start) + self.segment)
+                    durations = list(ends.values())
+                    break
+        rounded = {round(duration, 1) for duration in durations}
+        return f"{rounded.pop():g} s clips" if len(rounded) == 1 else "whole clips"
+
+    @cached_property
+    def _row_of(self) -> dict[str, Row]:
+        by_name = {Path(row.file).stem: row for row in self.rows}
+        return by_name | {row.file: row for row in self.rows}
+
+    def row_of(self, file: str) -> Row | None:
+        """The recording that a row of an output is about, by its name or by its name without folder and ending."""
+        return self._row_of.get(file) or self._row_of.get(Path(file).stem)
+
+    def _location(self, file: str) -> str:
+        row = self.row_of(file)
+        return (row.location if row else "") or location_of(file)
+
+    def _city(self, file: str) -> str:
+        """Empty where neither the row nor the name tells."""
+        row = self.row_of(file)
+        city = (row.city if row else "") or city_of(file)
+        return "" if city == file else city
+
+    @property
+    def clips(self) -> dict[str, Result]:
+        """Name -> result over whole recordings, the system first."""
+        return self.results[self._clip_protocol]
+
+    def json(self) -> dict:
+        """Every figure of the page as plain values; nan is None."""
+        clips = self.clips
+        return _plain(
+            {
+                "title": self.title,
+                "note": self.note,
+                "system": self.system,
+                "classes": self.classes,
+                "protocols": {
+                    protocol: {
+                        name: result.scores.to_json() | {"intervals": result.intervals._asdict()}
+                        for name, result in by_name.items()
+                    }
+                    for protocol, by_name in self.results.items()
+                },
+                "rival": dataclasses.asdict(self.rival) if isinstance(self.rival, Rival) else self.rival or None,
+                "cities": {
+                    name: {city: _means(result, rows) for city, rows in self.cities(result).items()}
+                    for name, result in clips.items()
+                },
+                "locations": {
+                    place: _means(clips[self.system], rows)
+                    for place, rows in self.locations(clips[self.system]).items()
+                },
+                "seen": {
+                    name: {group: _means(result, rows) for group, rows in self.seen(result).items()}
+                    for name, result in clips.items()
+                },
+                "errors": [
+                    {
+                        "file": e.file,
+                        "start": e.start,
+                        "scene": self.classes[e.target],
+                        "decided": self.classes[e.decided],
+                        "probability": e.probabilities[e.decided],
+                    }
+                    for e in self.surest_errors
+                ],
+                "configuration": self.configuration,
+                "versions": versions(),
+            }
+        )
+
+    def cities(self, result: Result) -> dict[str, np.ndarray]:
+        """City -> indices of the rows of a result; the name is empty where it is not known."""
+        return _grouped([self._city(file) for file in result.output.files])
+
+    @cached_property
+    def has_places(self) -> bool:
+        """Whether recordings share locations, as far as rows and names tell."""
+        places = self.clips[self.system].places
+        return len(set(places)) < len(places)
+
+    def locations(self, result: Result) -> dict[str, np.ndarray]:
+        """Location -> indices of the rows of a result; empty where no recordings share one."""
+        return _grouped(result.places.tolist()) if self.has_places else {}
+
+    def seen(self, result: Result) -> dict[str, np.ndarray]:
+        """Locations and cities seen in training or not -> indices of the rows of a result from there."""
+        if not self.train_rows:
+            return {}
+        files = result.output.files
+        places = {row.location or location_of(row.file) for row in self.train_rows}
+        cities = {row.city or city_of(row.file) for row in self.train_rows}
+        place = np.array([self._location(file) in places for file in files])
+        groups = {"locations seen in training": place, "locations not seen": ~place}
+        if any(self._city(file) for file in files):
+            city = np.array([self._city(file) in cities for file in files])
+            groups |= {"cities seen in training": city, "cities not seen": ~city}
+        return {name: np.flatnonzero(mask) for name, mask in groups.items() if mask.any()}
+
+    @cached_property
+    def surest_errors(self) -> list[ConfidentError]:
+        """The wrong decisions the system was surest of, one a location as far as that fills the page."""
+        result = next(by_name[self.system] for by_name in self.results.values() if self.system in by_name)
+        output, targets = result.output, result.targets
+        sure = output.probabilities[np.arange(len(output)), output.decisions]
+        wrong = np.flatnonzero(~result.hits)
+        order = wrong[np.argsort(-sure[wrong], kind="stable")]
+        first, files, places = [], set(), set()
+        later = []
+        for i in order.tolist():
+            if output.files[i] in files:
+                continue
+            files.add(output.files[i])
+            (later if result.places[i] in places else first).append(i)
+            places.add(result.places[i])
+        chosen = sorted((first + later)[: self.errors], key=lambda i: -sure[i])
+        return [
+            ConfidentError(
+                output.files[i],
+                None if output.start is None else float(output.start[i]),
+                int(targets[i]),
+                int(output.decisions[i]),
+                output.probabilities[i],
+            )
+            for i in chosen
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class ConfidentError:
+    """A wrong decision that the system was sure of."""
+
+    file: str
+    start: float | None
+    """Seconds; None for a whole recording."""
+    target: int
+    """Index of the true class."""
+    decided: int
+    """Index of the class decided on."""
+    probabilities: np.ndarray
+    """(K,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """A training, epoch by epoch."""
+
+    epochs: list[float]
+    columns: dict[str, list[float]]
+    """Name -> one figure an epoch; nan where none was logged."""
+    judge: str = ""
+    """The column that chose the best epoch; empty where there is none."""
+
+    @property
+    def best(self) -> int | None:
+        values = self.columns.get(self.judge, [])
+        finite = [i for i, value in enumerate(values) if math.isfinite(value)]
+        return min(finite, key=values.__getitem__, default=None)
+
+
+def read_history(path: str | Path) -> History:
+    """The epochs of a training's metrics.csv, whichever columns it has; the last figure of an epoch counts.
+
+    Raises AvscError for a file that is missing or has no epochs.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AvscError(f"{path}: cannot be read as a training's metrics.csv ({error})") from None
+    epochs: dict[float, dict[str, float]] = {}
+    for number, line in enumerate(csv.DictReader(io.StringIO(text))):
+        figures = {name: _float(value) for name, value in line.items() if name}
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        epoch = figures.pop("epoch", float(number))
+        figures.pop("step", None)
+        if figures:
+            epochs.setdefault(epoch, {}).update(figures)
+    if not epochs:
+        raise AvscError(f"{path}: no epoch with a figure in it; give the metrics.csv that the training wrote")
+    order = sorted(epochs)
+    names = dict.fromkeys(name for epoch in order for name in epochs[epoch])
+    columns = {name: [epochs[epoch].get(name, math.nan) for epoch in order] for name in names}
+    # the shortest name is the whole's, validation_log_loss before validation_log_loss_audio
+    judges = sorted((name for name in columns if "val" in name.lower() and "loss" in name.lower()), key=len)
+    return History(order, columns, next((n for n in judges if "log_loss" in n), next(iter(judges), "")))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, as far as they are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def fields_of(value: object) -> dict[str, object] | None:
+    """The fields of a mapping or a dataclass by name; None of anything else, and of what has none."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)} or None
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) and value else None
+
+
+def _means(result: Result, rows: np.ndarray) -> dict[str, float]:
+    loss, accuracy = result.means(rows)
+    return {"count": len(rows), "log_loss": loss, "accuracy": accuracy}
+
+
+def _grouped(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Name -> indices of its rows."""
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(name, []).append(i)
+    return {name: np.array(rows) for name, rows in groups.items()}
+
+
+def _plain(value: object) -> object:
+    """As JSON has it: tuples are lists, nan is None, other objects their text."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    fields = fields_of(value)
+    if fields is not None:
+        return {key: _plain(item) for key, item in fields.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else {} if value == {} else str(value)
+
+
+def _float(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

@@ -1,0 +1,72 @@
+"""Averages of weights: a moving one along the steps of a run, and one over checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.checkpoint import read_checkpoint, save_model
+
+
+def shadow(model: SceneNet) -> SceneNet:
+    """A copy of a model that holds its moving average, in evaluation mode and without gradients."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
+    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of
+    the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
+    statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU."""
+    decay = min(decay, (1 + step) / (10 + step))
+    mine, theirs = _local(average), _local(model)
+    moving = [name for name, value in mine.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
+    counters = [name for name in mine if not mine[name].is_floating_point()]
+    if counters:
+        torch._foreach_copy_([mine[name] for name in counters], [theirs[name] for name in counters])
+
+
+def _local(model: SceneNet) -> dict[str, Tensor]:
+    """The tensors of a model; of one that is cut among processes, this one's parts of them."""
+    return {name: v.to_local() if hasattr(v, "to_local") else v for name, v in model.state_dict().items()}
+
+
+def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The mean of the tensors of checkpoints of one architecture (Izmailov et al., 2018; Wortsman et al., 2022), and
+    the metadata of the first. Raises AvscError where their tensors differ in name or shape."""
+    if not paths:
+        raise AvscError("averaging: no checkpoint given; name two or more")
+    total: dict[str, Tensor] = {}
+    first_tensors, first = read_checkpoint(paths[0])
+    for path in paths:
+        tensors, metadata = read_checkpoint(path)
+        same = {name: value.shape for name, value in tensors.items()} == {
+            name: value.shape for name, value in first_tensors.items()
+        }
+        if not same or metadata["architecture"] != first["architecture"]:
+            raise AvscError(f"{path}: is of another model than {paths[0]}; only weights of one model have a mean")
+        for name, value in tensors.items():
+            total[name] = total.get(name, 0) + value.double()
+    mean = {name: (value / len(paths)).to(first_tensors[name].dtype) for name, value in total.items()}
+    return mean, first
+
+
+def save_average(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Write the mean of two or more checkpoints as one that tells of which it is. Raises AvscError."""
+    if len(paths) < 2:
+        raise AvscError(f"average: {len(paths)} checkpoint given; it takes two or more")
+    tensors, metadata = average_checkpoints(paths)
+    model = SceneNet(Architecture.from_json(metadata["architecture"]))
+    model.load_state_dict(tensors)
+    # Validation figures and calibrations are of one of them, not of the mean.
+    kept = {name: metadata[name] for name in ("recipe",) if name in metadata}
+    return save_model(model, out, {**kept, "averaged": json.dumps([str(path) for path in paths])})

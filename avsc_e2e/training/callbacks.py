@@ -1,0 +1,189 @@
+"""Lightning callbacks of a run: its tables and checkpoints, and the progress bar of an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from torch import Tensor
+
+from avsc_e2e.clip import Clip
+from avsc_e2e.models.weights.checkpoint import save_model
+from avsc_e2e.training.module import FineTuning
+from avsc_e2e.training.optimiser import (
+    highest_rates,
+)
+from avsc_e2e.training.profiling import StepProfile
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.runlog import RunLog, memory_text, weakest
+from avsc_e2e.training.sharding import (
+    whole_tensors,
+)
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder(Callback):
+    """Writes the run's tables, keeps the best model, ends a run that no longer gains, and says how an epoch went."""
+
+    def __init__(self, recipe: Recipe, folder: Path, profile: StepProfile | None = None):
+        self.recipe, self.folder, self.profile = recipe, folder, profile
+        self.tables = RunLog(folder)
+        self.ended = ""
+        self.began = self.trained = self.waited = self.left = 0.0
+        self.batches = 0
+
+    def state_dict(self) -> dict:
+        return self.tables.state()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.tables.restore(state)
+
+    def epoch_file(self, epoch: int) -> Path:
+        return self.folder / "epochs" / f"{epoch:04d}.safetensors"
+
+    def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        self._stop_without_gain(trainer)  # a run that was killed after its last epoch
+        if self.profile and trainer.is_global_zero:
+            self.profile.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        self.began = self.left = time.monotonic()
+        self.waited, self.batches = 0.0, 0
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, batch_idx: int) -> None:
+        self.waited += time.monotonic() - self.left
+        if self.profile:
+            self.profile.leave()
+
+    def on_before_backward(self, trainer: pl.Trainer, module: FineTuning, loss: Tensor) -> None:
+        if self.profile:
+            self.profile.enter("backward")
+
+    def on_after_backward(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        if self.profile:
+            self.profile.leave()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: FineTuning, optimizer) -> None:
+        if self.profile:
+            self.profile.enter("optimiser")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, outputs, batch: Clip, batch_idx: int) -> None:
+        self.batches += 1
+        self.left = self.trained = time.monotonic()
+        if self.profile:
+            self.profile.leave()
+            self.profile.step()
+            if batch_idx + 1 < trainer.num_training_batches:  # after the last one comes the validation
+                self.profile.enter("wait for data")
+
+    def timing(self, trainer: pl.Trainer) -> dict:
+        """How fast the epoch has gone so far, on the host's clock, which never waits for a GPU."""
+        seconds = max(self.trained - self.began, 1e-9)
+        clips = self.batches * self.recipe.batch_size * trainer.world_size
+        cuda = trainer.strategy.root_device.type == "cuda"
+        return {
+            "clips": clips,
+            "clips_per_second": round(clips / seconds, 2),
+            "data_wait": round(self.waited / seconds, 4),
+            "gpu_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3) if cuda else 0.0,
+            "train_seconds": round(seconds, 2),
+        }
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        """Lightning calls it after the epoch's validation."""
+        seconds = time.monotonic() - self.began
+        figures = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **figures,
+            **highest_rates(trainer.optimizers[0]),
+            "seconds": round(seconds, 2),
+        }
+        timing = {**self.timing(trainer), "seconds": round(seconds, 2)}
+        self.tables.add(row, module.class_scores, timing)
+        better = self.tables.best is row
+        tensors = whole_tensors(module.judged) if self.recipe.machine.shard_model else None
+        if trainer.is_global_zero:
+            self._save(module, row, better, tensors)
+            self._say(trainer, module, row, timing, better)
+        self._stop_without_gain(trainer)
+
+    def _save(self, module: FineTuning, row: dict, better: bool, tensors: dict[str, Tensor] | None) -> None:
+        self.tables.write()
+        validation = {key: row[key] for key in ("epoch", "validation_log_loss", "validation_accuracy")}
+        notes = {"recipe": json.dumps(dataclasses.asdict(self.recipe)), "validation": json.dumps(validation)}
+        if better or self.recipe.keep == "last":
+            save_model(module.judged, self.folder / "model.safetensors", notes, tensors)
+        kept = [self.epoch_file(epoch) for epoch in self.tables.ranked(self.recipe.averaging.checkpoints)]
+        if self.epoch_file(row["epoch"]) in kept:
+            save_model(module.judged, self.epoch_file(row["epoch"]), notes)
+        for file in (self.folder / "epochs").glob("*.safetensors"):
+            if file not in kept:
+                file.unlink()
+
+    def _say(self, trainer: pl.Trainer, module: FineTuning, row: dict, timing: dict, better: bool) -> None:
+        log.info(
+            "%s epoch %d/%d: loss %.3f, validation log loss %.3f, accuracy %.1f %%%s, %.0f s",
+            self.recipe.name,
+            row["epoch"],
+            self.recipe.epochs,
+            row["train_loss"],
+            row["validation_log_loss"],
+            100 * row["validation_accuracy"],
+            " (best)" if better else "",
+            row["seconds"],
+        )
+        log.debug(
+            "weakest classes: %s%s",
+            weakest([s._asdict() for s in module.class_scores]),
+            memory_text(timing["gpu_memory_gib"]),
+        )
+        scalars = {f"machine/{name}": value for name, value in timing.items()}
+        scalars |= {name: value for name, value in row.items() if name.startswith("lr_")}
+        scalars |= {f"recall/{score.name}": score.recall for score in module.class_scores}
+        trainer.logger.log_metrics(scalars, step=trainer.global_step)
+
+    def _stop_without_gain(self, trainer: pl.Trainer) -> None:
+        if self.recipe.patience and self.tables.without_gain >= self.recipe.patience:
+            trainer.should_stop = True
+            self.ended = f", ended after {self.recipe.patience} without gain"
+
+    def on_train_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        if self.profile and trainer.is_global_zero:
+            log.info("%s", self.profile.stop())
+
+    def on_exception(self, trainer: pl.Trainer, module: FineTuning, exception: BaseException) -> None:
+        if self.profile and trainer.is_global_zero:
+            self.profile.stop()
+
+
+class Progress(TQDMProgressBar):
+    """The bar of an epoch with what the host knows without asking the GPU: rate, wait for data, rates of learning,
+    memory; and of the validation before, the log loss and the weakest class."""
+
+    def __init__(self, run: RunFolder):
+        super().__init__(leave=False)
+        self.run = run
+
+    def get_metrics(self, trainer: pl.Trainer, module: FineTuning) -> dict[str, str]:
+        timing = self.run.timing(trainer)
+        shown = {"clips/s": f"{timing['clips_per_second']:.1f}", "wait": f"{100 * timing['data_wait']:.0f} %"}
+        shown |= {name: f"{rate:.1e}" for name, rate in highest_rates(trainer.optimizers[0]).items()}
+        if timing["gpu_memory_gib"]:
+            shown["GiB"] = f"{timing['gpu_memory_gib']:.1f}"
+        if self.run.tables.metrics:
+            row = self.run.tables.metrics[-1]
+            shown |= {name: f"{row[name]:.3f}" for name in row if name.startswith("train_loss")}
+            shown["validation"] = f"{row['validation_log_loss']:.3f}"
+            shown["weakest"] = weakest([s._asdict() for s in module.class_scores], 1)
+        return shown

@@ -1,0 +1,91 @@
+"""The model that training starts from: published weights, earlier stages, statistics of the training part."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+from torch import Tensor
+
+from avsc_e2e.clip import Corpus
+from avsc_e2e.data.dataset import Key, collate
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.checkpoint import read_checkpoint
+from avsc_e2e.models.weights.sources import sources
+from avsc_e2e.randomness import WEIGHTS_KEY, keyed
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.run import stage_file, train_dataset
+from avsc_e2e.transforms.frames import CentreCrop
+
+log = logging.getLogger(__name__)
+
+FIT_CLIPS = 256
+"""Training clips that the front end's statistics are taken from."""
+
+
+def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
+    """The model that training starts from: random weights keyed by the seed, then published ones, then those of
+    earlier stages, each reported. Raises AvscError for stages that are not there and weights that do not fit."""
+    with keyed(recipe.seed, WEIGHTS_KEY):
+        model = SceneNet(recipe.model)
+    missing = [name for name in model.architecture.heads if getattr(recipe.heads, name) <= 0]
+    if missing:
+        raise AvscError(
+            f"--heads.{missing[0]} is 0, so the head would not learn, yet --model.decision gives it a vote: "
+            "set one of the two"
+        )
+    stages = [stage_file(recipe, name) for name in recipe.init]
+    given = [read_checkpoint(path) for path in stages]
+    fitted = any("frontend.mean" in tensors for tensors, _ in given)
+    for modality in recipe.model.modalities:
+        trunk, file = getattr(model, modality), getattr(recipe, f"{modality}_weights")
+        if any(name.startswith(f"{modality}.") for tensors, _ in given for name in tensors):
+            continue
+        if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
+            log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
+    for path, (tensors, metadata) in zip(stages, given, strict=True):
+        log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
+    if (recipe.model.audio and not fitted) or not model.embeddings_fitted:
+        _fit_statistics(recipe, model, corpus)
+    return model
+
+
+def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -> str:
+    """Copy the tensors whose name and shape the model has, and say what was matched. Heads whose classes are others
+    are left as they are. Raises AvscError where nothing fits."""
+    own = model.state_dict()
+    same_classes = tuple(classes) == model.architecture.classes
+    usable = {
+        name: value
+        for name, value in tensors.items()
+        if name in own and own[name].shape == value.shape and (same_classes or not name.startswith("heads."))
+    }
+    if not usable:
+        raise AvscError("--init: none of the checkpoint's tensors fits the model; are the trunks the same?")
+    model.load_state_dict(usable, strict=False)
+    parts = {name.split(".")[0] for name in usable}
+    for modality in parts & set(model.architecture.modalities):
+        getattr(model, modality).trained = True
+    left = [name for name in tensors if name not in usable]
+    text = f"{len(usable)} of its {len(tensors)} tensors matched ({', '.join(sorted(parts))})"
+    if left:
+        text += f", {len(left)} left out ({', '.join(sorted({'.'.join(name.split('.')[:2]) for name in left}))})"
+    fresh = sorted({".".join(name.split(".")[:2]) for name in own if name not in usable})
+    return text + (f"; from elsewhere: {', '.join(fresh)}" if fresh else "")
+
+
+def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
+    dataset = train_dataset(recipe, corpus)
+    # Pictures matter only to a head that standardises embeddings.
+    dataset.transform = CentreCrop(recipe.model.size) if model.standardises_embeddings else None
+    dataset.sampling = dataclasses.replace(
+        dataset.sampling, video=dataset.sampling.video and model.standardises_embeddings
+    )
+    rows = np.random.default_rng((recipe.seed, WEIGHTS_KEY)).permutation(len(dataset))[:FIT_CLIPS]
+    clips = [dataset[Key(0, int(index))] for index in rows]
+    if recipe.model.audio and not any(clip.present[0] for clip in clips):
+        raise AvscError(f"{recipe.data.root}: no training recording has sound; use --model.audio '' for pictures alone")
+    model.fit(collate(clips[at : at + 32]) for at in range(0, len(clips), 32))

@@ -1,0 +1,234 @@
+"""The Lightning module of a recipe: losses, optimiser and validation of a SceneNet."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.profiler import record_function
+
+from avsc_e2e.clip import Clip, Corpus
+from avsc_e2e.data.dataset import loader
+from avsc_e2e.errors import AvscError
+from avsc_e2e.inference import evaluation_dataset
+from avsc_e2e.models.heads import fit_decision
+from avsc_e2e.models.scenenet import SceneNet, keep_statistics
+from avsc_e2e.outputs.metrics import macro_accuracy, macro_log_loss
+from avsc_e2e.randomness import BATCH_KEY, STEP_KEY, keyed
+from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
+from avsc_e2e.training.averaging import follow, shadow
+from avsc_e2e.training.distillation import Teachers, as_seen_by
+from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
+from avsc_e2e.training.optimiser import (
+    build_optimiser,
+    freeze_still_parts,
+    parameter_groups,
+    rate_share,
+    unfreeze,
+)
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.run import (
+    bad_media_file,
+    stage_file,
+    store_of,
+    train_dataset,
+    workers,
+)
+from avsc_e2e.training.runlog import ClassScore, class_scores
+from avsc_e2e.training.sharding import (
+    gather,
+    release,
+)
+from avsc_e2e.transforms.batch import Mixing
+
+log = logging.getLogger(__name__)
+
+
+class FineTuning(pl.LightningModule):
+    """Losses, optimiser and validation of a SceneNet for Lightning."""
+
+    def __init__(self, recipe: Recipe, model: SceneNet, corpus: Corpus):
+        super().__init__()
+        self.recipe, self.model, self.corpus = recipe, model, corpus
+        freeze_still_parts(model, recipe.optim)
+        self.average = shadow(model) if recipe.averaging.decay else None
+        self.mixing = Mixing(recipe.augment.mixup, recipe.augment.cutmix)
+        teachers = None
+        if recipe.distil.weight:
+            files = [stage_file(recipe, name, "--distil.teachers") for name in recipe.distil.teachers]
+            teachers = Teachers(files, model.architecture.classes)
+        self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
+        self._given: Tensor | None = None
+        self._validation: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+        self._fitted_on: tuple[dict[str, Tensor], Tensor] = ({}, torch.zeros(0))
+        self.class_scores: list[ClassScore] = []
+        if recipe.machine.checkpoint_activations:
+            checkpoint_activations(model)
+        if recipe.machine.compile:
+            compile_trunks(model, recipe.machine.compile)
+
+    @property
+    def judged(self) -> SceneNet:
+        """The model that is validated and saved: the moving average where there is one."""
+        return self.model if self.average is None else self.average
+
+    @property
+    def teachers(self) -> Teachers | None:
+        return self._teachers[0]
+
+    def train_dataloader(self):
+        return loader(
+            train_dataset(self.recipe, self.corpus, self.teachers),
+            self.recipe.batch_size,
+            shuffle=True,
+            workers=workers(self.recipe),
+            seed=self.recipe.seed,
+            rank=self.trainer.global_rank,
+            replicas=self.trainer.world_size,
+            balance=self.recipe.data.balance,
+        )
+
+    def val_dataloader(self):
+        data = self.recipe.data
+        dataset = evaluation_dataset(
+            self.model,
+            self.corpus.validation,
+            data.short_side,
+            store=store_of(self.recipe),
+            on_bad=data.on_bad or "skip",
+            bad_media=bad_media_file(self.recipe),
+        )
+        if len(dataset) < self.trainer.world_size:
+            raise AvscError(
+                f"--data.validation: {len(dataset)} clips for {self.trainer.world_size} processes; use fewer"
+            )
+        return loader(
+            dataset,
+            self.recipe.batch_size,
+            shuffle=False,
+            workers=workers(self.recipe),
+            rank=self.trainer.global_rank,
+            replicas=self.trainer.world_size,
+        )
+
+    def on_fit_start(self) -> None:
+        if self.teachers:
+            self.teachers.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        if self.recipe.optim.unfreeze:
+            shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
+            if self.recipe.optim.keep_statistics:
+                keep_statistics(self.model)  # `unfreeze` sets the mode of every layer
+            if self.current_epoch <= self.recipe.optim.unfreeze and self.trainer.is_global_zero:
+                learning = ", ".join(f"{100 * share:.0f} % of {part}" for part, share in shares.items())
+                log.info("layers that learn: %s", learning)
+
+    def on_before_batch_transfer(self, batch: Clip, dataloader_idx: int) -> Clip:
+        if self.trainer.training and self.teachers:
+            self._given = self.teachers.look_up(batch)
+        return batch
+
+    def training_step(self, batch: Clip, index: int) -> Tensor:
+        recipe, augment, classes = self.recipe, self.recipe.augment, len(self.model.architecture.classes)
+        place = self.current_epoch, index, self.global_rank
+        with record_function("front end"):
+            clip = self.model.preprocess(as_seen_by(batch, self.model.architecture) if self.teachers else batch)
+        target = smooth(one_hot(clip.target, classes).float(), recipe.smoothing)
+        if self.teachers:
+            with record_function("teachers"):
+                given = None if self._given is None else self._given.to(self.device, non_blocking=True)
+                taught = self.teachers.probabilities(batch, given, recipe.distil.temperature)
+            target = torch.cat([target, taught], dim=1)  # what mixes the truth mixes what is taught
+        clip = clip._replace(target=target)
+        with record_function("batch transforms"), keyed(recipe.seed, BATCH_KEY, *place):
+            clip = augment.drop(self.mixing(augment.spectrum(clip)))
+        # Dropout and stochastic depth draw from the global generators: keyed by the step, whoever resumes before it.
+        key = np.random.SeedSequence((recipe.seed, STEP_KEY, *place))
+        torch.manual_seed(int(key.generate_state(1)[0]))
+        with record_function("forward"):
+            logits = self.model(clip)
+        with record_function("losses"):
+            if self.teachers:
+                losses = distilled_losses(logits, clip, recipe.distil.weight, recipe.distil.temperature)
+            else:
+                losses = head_losses(logits, clip)
+            loss = sum(getattr(recipe.heads, name) * value for name, value in losses.items())
+        for name, value in {"": loss, **losses}.items():
+            self.log(
+                "train_loss" + f"_{name}" * bool(name),
+                value.detach(),
+                on_epoch=True,
+                on_step=False,
+                sync_dist=self.trainer.world_size > 1,
+                batch_size=len(batch.file),
+            )
+        return loss
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            follow(self.average, self.model, self.recipe.averaging.decay, self.trainer.global_step + 1)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        # Lightning refuses every fused optimiser under autocast, though in bf16 none has scaled gradients to undo.
+        if gradient_clip_val:
+            self.trainer.precision_plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+
+    def on_validation_start(self) -> None:
+        if self.recipe.machine.shard_model:
+            gather(self.judged)
+
+    def on_validation_end(self) -> None:
+        if self.recipe.machine.shard_model:
+            release(self.judged)
+
+    def validation_step(self, batch: Clip, index: int) -> None:
+        model = self.judged
+        clip = model.preprocess(batch)
+        logits = model(clip)
+        heads = {name: values.float().softmax(dim=1) for name, values in logits.items()}
+        heads["decision"] = model.decide(logits, clip.present)
+        self._validation.append((batch.target, batch.present.all(dim=1), heads))
+
+    def on_validation_epoch_end(self) -> None:
+        targets, both = (torch.cat([found[i] for found in self._validation]) for i in (0, 1))
+        parts = [heads for _, _, heads in self._validation]
+        heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
+        self._validation.clear()
+        if self.trainer.world_size > 1:  # parts of unequal length: as objects, each clip exactly once
+            gathered = [None] * self.trainer.world_size
+            mine = targets.cpu(), both.cpu(), {name: values.cpu() for name, values in heads.items()}
+            torch.distributed.all_gather_object(gathered, mine)
+            targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))
+            heads = {name: torch.cat([found[name] for _, _, found in gathered]) for name in heads}
+        self._fitted_on = {n: v[both] for n, v in heads.items() if n != "decision"}, targets[both]
+        truth = targets.cpu().numpy()
+        for name, values in heads.items():
+            found = values.cpu().double().numpy()
+            suffix = "" if name == "decision" else f"_{name}"
+            # Of all clips, so the same in every process.
+            self.log(f"validation_log_loss{suffix}", macro_log_loss(found, truth))
+            self.log(f"validation_accuracy{suffix}", macro_accuracy(found.argmax(axis=1), truth))
+        decision = heads["decision"].cpu().double().numpy()
+        self.class_scores = class_scores(decision, truth, self.model.architecture.classes)
+
+    def fitted_weights(self) -> dict[str, float]:
+        """Decision weights fitted on the last validation's clips with both modalities. Raises AvscError."""
+        probabilities, targets = self._fitted_on
+        return fit_decision({name: values.cpu() for name, values in probabilities.items()}, targets.cpu())
+
+    def configure_optimizers(self):
+        recipe = self.recipe
+        # Lightning cannot clip the gradients of a fused step whose losses are scaled.
+        fused = self.device.type == "cuda" and not (recipe.precision == "fp16" and recipe.optim.clip)
+        optimiser = build_optimiser(parameter_groups(self.model, recipe.optim), recipe.optim, fused=fused)
+        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        share = partial(rate_share, recipe.optim, steps=steps, epochs=recipe.epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,232 @@
+"""A recipe: all that a training run is, as Python values without behaviour. The command line shows and sets every
+field under its own name, with the text below it as help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
+from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment, RandomResizedCrop, TestTime
+from avsc_e2e.transforms.waveform import Waveform
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to learn from."""
+
+    root: str = ""
+    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders, or a store; or
+    the URL of a store."""
+    store: str = ""
+    """Store of the data set (`avsc data prepare`) to read pictures and sound from, a folder or a URL (s3://, gs://,
+    https://); the root may then be left out."""
+    fold: int = 1
+    """Fold of the official set-up."""
+    validation: str = "0.1"
+    """Share of the training part to validate on, cut by whole locations; or a CSV that lists it."""
+    test: float = 0.2
+    """Share of the recordings to test on, for class folders without a test folder."""
+    evaluation: str = ""
+    """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
+    windows: int = 1
+    """Random windows that an epoch draws from each training recording."""
+    by_length: bool = False
+    """Draw that many for each segment of a recording's length: recordings and classes then weigh in training what they
+    weigh where segments are evaluated."""
+    balance: float = 0.0
+    """How far an epoch draws all classes equally often, from 0, every recording once, to 1, every class the same."""
+    short_side: int = 0
+    """Pixels of a frame's shorter side as decoded; 0: 8/7 of what the video trunk sees."""
+    on_bad: Literal["", "raise", "skip", "mask"] = ""
+    """What to do with media that cannot be read: stop, take another clip in training and leave it out of evaluation, or
+    go on with the modality that can be read; empty: skip in training, raise in evaluation."""
+    workers: int = -1
+    """Processes that load, for each device; 0: none, -1: its share of the cores but one with GPUs, none without."""
+
+    def __post_init__(self):
+        if self.windows < 1:
+            raise AvscError(f"--data.windows {self.windows}: at least one window is needed from each recording")
+        if not 0 <= self.balance <= 1:
+            raise AvscError(f"--data.balance {self.balance}: it is a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of training clips. Each is off at strength 0 (a crop at 1)."""
+
+    crop: RandomResizedCrop = RandomResizedCrop()
+    flip: HorizontalFlip = HorizontalFlip()
+    colour: ColourJitter = ColourJitter()
+    pictures: RandAugment = RandAugment()
+    waveform: Waveform = Waveform()
+    spectrum: SpecAugment = SpecAugment()
+    mixup: Mixup = Mixup()
+    cutmix: CutMix = CutMix()
+    drop: DropModality = DropModality()
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Optimiser and learning rates, which change by steps; by default AdamW (Loshchilov and Hutter, 2019) with a linear
+    warm-up and a cosine to zero."""
+
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adam and sgd, with a momentum of 0.9, take weight decay as an L2 penalty."""
+    lr: float = 1e-3
+    """Highest learning rate of the heads."""
+    audio_lr: float = 1e-3
+    """Highest learning rate of the audio trunk; 0 freezes it."""
+    video_lr: float = 3e-4
+    """Highest learning rate of the video trunk; 0 freezes it."""
+    weight_decay: float = 0.05
+    """Of weights with two axes or more; biases and norms have none."""
+    warmup: float = 0.1
+    """Share of the steps in which the rates rise."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rates do then."""
+    restarts: tuple[int, ...] = ()
+    """Epochs after which the cosine starts again from the highest rates (Loshchilov and Hutter, 2017)."""
+    final: float = 0.0
+    """Share of the highest rates in which the cosine ends."""
+    clip: float = 5.0
+    """Largest norm of the gradient; 0: no limit."""
+    keep_statistics: bool = False
+    """Batch norms of trunks that start from published weights or an earlier stage keep their means and variances; their
+    scales still learn. With few recordings that is worth much."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of a trunk to the one before it; 1 is off."""
+    layers: int = 0
+    """Layers of each trunk, counted from its end, that learn; those below are frozen and cost no backward pass. 0: all
+    of them."""
+    unfreeze: int = 0
+    """Epochs in which the layers of the trunks begin to learn, the last ones first; in the first epoch only the heads
+    learn. 0 is off."""
+
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
+        if self.layers < 0:
+            raise AvscError(f"--optim.layers {self.layers}: it is a number of layers; 0 is all of them")
+        if not 0 < self.layer_decay <= 1:
+            raise AvscError(f"--optim.layer-decay {self.layer_decay}: it is a factor above 0 and up to 1")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Weights of the heads' cross-entropies in the loss."""
+
+    audio: float = 0.3
+    """Of the audio head."""
+    video: float = 0.3
+    """Of the video head."""
+    fusion: float = 1.0
+    """Of the fusion head."""
+    fit_decision: bool = False
+    """Fit the decision weights on the validation part at the end, in place of those of the model."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Means of weights, which err less than the last ones."""
+
+    decay: float = 0.0
+    """Of a moving average over the steps, such as 0.999; it is what is evaluated and saved. 0 is off."""
+    checkpoints: int = 0
+    """Best epochs whose weights are averaged at the end, and saved where that is better than the best one; 0 is off."""
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise AvscError(f"--averaging.decay {self.decay}: it is a share from 0 to below 1")
+        if self.checkpoints < 0 or self.checkpoints == 1:
+            raise AvscError(f"--averaging.checkpoints {self.checkpoints}: give two or more; 0 is off")
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Learning from teachers: their probabilities for the same clips are targets too (Hinton et al., 2015)."""
+
+    teachers: tuple[str, ...] = ()
+    """Stages, checkpoint files, or system outputs (.csv) of the training part; the mean of their probabilities."""
+    weight: float = 0.0
+    """Of the teachers in the loss, from 0 to 1; the truth has the rest. 0 is off."""
+    temperature: float = 2.0
+    """That probabilities of teachers and student are softened by; 1 leaves them."""
+
+    def __post_init__(self):
+        if not 0 <= self.weight <= 1:
+            raise AvscError(f"--distil.weight {self.weight}: it is a share from 0 to 1")
+        if bool(self.teachers) != (self.weight > 0):
+            raise AvscError("--distil.teachers and --distil.weight go together: set both, or neither")
+        if self.temperature <= 0:
+            raise AvscError(f"--distil.temperature {self.temperature}: it is above 0")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the work is done; what is learned does not depend on it, but for rounding."""
+
+    compile: Literal["", "inductor", "aot_eager", "eager", "cudagraphs"] = ""
+    """Backend of torch.compile for the trunks; inductor is the fast one, eager only traces. Empty is off."""
+    checkpoint_activations: bool = False
+    """Compute the activations of large trunks twice instead of keeping them: less memory, about a third more time."""
+    shard_model: bool = False
+    """Cut weights, gradients and optimiser state among the processes of torchrun, for models that are too large for one
+    device: memory for them falls with the number of processes, and each step sends the weights about (FSDP)."""
+    sync_batchnorm: bool = False
+    """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training, from data to checkpoint."""
+
+    name: str
+    """Of the stage, such as zhang_ioa/hybrid; its folder below `runs`."""
+    model: Architecture = field(default_factory=Architecture)
+    data: Data = Data()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    heads: Heads = Heads()
+    averaging: Averaging = Averaging()
+    distil: Distil = Distil()
+    test_time: TestTime = TestTime()
+    machine: Machine = Machine()
+    smoothing: float = 0.0
+    """Share of a target that is spread over all classes; 0 is off."""
+    patience: int = 0
+    """Epochs without a lower macro log loss on the validation part after which training ends; 0 is off."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch whose model is kept: that with the lowest macro log loss on the validation part, or the last one, for where
+    validation recordings are too few to choose by."""
+    epochs: int = 20
+    """Passes over the training part; 0: only put the stages of `init` together."""
+    batch_size: int = 32
+    """Clips of a step, on each device."""
+    pretrained: bool = True
+    """Start trunks from published weights, where no earlier stage gives any. Audio trunks of which none are published
+    start at random."""
+    audio_weights: str = ""
+    """File with weights of the audio trunk, or name of a source (`avsc models`); empty: the trunk's own source."""
+    video_weights: str = ""
+    """The same for the video trunk."""
+    init: tuple[str, ...] = ()
+    """Earlier stages, or checkpoint files, whose tensors the model starts from; later ones win."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic of trunks and heads; auto: bf16 where the GPU has it, else fp32."""
+    seed: int = 0
+    """Of all random draws: weights, order, windows, augmentation."""
+    runs: str = "runs"
+    """Folder that all runs lie in."""
+
+    def __post_init__(self):
+        if self.epochs < 0 or (not self.epochs and not self.init):
+            raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
+        if self.batch_size < 2:
+            raise AvscError(f"--batch-size {self.batch_size}: batch norm needs at least two clips")
+        if not 0 <= self.smoothing < 1:
+            raise AvscError(f"--smoothing {self.smoothing}: it is a share from 0 to below 1")

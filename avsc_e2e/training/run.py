@@ -1,0 +1,115 @@
+"""A run of a recipe: its folder and files, its data, and how they are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import torch
+
+from avsc_e2e.clip import Corpus
+from avsc_e2e.data.dataset import ClipDataset
+from avsc_e2e.data.sets.corpus import read_corpus
+from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.errors import AvscError
+from avsc_e2e.inference import sampling
+from avsc_e2e.training.distillation import Teachers, needs
+from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.transforms import Compose
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Where a run writes all that it makes."""
+    return Path(recipe.runs) / recipe.name
+
+
+def model_file(recipe: Recipe) -> Path:
+    """The checkpoint of the epoch with the lowest macro log loss on the validation part, or of the last one where the
+    recipe wants that."""
+    return run_folder(recipe) / "model.safetensors"
+
+
+def corpus_of(recipe: Recipe) -> Corpus:
+    """The rows that a recipe trains, validates and tests on. Raises AvscError."""
+    data = recipe.data
+    root = data.root or data.store
+    if not root:
+        raise AvscError(
+            "--data.root is not given: name the folder of the data set (`avsc data render` makes a small one)"
+        )
+    try:
+        validation: float | str = float(data.validation)
+    except ValueError:
+        validation = data.validation
+    return read_corpus(
+        root,
+        fold=data.fold,
+        validation=validation,
+        test=data.test,
+        seed=recipe.seed,
+        modalities=recipe.model.modalities,
+        lenient=data.on_bad != "raise",
+    )
+
+
+def store_of(recipe: Recipe) -> Store | None:
+    """The store that a recipe reads pictures and sound from; None where it reads media files. Raises AvscError."""
+    path = recipe.data.store or (recipe.data.root if recipe.data.root and is_store(recipe.data.root) else "")
+    return open_store(path) if path else None
+
+
+def bad_media_file(recipe: Recipe) -> Path:
+    """Lists what could not be read in a run."""
+    return run_folder(recipe) / "bad_media.csv"
+
+
+def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
+    """A checkpoint file, or that of a stage by its name. Raises AvscError where the stage has none, naming `flag`."""
+    path = Path(name)
+    if path.suffix in (".safetensors", ".csv") or path.is_file():
+        return path
+    path = model_file(dataclasses.replace(recipe, name=name))
+    if not path.is_file():
+        raise AvscError(f"{flag} {name}: {path} is not there; train that stage first, or name a checkpoint file")
+    return path
+
+
+def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
+    """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
+    see and hear as well."""
+    arch, augment = recipe.model, recipe.augment
+    want, size = sampling(arch, recipe.data.short_side), arch.size
+    if teachers:
+        want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
+    return ClipDataset(
+        corpus.train,
+        arch.classes,
+        want,
+        Compose(
+            (
+                dataclasses.replace(augment.crop, size=size),
+                augment.flip,
+                augment.colour,
+                augment.pictures,
+                dataclasses.replace(augment.waveform, sample_rate=want.sample_rate),
+            )
+        ),
+        windows=recipe.data.windows,
+        by_length=recipe.data.by_length,
+        seed=recipe.seed,
+        store=store_of(recipe),
+        on_bad=recipe.data.on_bad or "skip",
+        bad_media=bad_media_file(recipe),
+    )
+
+
+def workers(recipe: Recipe) -> int:
+    """Loader processes of each of a run's processes; by default none without a GPU, where training needs the cores."""
+    if recipe.data.workers >= 0:
+        return recipe.data.workers
+    if not torch.cuda.is_available():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count()))  # a process for each
+    return min(max(cores // max(devices, 1) - 1, 1), 16)

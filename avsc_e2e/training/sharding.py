@@ -1,0 +1,101 @@
+"""Models cut among the processes: each holds a part of the weights, gradients and optimiser state, and gathers a block
+of the net when it computes with it (FSDP: Zhao et al., 2023). What is saved is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.trunk import Trunk
+from avsc_e2e.training.recipe import Recipe
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def check_sharding(recipe: Recipe) -> None:
+    """Raises AvscError for options that a sharded model does not go with."""
+    others = {
+        "--optim.unfreeze": recipe.optim.unfreeze,
+        "--averaging.checkpoints": recipe.averaging.checkpoints,
+        "--heads.fit-decision": recipe.heads.fit_decision,
+        "--machine.compile": recipe.machine.compile,
+        "--machine.sync-batchnorm": recipe.machine.sync_batchnorm,
+        "--precision fp16": recipe.precision == "fp16",
+    }
+    for flag, asked in others.items():
+        if recipe.machine.shard_model and asked:
+            raise AvscError(f"{flag} does not go with --machine.shard-model; leave one of them out")
+
+
+def blocks(trunk: Trunk) -> list[nn.Module]:
+    """What of a trunk is gathered at a time: its largest modules whose parameters are of one layer (timm's groups).
+    Single layers are left to the whole."""
+    layer_of, found = trunk.layers(), []
+
+    def visit(module: nn.Module, path: str) -> None:
+        for name, child in module.named_children():
+            layers = {layer_of[f"{path}.{name}.{parameter}"] for parameter, _ in child.named_parameters()}
+            chain = isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict))  # which may not be called itself
+            if len(layers) == 1 and not chain and any(child.children()):
+                found.append(child)
+            else:
+                visit(child, f"{path}.{name}")
+
+    visit(trunk.net, "net")
+    return found
+
+
+def shard(model: SceneNet, device: torch.device) -> None:
+    """Cut a model's parameters among all processes, block by block; all hold the same model before."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()  # channels last cannot be cut
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for name in model.architecture.modalities:
+        for block in blocks(getattr(model, name)):
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def gather(model: SceneNet) -> None:
+    """Hold the whole model in every process, with the buffers of the first, until `release`: in validation processes
+    have clips of their own number, and none may wait for another's."""
+    for buffer in model.buffers():
+        torch.distributed.broadcast(buffer, 0)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+
+
+def release(model: SceneNet) -> None:
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+            module.set_reshard_after_forward(module is not model, recurse=False)
+
+
+def whole_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a sharded module put together, in the first process; nothing in the others. All have to ask."""
+    return get_model_state_dict(module, options=WHOLE)
+
+
+def whole_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict:
+    """The same of the optimiser's state, by the names of the module's parameters."""
+    return get_optimizer_state_dict(module, optimiser, options=WHOLE)
+
+
+def cut_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping) -> None:
+    """Give an optimiser its part of what `whole_optimiser` put together."""
+    set_optimizer_state_dict(module, optimiser, dict(state), options=WHOLE)

@@ -1,0 +1,44 @@
+"""How Lightning divides a model over processes, and how it writes checkpoints."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+
+from avsc_e2e.durable import replacing
+from avsc_e2e.training.sharding import (
+    cut_optimiser,
+    shard,
+    whole_optimiser,
+    whole_tensors,
+)
+
+
+class ShardedStrategy(DDPStrategy):
+    """Processes as those of DDP, but each holds a part of the model; checkpoints are whole."""
+
+    def configure_ddp(self) -> None:
+        for model in {self.lightning_module.model, self.lightning_module.judged}:
+            shard(model, self.root_device)
+
+    def lightning_module_state_dict(self) -> dict:
+        return whole_tensors(self.lightning_module)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict:
+        return whole_optimiser(self.lightning_module, getattr(optimizer, "optimizer", optimizer))
+
+    def load_optimizer_state_dict(self, checkpoint: dict) -> None:
+        for optimiser, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            cut_optimiser(self.lightning_module, optimiser, state)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint at once: a run that is killed while it saves has the one before. (Lightning moves it from
+    the system's temporary folder, which on another disk means copying it over the old one.)"""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options: object = None) -> None:
+        with replacing(path) as partial_file, open(partial_file, "wb") as file:
+            torch.save(checkpoint, file)

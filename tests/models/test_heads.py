@@ -1,0 +1,337 @@
+"""Heads, model-level and decision-level fusion: counts, gradients, missing modalities, what is frozen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from scipy.optimize import minimize
+from torch import nn
+
+from avsc_e2e.clip import Clip
+from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.heads import (
+    BaselineHead,
+    PointwiseHead,
+    SequenceFusion,
+    decide,
+    fit_decision,
+    fusion_head,
+    takes_tokens,
+)
+from avsc_e2e.models.nets.audionet import parameter_count
+from avsc_e2e.models.scenenet import SceneNet, freeze
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.outputs.metrics import macro_log_loss
+
+KINDS = ("concat", "gated", "bilinear", "cross_attention", "early", "sequence", "recurrent")
+LEARNED = ("concat", "gated", "bilinear", "cross_attention", "recurrent")
+"""Those that learn what stands for a missing modality."""
+
+
+def fusion(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return fusion_head(kind, widths(kind), widths(kind), hidden=12, classes=5, dropout=0.0)
+
+
+def widths(kind: str) -> tuple[int, int]:
+    return (SequenceFusion.NARROWEST, 24) if kind == "sequence" else (16, 24)
+
+
+def inputs(head: nn.Module, clips: int = 6) -> list[torch.Tensor]:
+    kind = "sequence" if isinstance(head, SequenceFusion) else ""
+    lengths = ([9], [3]) if takes_tokens(head) else ([], [])
+    return [torch.randn(clips, *length, width) for length, width in zip(lengths, widths(kind), strict=True)]
+
+
+def quiet(module: nn.Module) -> nn.Module:
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    return module
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_of_a_fusion_learns(kind):
+    head = quiet(fusion(kind)).train()
+    values = inputs(head)
+    present = torch.ones(6, 2, dtype=torch.bool)
+    present[0, 0] = present[1, 1] = False
+    logits = head(values, present)
+    assert logits.shape == (6, 5)
+    (logits * torch.randn_like(logits)).sum().backward()
+    idle = [name for name, value in head.named_parameters() if value.grad is None or not value.grad.any()]
+    assert not idle
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_modality_says_nothing(kind):
+    head = fusion(kind).eval()
+    first, second = inputs(head), inputs(head)
+    both = torch.ones(6, 2, dtype=torch.bool)
+    for missing in (0, 1):
+        present = both.clone()
+        present[:, missing] = False
+        changed = [second[i] if i == missing else first[i] for i in range(2)]
+        with torch.no_grad():
+            torch.testing.assert_close(head(first, present), head(changed, present))
+            assert not torch.allclose(head(first, both), head(changed, both))
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_what_stands_for_a_missing_modality_is_learned(kind):
+    head = fusion(kind).eval()
+    values, present = inputs(head), torch.tensor([[False, True]] * 6)
+    before = head(values, present)
+    with torch.no_grad():
+        head.missing[0].add_(1.0)
+    assert not torch.allclose(before, head(values, present))
+
+
+@pytest.mark.parametrize("kind", sorted({"cross_attention", "sequence", "recurrent"}))
+def test_sequences_of_any_length(kind):
+    head = fusion(kind).eval()
+    present = torch.ones(2, 2, dtype=torch.bool)
+    for steps, frames in ((1, 1), (6, 10), (120, 4)):
+        audio, video = widths(kind)
+        assert head([torch.randn(2, steps, audio), torch.randn(2, frames, video)], present).shape == (2, 5)
+
+
+# ---- The counts that are published
+
+
+@pytest.mark.parametrize(("width", "count"), [(512, 338_634), (1024, 600_778)])
+def test_baseline_head(width, count):
+    assert parameter_count(BaselineHead(width, 10)) == count
+
+
+def test_baseline_fusion():
+    assert parameter_count(fusion_head("early", (512, 512), (512, 512), 0, 10, 0.2)) == 600_778
+    assert parameter_count(fusion_head("two_heads", (512, 512), (512, 512), 0, 10, 0.2)) == 34_186
+    with torch.device("meta"):
+        heads = SceneNet(systems.openl3_joint()).heads
+    assert {name: parameter_count(head) for name, head in heads.items()} == {
+        "audio": 338_634,
+        "video": 338_634,
+        "fusion": 34_186,
+    }
+    assert parameter_count(heads) == 711_454
+
+
+def test_hou():
+    """The authors count ResNet-50 with its ImageNet classifier, and the sound's embedding net not at all."""
+    with torch.device("meta"):
+        count = parameter_count(fusion_head("sequence", (512, 2048), (512, 2048), 256, 10, 0.0))
+        count += parameter_count(timm.create_model("resnet50"))
+    assert count == 28_329_010
+
+
+def test_hou_tiles_a_second_to_ten_steps():
+    """Six embeddings are repeated to 96, of which the convolutions make ten."""
+    head = fusion("sequence").eval()
+    audio, video = torch.randn(2, 6, SequenceFusion.NARROWEST), torch.randn(2, 10, 24)
+    present = torch.ones(2, 2, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(head([audio, video], present), head([audio.repeat(1, 16, 1), video], present))
+        assert head.convs(head.attention(audio.repeat(1, 16, 1))[:, None]).shape[2] == 10
+
+
+# ---- The baseline's joint model
+
+
+def toy(**changes) -> Architecture:
+    return replace(systems.tiny(), head="baseline", fusion="two_heads", decision=(0.0, 0.0, 1.0), **changes)
+
+
+def batch(clips: int = 8) -> Clip:
+    generator = torch.Generator().manual_seed(0)
+    return Clip(
+        0.1 * torch.randn(clips, 2, 48_000, generator=generator),
+        torch.randint(0, 256, (clips, 1, 3, 64, 64), dtype=torch.uint8, generator=generator),
+        torch.zeros(clips, dtype=torch.long),
+        torch.ones(clips, 2, dtype=torch.bool),
+        [""] * clips,
+        0.0,
+    )
+
+
+def test_two_heads_are_frozen_and_heard_before_their_second_norm():
+    torch.manual_seed(0)
+    model = SceneNet(toy()).train()
+    assert model.architecture.heads == ("fusion",)
+    assert parameter_count(model.heads["fusion"]) == 2 * 128 * 128 + 128 + 128 * 10 + 10
+    for name in ("audio", "video"):
+        assert not model.heads[name].training
+        assert not any(p.requires_grad for p in model.heads[name].parameters())
+    clip = model.preprocess(batch())
+    statistics = {name: value.clone() for name, value in model.heads.state_dict().items()}
+    logits = model(clip)
+    assert set(logits) == {"fusion"}
+    logits["fusion"].square().sum().backward()
+    assert all(p.grad is not None for p in model.heads["fusion"].parameters())
+    assert all(p.grad is not None for p in model.audio.parameters())  # fine-tuned through the frozen heads
+    for name, value in model.heads.state_dict().items():
+        torch.testing.assert_close(value, statistics[name])
+    model.eval()
+    with torch.no_grad():
+        inner = []
+        for name, branch in model.branches(clip).items():
+            head = model.heads[name]
+            hidden = head.to_second(head.first(head.standardise(branch.embedding)))
+            inner.append(hidden @ head.second.weight.T + head.second.bias)
+        joint = model.heads["fusion"]
+        expected = joint.last(joint.hidden(torch.cat(inner, dim=1)))
+        torch.testing.assert_close(model(clip)["fusion"], expected)
+
+
+@pytest.mark.parametrize("decision", [(0.0, 0.0, 1.0), (1.0, 1.0, 2.0)])
+def test_product_of_both_heads(decision):
+    torch.manual_seed(0)
+    model = SceneNet(replace(systems.tiny(), fusion="product", decision=decision)).train()
+    assert parameter_count(model.heads["fusion"]) == 2 + 10
+    assert all(p.requires_grad == (decision[0] > 0) for p in model.heads["audio"].parameters())
+    clip = model.preprocess(batch())
+    model(clip)["fusion"].square().sum().backward()
+    assert all(p.grad is not None for p in (*model.heads["fusion"].parameters(), *model.audio.parameters()))
+    model.eval()
+    with torch.no_grad():
+        each = [model.heads[name](branch.embedding) for name, branch in model.branches(clip).items()]
+        product = each[0].softmax(dim=1) * each[1].softmax(dim=1)
+        found = model(clip)["fusion"].softmax(dim=1)
+        torch.testing.assert_close(found, product / product.sum(dim=1, keepdim=True), atol=1e-6, rtol=1e-4)
+        clip.present[0, 0] = False
+        torch.testing.assert_close(model(clip)["fusion"][0], each[1][0])
+
+
+def test_heads_with_a_vote_are_trained():
+    model = SceneNet(replace(toy(), decision=(1.0, 0.0, 1.0))).train()
+    assert model.heads["audio"].training
+    assert all(p.requires_grad for p in model.heads["audio"].parameters())
+    assert not model.heads["video"].training
+    assert set(model(model.preprocess(batch()))) == {"audio", "fusion"}
+
+
+def test_frozen_trunks_keep_their_statistics():
+    model = SceneNet(systems.tiny())
+    freeze(model.video)
+    model.train()
+    assert model.audio.training
+    assert not model.video.training
+    before = {name: value.clone() for name, value in model.video.state_dict().items()}
+    model(model.preprocess(batch()))
+    for name, value in model.video.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+@pytest.mark.parametrize("kind", ["two_heads", "early", ""])
+def test_embeddings_are_standardised_by_training_clips(kind):
+    torch.manual_seed(0)
+    decision = (1.0, 1.0, 0.0) if not kind else (0.0, 0.0, 1.0)
+    model = SceneNet(replace(toy(), fusion=kind, decision=decision)).train()
+    assert model.standardises_embeddings
+    assert not model.embeddings_fitted
+    clips = batch(32)
+    model.fit([clips])
+    assert model.embeddings_fitted
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        embeddings = {name: b.embedding for name, b in model.branches(model.preprocess(clips)).items()}
+    heads = {name: head for name, head in model.heads.items() if isinstance(head, BaselineHead)}
+    assert set(heads) == ({"fusion"} if kind == "early" else {"audio", "video"})
+    for name, head in heads.items():
+        values = torch.cat(list(embeddings.values()), dim=1) if kind == "early" else embeddings[name]
+        standard = head.standardise(values)
+        torch.testing.assert_close(standard.mean(dim=0), torch.zeros(standard.shape[1]), atol=1e-3, rtol=0)
+        assert (standard.std(dim=0) < 1.01).all()
+    assert not SceneNet(systems.tiny()).standardises_embeddings
+
+
+def test_two_heads_need_the_baselines():
+    with pytest.raises(AvscError, match="add --model\\.head baseline"):
+        replace(systems.tiny(), fusion="two_heads")
+
+
+def test_pointwise_head_is_a_convolution_between_norms():
+    torch.manual_seed(0)
+    head = PointwiseHead(6, 4).train()
+    tokens = torch.randn(5, 12, 6)
+    found = head(tokens)
+    normal = (tokens - tokens.mean((0, 1))) / (tokens.var((0, 1), unbiased=False) + 1e-5).sqrt()
+    each = normal @ head.layer.weight[:, :, 0].T
+    each = (each - each.mean((0, 1))) / (each.var((0, 1), unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(found, each.mean(dim=1), atol=1e-5, rtol=1e-4)
+
+
+# ---- The decision
+
+
+def votes(seed: int = 0):
+    """Probabilities of a good, a middling and a useless head, unequal classes, and the truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(4, 600, p=[0.55, 0.25, 0.15, 0.05])
+    found = {}
+    for name, skill in (("audio", 1.0), ("video", 2.5), ("fusion", 0.0)):
+        logits = rng.standard_normal((600, 4)) * 1.5
+        logits[np.arange(600), truth] += skill
+        found[name] = torch.from_numpy(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    return found, torch.from_numpy(truth)
+
+
+def test_fitted_weights_have_the_least_macro_log_loss():
+    found, truth = votes()
+    weights = fit_decision(found, truth)
+    assert list(weights) == list(found)
+    assert sum(weights.values()) == pytest.approx(1)
+
+    def loss(w):
+        mean = sum(value * p.numpy() for value, p in zip(w, found.values(), strict=True)) / sum(w)
+        return macro_log_loss(mean, truth.numpy())
+
+    ours = loss(list(weights.values()))
+    best = minimize(lambda x: loss(np.exp(x)), np.zeros(3), method="Nelder-Mead", options={"maxiter": 2000}).fun
+    assert ours == pytest.approx(best, abs=1e-5)
+    assert ours < min(loss(w) for w in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]))
+    assert weights["video"] > weights["audio"] > weights["fusion"]
+
+
+def test_decide_takes_the_fitted_weights():
+    found, truth = votes()
+    weights = fit_decision(found, truth)
+    present = torch.ones(600, 2, dtype=torch.bool)
+    decided = decide({name: p.log() for name, p in found.items()}, weights, present)
+    expected = sum(weights[name] * p for name, p in found.items())
+    torch.testing.assert_close(decided.double(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_need_clips():
+    with pytest.raises(AvscError, match="validation clips"):
+        fit_decision({"audio": torch.zeros(0, 3)}, torch.zeros(0, dtype=torch.long))
+
+
+# ---- Models
+
+
+@pytest.mark.parametrize("kind", ["gated", "bilinear", "cross_attention", "early", "sequence", "recurrent"])
+def test_models_train_with_every_fusion(kind):
+    torch.manual_seed(0)
+    arch = replace(systems.tiny(), fusion=kind, frames=2, dropout=0.0, decision=(1.0, 1.0, 1.0))
+    if kind == "sequence":
+        with pytest.raises(AvscError, match="at least 232 values"):
+            SceneNet(arch)
+        arch = replace(arch, audio="audio_resnet10")
+    model = quiet(SceneNet(arch)).train()
+    clip = batch()
+    clip = clip._replace(video=clip.video.expand(-1, 2, -1, -1, -1))
+    clip.present[0, 0] = clip.present[1, 1] = False
+    logits = model(model.preprocess(clip))
+    assert {name: tuple(value.shape) for name, value in logits.items()} == dict.fromkeys(
+        ("audio", "video", "fusion"), (8, 10)
+    )
+    sum((value * torch.randn_like(value)).sum() for value in logits.values()).backward()
+    idle = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert not idle
+    probabilities = model.decide(logits, clip.present)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(8))

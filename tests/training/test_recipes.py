@@ -1,0 +1,214 @@
+"""Every stage of every recipe through its real entry, with tiny trunks on a tiny toy city: it trains a step, evaluates,
+writes a checked submission and resumes. And the table of results agrees with what is published."""
+
+import csv
+import json
+import re
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from avsc_e2e import cli
+from avsc_e2e.models.zoo.catalogue import list_models
+from avsc_e2e.models.zoo.published import PUBLISHED, recipe_of
+from avsc_e2e.models.zoo.systems import ENSEMBLES
+from avsc_e2e.training.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "recipes").glob("*.py"))
+PEOPLE = """
+[[author]]
+lastname = "Doe"
+firstname = "Jane"
+email = "jane.doe@example.org"
+[author.affiliation]
+institute = "Example Institute"
+abbreviation = "EXA"
+department = "Sound"
+location = "Exampleton, Finland"
+"""
+
+
+def stages_of(file: Path) -> dict[str, Recipe]:
+    """What a recipe file hands to `run`."""
+    found: dict[str, Recipe] = {}
+    given, cli.run = cli.run, lambda **stages: found.update(stages)
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    finally:
+        cli.run = given
+    return found
+
+
+STAGES = {file.stem: stages_of(file) for file in FILES}
+
+
+@dataclass
+class Call:
+    """Runs a recipe file as `python recipes/FILE VERB STAGE ...` does, in this process."""
+
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture
+
+    def __call__(self, file: Path, *words: object) -> str:
+        self.monkeypatch.setattr(sys, "argv", [str(file), *map(str, words)])
+        status = 0
+        try:
+            runpy.run_path(str(file), run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+        printed = self.capsys.readouterr()
+        assert status == 0, f"{' '.join(map(str, words))}: {printed.err}"
+        return printed.out
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Call:
+    return Call(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def tiny_city(tmp_path_factory) -> Path:
+    """Ten scenes, two training locations and one test location each, one second a recording."""
+    from avsc_e2e.toycity.city import ToyCity
+
+    root = tmp_path_factory.mktemp("tiny") / "city"
+    ToyCity(train_locations=2, test_locations=1, duration=1.0, height=40, width=48, seed=2).render(root, workers=1)
+    return root
+
+
+def tiny(recipe: Recipe) -> list[str]:
+    """Flags that make a stage small without a change to its structure."""
+    model, flags = recipe.model, ["--model.hidden", "16"]
+    if model.audio and model.fusion == "sequence":  # whose strides need wide embeddings
+        flags += ["--model.audio", "audio_resnet10", "--model.bands", "32", "--model.hop", "1210"]
+    elif model.audio:
+        flags += ["--model.audio", "audio_test"]
+    if model.video:
+        flags += ["--model.video", "test_efficientnet", "--model.size", "32", "--video-weights", ""]
+    rest = f"--no-pretrained --batch-size 10 --data.windows 1 --epochs {min(recipe.epochs, 1)}"
+    return [*flags, *rest.split()]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_stage_trains_evaluates_submits_and_resumes(file, call, tiny_city, tmp_path):
+    people = tmp_path / "people.toml"
+    people.write_text(PEOPLE)
+    for stage, recipe in STAGES[file.stem].items():
+        flags = [*tiny(recipe), "--data.root", tiny_city, "--runs", tmp_path]
+        run = tmp_path / recipe.name
+        assert call(file, "train", stage, *flags) == f"checkpoint: {run / 'model.safetensors'}\n"
+        assert f"{recipe.name} " in call(file, "evaluate", stage, *flags)
+        assert (run / "evaluation" / "report.html").is_file()
+        assert "package: " in call(file, "submit", stage, *flags, "--people", people)
+        assert (run / "submission.zip").is_file()
+        if not recipe.epochs:
+            continue
+        assert [row["step"] for row in _metrics(run)] == ["1"]
+        # As if two epochs had been asked for and the run had been killed after the first.
+        (run / "recipe.json").write_text(json.dumps({**json.loads((run / "recipe.json").read_text()), "epochs": 2}))
+        call(file, "train", stage, *flags, "--epochs", 2, "--resume")
+        assert [row["step"] for row in _metrics(run)] == ["1", "2"]
+
+
+def _metrics(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+ROW = re.compile(r"\| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|")
+AT_DECISION_LEVEL = {
+    "late fusion of `openl3_audio` and `openl3_video`": "dev 10 s: - / 80.8 %",
+    "late fusion of `mcdonnell_usa` and `resnet50_video`": "dev 10 s: - / 85.8 %",
+}
+"""Of the dataset paper; no entries of the zoo."""
+
+
+def published_cells(name: str) -> tuple[str, str]:
+    """Paper and figures of a system, as the table of recipes/README.md has them."""
+    found = PUBLISHED[name]
+    parts = [_figures(found.protocol, found.log_loss, found.accuracy)]
+    if found.dev_accuracy is not None:
+        parts.append(_figures("dev 1 s", found.dev_log_loss, found.dev_accuracy))
+    if clips := re.search(r"dev 10 s ([\d.]+) %", found.note):
+        parts.append(_figures("dev 10 s", None, float(clips[1])))
+    return found.source + f", rank {found.rank}" * bool(found.rank), ", ".join(parts)
+
+
+def _figures(protocol: str, log_loss: float | None, accuracy: float) -> str:
+    return f"{protocol}: {'-' if log_loss is None else f'{log_loss:g}'} / {accuracy:g} %"
+
+
+def table_of_systems() -> dict[str, tuple[str, ...]]:
+    text = (ROOT / "recipes" / "README.md").read_text()
+    rows = [ROW.fullmatch(line).groups() for line in text.splitlines() if line.startswith("| ")]
+    return {first: tuple(rest) for first, *rest in rows[1:]}
+
+
+def test_table_lists_every_system_with_its_published_figures():
+    table = table_of_systems()
+    systems = {row.strip("`"): cells for row, cells in table.items() if row not in AT_DECISION_LEVEL}
+    assert set(systems) == {name for name in list_models() if recipe_of(name) not in ("", "own_videos.py")}
+    assert set(PUBLISHED) <= set(systems)
+    for name, (paper, _, figures, *_) in systems.items():
+        if name in PUBLISHED:
+            assert (paper, figures) == published_cells(name), name
+        else:
+            assert paper.startswith("of "), name
+            assert figures == "-", name
+    for row, figures in AT_DECISION_LEVEL.items():
+        assert table[row][2] == figures
+
+
+def test_table_names_stages_that_lead_to_the_system():
+    for row, (_, command, *_) in table_of_systems().items():
+        if command == "`avsc fuse`, below":
+            continue
+        file, names = re.fullmatch(r"`(\w+)\.py` ([\w, ]+)", command).groups()
+        stages = [STAGES[file][name] for name in names.split(", ")]
+        assert row in AT_DECISION_LEVEL or stages[-1].model.name == row.strip("`")
+        before = {stage.name for stage in stages}
+        for stage in stages:
+            assert set(stage.init) <= before
+
+
+def test_every_system_has_the_recipe_that_the_zoo_names():
+    for name in list_models():
+        if file := recipe_of(name):
+            assert name in {stage.model.name for stage in STAGES[Path(file).stem].values()}, name
+    for members in ENSEMBLES.values():
+        assert all(map(recipe_of, members))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_stages_are_named_after_their_file_and_start_from_earlier_ones(file):
+    before = set()
+    for stage, recipe in STAGES[file.stem].items():
+        assert recipe.name == f"{file.stem}/{stage}"
+        assert set(recipe.init) <= before
+        assert f"{file.name} train" in runpy.run_path(str(file))["__doc__"]
+        before.add(recipe.name)
+
+
+def test_in_a_process_of_its_own(tiny_city, tmp_path):
+    def run(*words: object) -> str:
+        program = ROOT / "recipes" / "mcdonnell_usa.py"
+        done = subprocess.run([sys.executable, program, *map(str, words)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (recipe,) = STAGES["mcdonnell_usa"].values()
+    trained = run("train", "audio", *tiny(recipe), "--data.root", tiny_city, "--runs", tmp_path)
+    assert trained == f"checkpoint: {tmp_path / 'mcdonnell_usa' / 'audio' / 'model.safetensors'}\n"
+
+
+def test_show_and_help(call):
+    file = ROOT / "recipes" / "mcdonnell_usa.py"
+    shown = call(file, "show", "audio", "--epochs", "3")
+    assert "epochs = 3" in shown
+    assert "restarts = (3, 7, 15, 31, 63, 127, 255)" in shown
+    assert call(file).startswith("usage: mcdonnell_usa.py")
