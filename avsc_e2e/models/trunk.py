@@ -14,6 +14,7 @@ from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.nets import aisfx, audioset, dcase, l3, residual  # noqa: F401, importing them registers nets with timm
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.weights import sources as weights
