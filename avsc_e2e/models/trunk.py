@@ -19,7 +19,7 @@ from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.weights import sources as weights
 
-OURS = ("aisfx", "audioset", "dcase", "l3", "nets")
+OURS = ("aisfx", "audioset", "dcase", "l3", "residual")
 """The modules of our own nets, as timm names them."""
 
 
