@@ -383,7 +383,7 @@ def test_spectrogram_shows_a_tone_at_its_height():
 
 
 def test_does_not_import_torch():
-    code = "import sys, avsc_e2e.page; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, avsc_e2e.report.page; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 

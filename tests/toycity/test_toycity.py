@@ -226,6 +226,6 @@ def test_no_half_file_is_left_when_rendering_fails(tmp_path, monkeypatch):
 
 
 def test_workers_stay_light():
-    code = "import sys, avsc_e2e.data.toycity; print(*sorted({'torch', 'decord', 'cv2', 'scipy'} & set(sys.modules)))"
+    code = "import sys, avsc_e2e.toycity.city; print(*sorted({'torch', 'decord', 'cv2', 'scipy'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

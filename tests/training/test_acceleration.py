@@ -20,8 +20,7 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.zoo.systems import tiny
-from avsc_e2e.training import run
-from avsc_e2e.training import trainer as training
+from avsc_e2e.training import module, run
 from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.training.averaging import follow, shadow
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
@@ -111,7 +110,7 @@ def test_gradients_are_clipped_for_a_fused_optimiser(toy_city, tmp_path, monkeyp
         return found
 
     monkeypatch.setattr(
-        training, "build_optimiser", lambda groups, optim, fused: build_optimiser(groups, optim, fused=True)
+        module, "build_optimiser", lambda groups, optim, fused: build_optimiser(groups, optim, fused=True)
     )
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     optim = Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3, clip=0.01)
@@ -165,13 +164,13 @@ def pretended_gpu(monkeypatch) -> Iterator[Waits]:
 
 
 def to_pretended_gpu(model: nn.Module) -> None:
-    for module in model.modules():
-        for name, value in module._parameters.items():
+    for layer in model.modules():
+        for name, value in layer._parameters.items():
             if value is not None:
-                module._parameters[name] = nn.Parameter(torch.empty_like(value, device="cuda"), value.requires_grad)
-        for name, value in module._buffers.items():
+                layer._parameters[name] = nn.Parameter(torch.empty_like(value, device="cuda"), value.requires_grad)
+        for name, value in layer._buffers.items():
             if value is not None:
-                module._buffers[name] = torch.empty_like(value, device="cuda")
+                layer._buffers[name] = torch.empty_like(value, device="cuda")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,7 @@ def test_trains_on_a_gpu(toy_city, tmp_path, monkeypatch, precision, clip):
         asked.append(fused)
         return build_optimiser(groups, optim, fused=fused)
 
-    monkeypatch.setattr(training, "build_optimiser", build)
+    monkeypatch.setattr(module, "build_optimiser", build)
     optim = Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3, clip=clip, layer_decay=0.8, accumulate=2)
     plan = recipe(toy_city, tmp_path, epochs=3, optim=optim, averaging=Averaging(decay=0.9), precision=precision)
     found = losses(train(plan))
