@@ -22,6 +22,7 @@ from avsc_e2e.clip import Row
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score
 from avsc_e2e.outputs.output import SystemOutput, city_of, location_of, targets_of, to_clips
+from avsc_e2e.report.trials import Ladder, Robustness
 
 PACKAGES = (
     "avsc-e2e", "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "albumentations",
@@ -101,6 +102,10 @@ class Report:
     """Seconds that one row of a segment output covers."""
     errors: int = 8
     """Confident errors shown."""
+    ladder: Ladder | None = None
+    """The learner's candidates."""
+    robustness: Sequence[Robustness] = ()
+    """How log loss grows with noise, darkness or a missing modality."""
 
     @cached_property
     def system(self) -> str:

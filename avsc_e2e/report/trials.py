@@ -1,0 +1,89 @@
+"""What a report can show beside test figures: the learner's ladder, and how a system stands noise and missing input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.metrics import Interval
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One candidate that the learner tried, with its out-of-fold figures."""
+
+    name: str
+    """In words, such as "logistic regression on frozen features"."""
+    log_loss: float = math.nan
+    """Out-of-fold macro log loss, nats; nan where it was not tried."""
+    accuracy: float = math.nan
+    """Out-of-fold macro accuracy, 0 to 1."""
+    seconds: float = math.nan
+    """Wall-clock time that it took."""
+    log_loss_interval: Interval | None = None
+    """95 % interval by source; None where it cannot be had."""
+    accuracy_interval: Interval | None = None
+    note: str = ""
+    """One line, such as "skipped: no time left"."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The candidates of `avsc train DATA`, cheapest first, and which one became the checkpoint.
+
+    `Report(..., ladder=Ladder((Rung("frozen probe", 0.31, 0.91, 12.0), ...), chosen="frozen probe", method="..."))`.
+    Raises AvscError where `chosen` is not the name of a rung.
+    """
+
+    rungs: tuple[Rung, ...]
+    chosen: str
+    """The name of the rung that the checkpoint holds."""
+    method: str
+    """How the figures were found, one sentence: "Five folds by source; each recording is predicted by the model that
+    was not trained on its source."."""
+    recordings: int = 0
+    """Recordings that the figures are about; 0: not said."""
+    sources: int = 0
+    """Source recordings or locations that they come from; 0: not said."""
+
+    def __post_init__(self):
+        names = [rung.name for rung in self.rungs]
+        if self.chosen not in names:
+            raise AvscError(f"report: {self.chosen!r} is not among the rungs: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Macro log loss of one or more systems under one disturbance, from none to strongest.
+
+    Numbers as levels are drawn as curves, names ("audio and video", "audio only") as bars. Raises AvscError where a
+    system has not one figure a level.
+    """
+
+    disturbance: str
+    """What is done to the input, such as "white noise" or "missing modality"."""
+    levels: tuple[float, ...] | tuple[str, ...]
+    log_loss: Mapping[str, tuple[float, ...]]
+    """System -> macro log loss (nats) at each level; nan where there is none."""
+    accuracy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """System -> macro accuracy (0 to 1) at each level."""
+    unit: str = ""
+    """Of the levels, such as "dB signal-to-noise ratio"."""
+    note: str = ""
+    """How it was measured, one sentence: recordings, protocol, seed."""
+
+    def __post_init__(self):
+        for figures in (self.log_loss, self.accuracy):
+            for name, values in figures.items():
+                if len(values) != len(self.levels):
+                    raise AvscError(
+                        f"report: {name} has {len(values)} figures for {len(self.levels)} levels of "
+                        f"{self.disturbance}; give one a level, nan where there is none"
+                    )
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the levels are numbers, so that a curve can be drawn."""
+        return all(isinstance(level, (int, float)) for level in self.levels)
