@@ -24,10 +24,12 @@ ROOMS = (
     ("submission",),
     ("report",),
     ("inference",),
+    ("timelines",),
     ("training",),
     ("evaluation",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 """Folders and files of the package, each above those that it may import; those of one floor do not know each other.
 The words of the first floor may."""
@@ -63,7 +65,8 @@ OWNERS = {
     },
     "torchaudio": {"models.filterbanks"},
     "torchvision": {"data.sets.places"},
-    "tyro": {"cli"},
+    "tqdm": {"cli.progress"},
+    "tyro": {"cli.parsing"},
     "yaml": {"submission.check", "submission.package"},
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""

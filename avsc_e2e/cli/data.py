@@ -1,0 +1,137 @@
+"""avsc data render, download, check, prepare."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from avsc_e2e.cli.parsing import Positional
+from avsc_e2e.cli.progress import progress
+
+
+def render(
+    root: Annotated[Path, Positional],
+    train_locations: int = 8,
+    test_locations: int = 3,
+    clips: int = 1,
+    duration: float = 10.0,
+    seed: int = 0,
+    workers: int = 0,
+) -> None:
+    """Render a toy city in the layout of TAU Urban Audio-Visual Scenes 2021.
+
+    Args:
+        root: Folder to write it to.
+        train_locations: Locations of each scene to train on.
+        test_locations: Further locations of each scene to test on.
+        clips: Recordings at each location.
+        duration: Seconds of a recording.
+        seed: Another seed is another city.
+        workers: Processes; 0: one for each core.
+    """
+    from avsc_e2e.toycity.city import ToyCity
+
+    city = ToyCity(
+        train_locations=train_locations, test_locations=test_locations, clips=clips, duration=duration, seed=seed
+    )
+    city.render(root, workers=workers or None, progress=progress("rendering"))
+    print(f"{root}: {10 * clips * (train_locations + test_locations)} recordings of {duration:g} s")
+
+
+def download(
+    root: Annotated[Path, Positional],
+    part: Literal["development", "evaluation"] = "development",
+    base_url: str = "",
+    keep: bool = False,
+    parallel: int = 4,
+    plan: bool = False,
+) -> None:
+    """Fetch TAU Urban Audio-Visual Scenes 2021, verify every archive and unpack it; goes on where it was stopped.
+
+    Args:
+        root: Folder for the set; each part gets one of its own inside.
+        part: Development set (108 GB) or evaluation set (61 GB).
+        base_url: Where the archives lie; empty: the set's home at Zenodo.
+        keep: Keep the archives after unpacking.
+        parallel: Archives fetched at the same time.
+        plan: Only say what would be fetched and the disk space that it needs.
+    """
+    from avsc_e2e.data.download import Progress, download, list_archives, plan_download
+
+    archives = list_archives(part)
+    print(plan_download(root, archives, keep=keep, parallel=parallel), flush=True)
+    if plan:
+        return
+
+    bar = progress("fetching", unit="B")
+
+    def show(now: Progress) -> None:
+        bar(now.done, now.total, f"{now.finished} of {now.archives} archives; {', '.join(now.at_work)}")
+
+    where = download(root, archives, base_url=base_url, keep=keep, parallel=parallel, progress=show)
+    print(f"{where}: complete; `avsc data check {where}` looks at it closely")
+
+
+def check(
+    root: Annotated[Path, Positional],
+    fast: bool = False,
+    part: Literal["", "development", "evaluation"] = "",
+    list_to: Path | None = None,
+) -> int:
+    """Compare a data set with what it should be; exit status 1 when something is wrong.
+
+    Args:
+        root: Folder of the data set.
+        fast: Read names and headers only.
+        part: Which part of TAU it is; empty: told from what lies there.
+        list_to: CSV that gets every problem with its file.
+    """
+    from avsc_e2e.data.check import check
+
+    result = check(root, fast=fast, part=part, progress=progress("checking"))
+    print(result.table())
+    if result.problems:
+        print(result.problem_list())
+    if list_to:
+        result.write_problems(list_to)
+    return 0 if result.ok else 1
+
+
+def prepare(
+    root: Annotated[Path, Positional],
+    store: Annotated[Path, Positional],
+    short_side: int = 256,
+    rate: float = 5.0,
+    quality: int = 95,
+    workers: int = 0,
+) -> int:
+    """Decode a data set once into a store that clips are read from in a millisecond; goes on where it was stopped.
+
+    Machines that share the store's folder divide the work by RANK and WORLD_SIZE, as under torchrun.
+
+    Args:
+        root: Folder of the data set.
+        store: Folder for the store; give it to recipes as --data.store.
+        short_side: Pixels of a frame's shorter side.
+        rate: Frames a second, each from the middle of its span; odd rates hold the centres of one-second segments.
+        quality: Of the JPEG frames, 1 to 100.
+        workers: Processes; 0: one for each core.
+    """
+    from avsc_e2e.data.store.prepare import Options, prepare
+
+    done = prepare(
+        root,
+        store,
+        Options(short_side, rate, quality),
+        workers=workers or max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1),
+        rank=int(os.environ.get("RANK", 0)),
+        world=int(os.environ.get("WORLD_SIZE", 1)),
+        progress=progress("preparing"),
+    )
+    for file, modality, reason in done.bad:
+        print(f"{file}: its {modality} {reason}")
+    rest = f", {done.missing} shards are left to other machines" if done.missing else ""
+    bad = f", {len({file for file, *_ in done.bad})} of them bad" if done.bad else ""
+    print(f"{store}: {done.clips} recordings{bad}, {done.decoded} decoded now, {done.size / 1e9:.2f} GB{rest}")
+    return 1 if done.bad else 0

@@ -1,0 +1,83 @@
+"""avsc models, predict, average: from the zoo to what a checkpoint makes of a recording."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from avsc_e2e.cli.parsing import Paths, Positional
+from avsc_e2e.errors import AvscError, MediaError
+
+
+def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> None:
+    """List the model zoo, with published figures beside our own counts.
+
+    Args:
+        pattern: Shell pattern of names, such as "*ioa*".
+        count: Count parameters and multiply-adds, most of a second for each entry.
+    """
+    from avsc_e2e.models.zoo.card import model_card
+    from avsc_e2e.models.zoo.catalogue import list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise AvscError(f"models: no entry matches {pattern!r}; `avsc models` lists all")
+    for name in names:
+        print(model_card(name, count), flush=True)
+
+
+def predict(
+    checkpoint: Annotated[Path, Positional],
+    media: Paths,
+    format: Literal["table", "json", "csv"] = "table",
+    flip: bool = False,
+    crops: Literal[1, 3, 5] = 1,
+    views: int = 1,
+) -> int:
+    """Say what scene a recording is of, second by second.
+
+    Args:
+        checkpoint: The model.safetensors of a training run.
+        media: Videos, sound files, pictures, folders of them, or stores.
+        format: How to print the timeline.
+        flip: Average with what the model says of the mirrored picture with its ears swapped.
+        crops: Average over squares of a picture: its centre, three along its longer side, or four corners and the
+            centre.
+        views: Average over sets of frames, at times of their own.
+    """
+    from avsc_e2e.inference import recordings, stored_calibration, timeline
+    from avsc_e2e.models.weights.checkpoint import load_model
+    from avsc_e2e.timelines import header, timeline_text
+    from avsc_e2e.transforms.frames import TestTime
+
+    if not media:
+        raise AvscError("predict: no media given; name videos, sound files or folders after the checkpoint")
+    if views < 1:
+        raise AvscError(f"--views {views}: at least one is needed")
+    model, calibration, test_time = load_model(checkpoint), stored_calibration(checkpoint), TestTime(flip, crops, views)
+    classes = model.architecture.classes
+    if first := header(format, classes):
+        print(first)
+    unread = 0
+    for path, store in recordings(media):
+        try:
+            windows = timeline(model, path, store=store, calibration=calibration, test_time=test_time)
+        except MediaError as error:  # the other files are still worth their timelines
+            print(f"error: {error}", file=sys.stderr)
+            unread += 1
+        else:
+            print(timeline_text(format, path, windows, classes), flush=True)
+    return 2 if unread else 0
+
+
+def average(checkpoints: Paths, out: Path) -> None:
+    """Average the weights of several checkpoints of one model, such as the epochs or seeds of a run.
+
+    Args:
+        checkpoints: Two or more model.safetensors of the same architecture and classes.
+        out: File for the mean, a checkpoint like the others; it has no validation figures and no calibration.
+    """
+    from avsc_e2e.training.averaging import save_average
+
+    print(f"checkpoint: {save_average(checkpoints, out)}, the mean of {len(checkpoints)}")

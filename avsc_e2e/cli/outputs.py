@@ -1,0 +1,185 @@
+"""avsc score, calibrate, fuse, compare: verbs on system outputs."""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+from avsc_e2e.cli.parsing import Paths, Positional
+from avsc_e2e.errors import AvscError
+
+
+def score(
+    output: Annotated[Path, Positional],
+    reference: Annotated[Path, Positional],
+    report: Path | None = None,
+    json_to: Path | None = None,
+) -> None:
+    """Score a system output: macro log loss and accuracy, per class, for segments and whole clips.
+
+    Args:
+        output: System output, a CSV with a probability for each class.
+        reference: CSV with the true scene of each file, such as fold1_evaluate.csv.
+        report: HTML file to write a report to.
+        json_to: File to write every figure of the report to.
+    """
+    from avsc_e2e.outputs.output import read_output, read_reference
+    from avsc_e2e.report.page import write_report
+    from avsc_e2e.report.report import Report
+
+    found = read_output(output)
+    page = Report(title=output.stem, outputs={output.stem: found}, reference=read_reference(reference))
+    for protocol, of_protocol in page.results.items():
+        result = of_protocol[output.stem]
+        scores, spans = result.scores, result.intervals
+        print(f"{protocol}, {scores.count} rows, macro averages over classes")
+        print(f"  log loss {scores.log_loss:.4f}   accuracy {100 * scores.accuracy:.2f} %")
+        for name, loss, accuracy in zip(scores.classes, scores.class_log_loss, scores.class_accuracy, strict=True):
+            print(f"  {name:<20} {loss:8.3f} {100 * accuracy:9.1f} %")
+        del spans
+    if report:
+        print(f"report: {write_report(page, report)}")
+    if json_to:
+        json_to.write_text(json.dumps(page.json(), indent=2) + "\n")
+
+
+def calibrate(
+    output: Annotated[Path, Positional],
+    reference: Path | None = None,
+    method: Literal["temperature", "classwise", "vector", "isotonic", "floor"] = "temperature",
+    folds: int = 10,
+    apply_to: Path | None = None,
+    use: Path | None = None,
+    save: Path | None = None,
+    out: Path | None = None,
+    checkpoint: Path | None = None,
+) -> None:
+    """Calibrate the probabilities of a system output, for a lower log loss.
+
+    Args:
+        output: System output, a CSV with a probability for each class.
+        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
+        method: What is fitted: one exponent, one a class, with biases, rising curves, or floors of small confidences.
+        folds: Parts of whole locations in cross-fitting.
+        apply_to: Another output of the same system, to be calibrated by the fit to the first.
+        use: Calibration that was saved, instead of a reference to fit to.
+        save: JSON file for the calibration fitted to all rows.
+        out: CSV for the calibrated output: that of `apply-to` if given, else of the output itself.
+        checkpoint: Checkpoint of the system that the calibration is to ride in: `predict` and `submit` then apply it.
+    """
+    from avsc_e2e.outputs import calibration
+    from avsc_e2e.outputs import output as outputs
+
+    given = outputs.read_output(output)
+    if (reference is None) == (use is None):
+        raise AvscError("calibrate: give --reference to fit to, or --use with a calibration that was saved")
+    if use:
+        rule = calibration.Calibration.load(use)
+        calibrated = rule(given)
+    else:
+        targets = outputs.targets_of(given, outputs.read_reference(reference))
+        protocol = outputs.protocol_of(given)
+        result = calibration.calibrate(given, targets, method, folds=folds, protocol=protocol)
+        rule, calibrated = result.calibration, result.output
+        print(result.table())
+    if apply_to:
+        calibrated = rule(outputs.read_output(apply_to))
+    if save:
+        rule.save(save)
+        print(f"calibration: {save}")
+    if checkpoint:
+        from avsc_e2e.inference import CALIBRATION
+        from avsc_e2e.models.weights.checkpoint import add_notes
+
+        print(f"calibration: in {add_notes(checkpoint, {CALIBRATION: json.dumps(rule.to_json())})}")
+    if out:
+        outputs.write_output(out, calibrated)
+        print(f"output: {out}")
+
+
+def fuse(
+    systems: Paths,
+    reference: Path | None = None,
+    method: Literal[
+        "all", "mean", "product", "vote", "weights", "pool", "classwise", "stacking", "greedy", "confidence"
+    ] = "pool",
+    folds: int = 10,
+    use: Path | None = None,
+    save: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Fuse the outputs of several systems into one.
+
+    Args:
+        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
+        method: How to fuse; all compares the methods.
+        folds: Parts of whole locations in cross-fitting.
+        use: Fusion that was saved, instead of a reference to fit to; outputs are matched by their files' names.
+        save: JSON file for the fusion fitted to all rows; of all methods the one with the least log loss.
+        out: CSV for the fused output.
+    """
+    from avsc_e2e.outputs import fusion
+    from avsc_e2e.outputs import output as outputs
+
+    given = outputs.read_outputs(systems)
+    if (reference is None) == (use is None):
+        raise AvscError("fuse: give --reference to fit to, or --use with a fusion that was saved")
+    if use:
+        rule = fusion.Fusion.load(use)
+        fused = rule(given)
+    else:
+        if len(given) < 2:
+            raise AvscError(f"fuse: {len(given)} system output given; it takes two or more")
+        first = next(iter(given.values()))
+        targets = outputs.targets_of(first, outputs.read_reference(reference))
+        methods = typing.get_args(fusion.Method) if method == "all" else (method,)
+        result = fusion.fuse(given, targets, methods, folds=folds, protocol=outputs.protocol_of(first))
+        rule, fused = result.fusions[result.best], result.outputs[result.best]
+        print(result.table())
+    if save:
+        rule.save(save)
+        print(f"fusion by {rule.method}: {save}")
+    if out:
+        outputs.write_output(out, fused)
+        print(f"output: {out}")
+
+
+def compare(
+    systems: Paths,
+    reference: Path,
+    parameters: tuple[int, ...] = (),
+    clips: bool = False,
+    json_to: Path | None = None,
+) -> None:
+    """Compare systems: intervals, paired tests, vote and oracle, correlations, where they disagree.
+
+    Args:
+        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        reference: CSV with the true scene of each file.
+        parameters: Number of parameters of each system, in the order of the outputs.
+        clips: Decide whole clips by the sum of their segments' probabilities first.
+        json_to: File to write every figure to.
+    """
+    from avsc_e2e.outputs import comparison
+    from avsc_e2e.outputs import output as outputs
+
+    given = outputs.read_outputs(systems)
+    if len(given) < 2:
+        raise AvscError(f"compare: {len(given)} system output given; it takes two or more")
+    if parameters and len(parameters) != len(given):
+        raise AvscError(f"--parameters: {len(parameters)} numbers for {len(given)} outputs; give one for each")
+    if clips:
+        given = {name: outputs.to_clips(one) for name, one in given.items()}
+    first = next(iter(given.values()))
+    result = comparison.compare(
+        given,
+        outputs.targets_of(first, outputs.read_reference(reference)),
+        parameters=dict(zip(given, parameters, strict=True)) if parameters else None,
+        protocol=outputs.protocol_of(first),
+    )
+    print(result.table())
+    if json_to:
+        json_to.write_text(json.dumps(result.to_json(), indent=2) + "\n")

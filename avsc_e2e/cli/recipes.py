@@ -1,0 +1,120 @@
+"""Verbs on the stages of a recipe file: show, train, evaluate, teach, submit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avsc_e2e.cli.parsing import call, flags_of, log_to_stderr, one_line_errors, unknown
+from avsc_e2e.cli.progress import progress
+from avsc_e2e.cli.submission import authors_of
+from avsc_e2e.errors import AvscError
+
+if TYPE_CHECKING:
+    from avsc_e2e.training.recipe import Recipe
+
+
+def run(**stages: Recipe) -> None:
+    """Entry point of a recipe file: `python recipes/FILE.py VERB STAGE [--field value]`."""
+    program, argv = Path(sys.argv[0]).name, sys.argv[1:]
+    log_to_stderr()
+    usage = f"usage: {program} {{{','.join(RECIPE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
+    if not argv or argv[0] in ("-h", "--help"):
+        document = (sys.modules["__main__"].__doc__ or "").strip()
+        print(f"{usage}\n\n{document}\n\nEvery field: {program} train {next(iter(stages))} --help")
+        return
+    with one_line_errors():
+        if argv[0] not in RECIPE_VERBS:
+            raise AvscError(unknown("verb", argv[0], list(RECIPE_VERBS)))
+        if len(argv) == 1 or argv[1] in ("-h", "--help"):
+            print(usage)
+            return
+        if argv[1] not in stages:
+            raise AvscError(unknown("stage", argv[1], list(stages)))
+        verb = flags_of(RECIPE_VERBS[argv[0]], stages[argv[1]])
+        sys.exit(call(verb, f"{program} {argv[0]} {argv[1]}", argv[2:]) or 0)
+
+
+def show(recipe: Recipe) -> None:
+    """Print the recipe of a stage."""
+    from dataclasses import fields, is_dataclass
+
+    def lines(value, indent: str):
+        for field in fields(value):
+            inner = getattr(value, field.name)
+            if is_dataclass(inner):
+                yield f"{indent}{field.name}: {type(inner).__name__}"
+                yield from lines(inner, indent + "    ")
+            else:
+                yield f"{indent}{field.name} = {inner!r}"
+
+    print("\n".join(lines(recipe, "")))
+
+
+def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
+    """Train a stage; its folder below `runs` gets the checkpoint, the log and the recipe.
+
+    Args:
+        resume: Go on where an interrupted run of the same recipe stopped.
+        profile: Trace six steps of the first epochs: a table of where a step's milliseconds go, and a trace to look at.
+    """
+    from avsc_e2e import processes
+    from avsc_e2e.training.trainer import train
+
+    path = train(recipe, resume=resume, profile=profile)
+    if not processes.rank():
+        print(f"checkpoint: {path}")
+
+
+def evaluate(recipe: Recipe) -> None:
+    """Evaluate a trained stage on the test part: system outputs, scores and a report."""
+    from avsc_e2e import processes
+    from avsc_e2e.evaluation import evaluate
+
+    evaluation = evaluate(recipe, history=recipe.init, progress=progress("predicting"))
+    if not processes.rank():
+        print(evaluation.table(recipe.name))
+        print(f"report: {evaluation.folder / 'report.html'}")
+
+
+def teach(recipe: Recipe) -> None:
+    """Predict the training part with a trained stage: a system output that students learn from (--distil.teachers)."""
+    from avsc_e2e import processes
+    from avsc_e2e.evaluation import predict_training_part
+
+    path = predict_training_part(recipe, progress=progress("predicting"))
+    if not processes.rank():
+        print(f"output: {path}")
+
+
+def submit(recipe: Recipe, people: Path | None = None, report: Path | None = None, out: Path | None = None) -> None:
+    """Predict the evaluation set (--data.evaluation) with a trained and evaluated stage, and pack it as a submission.
+
+    Args:
+        people: TOML file with a table [[author]] for each author; without it they are asked for.
+        report: PDF of the technical report; a package without one is fit for trials only.
+        out: The package; by default submission.zip in the run's folder.
+    """
+    from avsc_e2e import processes
+    from avsc_e2e.evaluation import predict_evaluation_set, system_of_run
+    from avsc_e2e.submission.package import pack
+
+    authors = authors_of(people)
+    output = predict_evaluation_set(recipe, progress=progress("predicting"))
+    if processes.rank():
+        return
+    system = system_of_run(output.parent)
+    trial = None if recipe.data.evaluation else set(system.output.files)
+    path = pack(out or output.parent / "submission.zip", [system], authors, report, files=trial)
+    print(f"package: {path}" + ("" if trial is None else " (a trial: the test part's files, not the evaluation set's)"))
+
+
+RECIPE_VERBS: dict[str, Callable[..., None]] = {
+    "show": show,
+    "train": train,
+    "evaluate": evaluate,
+    "teach": teach,
+    "submit": submit,
+}
