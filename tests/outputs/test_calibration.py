@@ -6,8 +6,10 @@ import pytest
 from support import real
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.calibration import Calibration, Method, calibrate
+from avsc_e2e.outputs.calibration import CELL, GRID, Calibration, Floors, Isotonic, Method, calibrate
+from avsc_e2e.outputs.calibration import fit as fit_rule
 from avsc_e2e.outputs.folds import split
+from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.outputs.output import SystemOutput, location_of, read_output, read_reference, targets_of
 
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")
@@ -129,3 +131,65 @@ def test_real_systems(name):
     assert f"{result.after.log_loss:.4f}" in result.table()
     floors = calibrate(output, targets, "floor")
     assert floors.after.log_loss < floors.before.log_loss + 0.006
+
+
+def imbalanced(probabilities, targets):
+    """An output of two classes, one location a row."""
+    files = tuple(f"bus-rome-{i}-{i}.wav" for i in range(len(targets)))
+    values = np.stack([probabilities, 1 - np.asarray(probabilities)], axis=1)
+    return SystemOutput(files, ("bus", "park"), values), np.array(targets)
+
+
+def test_isotonic_curves_weigh_classes_alike():
+    output, targets = imbalanced([0.3, 0.1, 0.3, 0.3], [0, 1, 1, 1])
+    groups = np.arange(4)
+    rule = fit_rule(output.probabilities, targets, groups, "isotonic")
+    # At 0.3 lie a row of class 0 of weight 1 and two rows of class 1 of weight 1/3 each: 1 of 5/3.
+    assert dict(zip(rule.given[0], rule.true[0], strict=True)) == pytest.approx({0.1: 0.0, 0.3: 0.6})
+
+
+def test_a_bias_undoes_no_imbalance_of_classes():
+    """Macro log loss does not know how frequent a class is: on equal probabilities there is nothing to learn."""
+    output, targets = imbalanced(np.full(40, 0.5), [0] * 4 + [1] * 36)
+    rule = fit_rule(output.probabilities, targets, np.arange(40), "vector")
+    assert rule.bias == pytest.approx(np.zeros(2), abs=1e-4)
+
+
+def test_a_temperature_is_fitted_to_macro_log_loss():
+    """Class 0 has few rows, half of them sure and wrong; class 1 has many right ones: a fit to rows would sharpen."""
+    output, targets = imbalanced([0.9, 0.1] * 4 + [0.2] * 72, [0] * 8 + [1] * 72)
+    weight = fit_rule(output.probabilities, targets, np.arange(80), "temperature").weights[0]
+    p = output.probabilities
+
+    def objective(w, strength=0.1, loose=0.3):
+        powered = p**w / (p**w).sum(1, keepdims=True)
+        return macro_log_loss(powered, targets) + strength * (loose * (w - 1)) ** 2
+
+    grid = np.arange(0.2, 3, 0.001)
+    assert weight == pytest.approx(grid[np.argmin([objective(w) for w in grid])], abs=0.01)
+
+
+def test_floors_are_fitted_to_macro_log_loss():
+    """No common floor of the grid is better than the fitted ones, by macro log loss on imbalanced classes."""
+    rng = np.random.default_rng(3)
+    targets = np.array([0] * 6 + [1] * 60 + [2] * 6)
+    p = rng.dirichlet(np.full(3, 0.15), 72)
+    rule = fit_rule(p, targets, np.arange(72), "floor")
+    best = macro_log_loss(rule(p), targets)
+    for floor in GRID:
+        assert macro_log_loss(Floors(np.full(3, floor))(p), targets) >= best - 1e-9
+    micro = rule(p)[np.arange(72), targets]
+    assert best < -np.log(micro).mean() + 1  # both are finite: no true class is left at zero
+    moved = [
+        macro_log_loss(Floors(np.where(np.arange(3) == label, value, rule.floor))(p), targets)
+        for label in range(3)
+        for value in GRID
+    ]
+    assert min(moved) >= best - 1e-9
+
+
+def test_calibrated_cells_keep_away_from_zero_and_one():
+    rule = Isotonic(((0.0, 1.0),) * 3, ((0.0, 1.0),) * 3)
+    found = rule(np.array([[1.0, 0.0, 0.0]]))
+    assert found[0] == pytest.approx([(1 - CELL) / (1 + CELL), CELL / (1 + CELL), CELL / (1 + CELL)])
+    assert CELL == 0.001

@@ -6,6 +6,7 @@ from scipy.stats import binom
 from support import real
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs import comparison
 from avsc_e2e.outputs.comparison import compare, majority
 from avsc_e2e.outputs.output import SystemOutput, read_outputs, read_reference, targets_of
 
@@ -115,3 +116,38 @@ def test_real_systems():
     text = result.table()
     for words in ("10 s clips", "vote of best 3", "oracle of all", "McNemar", "street_traffic", "0.5394"):
         assert words in text
+
+
+def test_p_of_the_bootstrap_counts_both_sides(monkeypatch):
+    targets = np.array([0, 1, 2] * 4)
+    outputs = {"a": deciding(targets), "b": deciding((targets + 1) % 3)}
+    samples = np.concatenate([np.full(3, 0.5), np.full(1, 0.0), np.full(1995, -1.0)])
+    monkeypatch.setattr(comparison, "bootstrap", lambda *_: samples)
+    assert compare(outputs, targets).pairs[0].p == pytest.approx(2 * (4 + 1) / (1999 + 1))
+    monkeypatch.setattr(comparison, "bootstrap", lambda *_: -samples)
+    assert compare(outputs, targets).pairs[0].p == pytest.approx(2 * (4 + 1) / (1999 + 1))
+
+
+def test_disagreements_begin_with_the_most():
+    """Two systems contradict each other on every row, the surer the more."""
+    sure = np.array([0.4, 0.9, 0.6, 0.8])
+    rows = tuple(f"bus-rome-1-{i}.wav" for i in range(4))
+    first = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
+    outputs = {"a": SystemOutput(rows, CLASSES, first), "b": SystemOutput(rows, CLASSES, first[:, [1, 0, 2]])}
+    found = compare(outputs, np.array([0, 0, 1, 1])).disagreements
+    assert [item.file for item in found] == [rows[i] for i in (1, 3, 2, 0)]
+
+    def entropy(values):
+        return -sum(v * np.log(v) for v in values)
+
+    assert found[0].divergence == pytest.approx(entropy([0.475, 0.475, 0.05]) - entropy([0.9, 0.05, 0.05]))
+    assert found[0].decisions == ("bus", "park")
+    assert found[0].scene == "bus"
+
+
+def test_confusions_begin_with_the_most():
+    a, b = deciding([0, 0, 0, 1, 1, 2]), deciding([1, 1, 1, 2, 2, 2])
+    assert compare({"a": a, "b": b}, np.array([0, 0, 1, 1, 2, 2])).confused == (
+        ("bus", "park", 3),
+        ("park", "tram", 2),
+    )

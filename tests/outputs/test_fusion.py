@@ -7,7 +7,8 @@ from support import real
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.folds import choose
 from avsc_e2e.outputs.fusion import Fusion, Method, fuse
-from avsc_e2e.outputs.loglinear import fit_log_linear
+from avsc_e2e.outputs.fusion import fit as fit_rule
+from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 from avsc_e2e.outputs.metrics import macro_log_loss, score
 from avsc_e2e.outputs.output import SystemOutput, read_outputs, read_reference, targets_of
 
@@ -174,3 +175,66 @@ def test_scores_are_of_the_cross_fitted_rows():
     fused = result.outputs["pool"]
     assert result.scores["pool"].log_loss == score(fused.probabilities, targets, fused.classes).log_loss
     assert not np.allclose(result.fusions["pool"](outputs).probabilities, fused.probabilities)
+
+
+def of_two(right, targets):
+    """Probabilities (M, N, 2) of systems that give the true class `right` (M, N)."""
+    right, targets = np.asarray(right, dtype=float), np.asarray(targets)
+    first = np.where(targets == 0, right, 1 - right)
+    return np.stack([first, 1 - first], axis=-1)
+
+
+def imbalanced():
+    """One row of class 0, which the first system knows better, and nine of class 1, which the second knows better."""
+    targets = np.array([0] + [1] * 9)
+    return of_two([[0.9] + [0.3] * 9, [0.1] + [0.6] * 9], targets), targets
+
+
+def test_weights_of_a_mixture_by_hand():
+    probabilities, targets = imbalanced()
+    # d/dw of log(0.1 + 0.8 w) + log(0.6 - 0.3 w) is zero at w = 0.45 / 0.48; by rows instead of classes it is near 0.
+    rule = fit_rule(probabilities, targets, np.arange(10), "weights")
+    assert rule.weights == pytest.approx([0.9375, 0.0625], abs=2e-3)
+
+
+def test_greedy_selection_keeps_its_best_prefix():
+    probabilities, targets = imbalanced()
+    # The best weight, 15 of 16, is reached after 16 rounds; all 30 rounds end elsewhere.
+    rule = fit_rule(probabilities, targets, np.arange(10), "greedy")
+    assert rule.weights.tolist() == [15 / 16, 1 / 16]
+
+
+def test_an_anti_informative_system_has_no_say():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 200)
+    good = np.where(rng.random(200) < 0.8, 0.8, 0.3)
+    probabilities = of_two([good, np.where(rng.random(200) < 0.9, 0.05, 0.6)], targets)
+    rule = fit_rule(probabilities, targets, np.arange(200) // 4, "pool")
+    assert rule.weights[1] == 0.0
+    assert rule.weights[0] > 0.5
+
+
+def test_weights_by_confidence_by_hand():
+    targets = np.array([0, 0, 1])
+    probabilities = of_two([[0.8, 0.2, 0.5], [0.4, 0.9, 0.25]], targets)
+    rule = fit_rule(probabilities, targets, np.arange(3), "confidence")
+    first, second = np.sqrt(0.8 * 0.2), np.sqrt(0.4 * 0.9)
+    assert rule.weights[:, 0] == pytest.approx([first / (first + second), second / (first + second)])
+    assert rule.weights[:, 1] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_fits_weigh_classes_alike():
+    """To repeat every row of one class changes no fit: macro log loss has the same mean of that class."""
+    outputs, targets = systems(places=20)
+    probabilities = np.stack([one.probabilities for one in outputs.values()])
+    rows = np.concatenate([np.arange(len(targets)), np.tile(np.flatnonzero(targets == 2), 4)])
+    for method in ("weights", "pool", "classwise", "stacking", "confidence"):
+        once = fit_rule(probabilities, targets, np.arange(len(targets)), method)
+        often = fit_rule(probabilities[:, rows], targets[rows], rows, method)
+        assert often.weights == pytest.approx(once.weights, abs=3e-3), method
+
+
+def test_log_probabilities_are_floored():
+    rule = LogLinear(np.array([1.0]), np.zeros(2))
+    found = rule(np.array([[[1.0, 0.0]]]))
+    assert found[0] == pytest.approx([1 / 1.0001, 0.0001 / 1.0001])

@@ -15,6 +15,8 @@ from avsc_e2e.outputs.metrics import (
     log_losses,
     macro_accuracy,
     macro_log_loss,
+    macro_mean,
+    percentiles,
     reliability,
     score,
     wald,
@@ -188,3 +190,39 @@ def test_no_torch():
     ]
     code = f"import sys\nfor name in {modules}: __import__('avsc_e2e.' + name)\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_percentiles_are_the_central_share():
+    assert percentiles(np.arange(201.0)) == pytest.approx((5.0, 195.0))
+    assert percentiles(np.arange(201.0), level=0.9) == pytest.approx((10.0, 190.0))
+
+
+def test_bootstrap_draws_within_each_class():
+    """Class 0 has one group, so it adds no spread; class 1 has two groups of one and of three rows."""
+    values = np.array([1.0, 0.0, 1.0, 1.0, 1.0])
+    samples = bootstrap(values, np.array([0, 1, 1, 1, 1]), np.array(["a", "b", "c", "c", "c"]))
+    found, counts = np.unique(samples, return_counts=True)
+    # Class 1 is b twice (0), b and c (3 of 4 rows), or c twice (1); the macro mean adds class 0, which is always 1.
+    assert found.tolist() == [0.5, 0.875, 1.0]
+    assert counts / len(samples) == pytest.approx([0.25, 0.5, 0.25], abs=0.04)
+
+
+def test_a_group_counts_with_the_class_of_most_of_its_rows():
+    """Group b has rows of classes 0 and 1; its commonest class, 1, is drawn among b and c."""
+    targets, groups = np.array([0, 0, 1, 1, 1, 2]), np.array(["a", "b", "b", "b", "c", "d"])
+    samples = bootstrap(np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0]), targets, groups)
+    # c twice: every class is right. b twice: class 0 has 1 of 3 rows, class 1 none. One of each: 1 of 2 and 1 of 3.
+    assert np.unique(samples.round(9)).tolist() == pytest.approx([(1 / 3 + 1) / 3, (1 / 2 + 1 / 3 + 1) / 3, 1.0])
+
+
+def test_intervals_are_of_the_level_that_is_asked():
+    probabilities, targets = draw(300, 3)
+    groups = np.arange(300) // 10
+    losses = log_losses(probabilities, targets)
+    samples = bootstrap(losses, targets, groups)
+    narrow = intervals(probabilities, targets, groups=groups, level=0.5).log_loss
+    assert narrow == pytest.approx(tuple(np.quantile(samples, [0.25, 0.75])))
+    wide = wald(losses, targets)
+    assert (wide.high - wide.low) / 2 == pytest.approx(
+        1.959964 * np.sqrt(macro_mean((losses - macro_mean(losses, targets)) ** 2, targets) / 300)
+    )

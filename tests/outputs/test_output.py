@@ -239,6 +239,9 @@ def test_clips_of_segments():
     assert clips.probabilities == pytest.approx(np.array([[0.7, 0.3], [0.2, 0.8]]))
     product = np.sqrt([[0.9 * 0.5, 0.1 * 0.5], [0.04, 0.64]])
     assert to_clips(output, by="log").probabilities == pytest.approx(product / product.sum(1, keepdims=True))
+    zero = SystemOutput(("a", "a"), ("x", "y"), np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0.0, 1.0]))
+    odds = np.sqrt(1e-15 * 0.5) / np.sqrt(0.5)  # of x against y: a zero counts as 1e-15, not as nothing
+    assert to_clips(zero, by="log").probabilities[0, 0] == pytest.approx(odds / (1 + odds), rel=1e-6)
     with pytest.raises(AvscError, match="'median'"):
         to_clips(output, by="median")
 
@@ -322,3 +325,13 @@ def test_real_systems(name, log_loss, accuracy):
     assert round(scores.log_loss, 4) == log_loss
     assert round(scores.accuracy, 4) == accuracy
     assert len({location_of(file) for file in output.files}) == 126
+
+
+def test_a_join_keeps_decisions_of_which_one_part_has_its_own():
+    own = SystemOutput(("b", "c"), ("x", "y"), np.array([[0.5, 0.5], [0.6, 0.4]]), predicted=("y", "y"))
+    plain = SystemOutput(("a", "d"), ("x", "y"), np.array([[0.2, 0.8], [0.9, 0.1]]))
+    for parts in ([own, plain], [plain, own]):
+        joined = join(parts)
+        assert joined.files == ("a", "b", "c", "d")
+        assert joined.predicted == ("y", "y", "y", "x")
+    assert join([plain, plain]).predicted is None

@@ -317,6 +317,16 @@ def test_defects_of_a_meta_file(defect):
     assert any(abs(item.line - line) <= 1 for item in found), (line, listing(found))
 
 
+@pytest.mark.parametrize(("figure", "refused", "taken"), [("accuracy", 1.0, 0.1), ("logloss", 0.05, 0.005)])
+def test_overall_figures_are_the_mean_of_the_classes(figure, refused, taken):
+    """A rounded mean passes; one that is off by a per cent, or by 0.05 nats, does not."""
+    for change, found in ((refused, True), (-refused, True), (taken, False), (-taken, False)):
+        meta = yaml.safe_load(good_meta())
+        meta["results"]["development_dataset"]["overall"][figure] += change
+        reasons = listing([*check_meta(yaml.safe_dump(meta).encode(), f"{LABEL}.meta.yaml", LABEL)])
+        assert (f"overall {figure}" in reasons and "is not the classes' mean" in reasons) is found, (change, reasons)
+
+
 def test_missing_keys_are_told_where_they_belong():
     document = yaml.safe_load(good_meta())
     del document["system"]["description"]["decision_making"]
