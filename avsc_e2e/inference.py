@@ -21,6 +21,7 @@ from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
@@ -67,6 +68,8 @@ class Window(NamedTuple):
 def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
     """What a model of this architecture wants of a recording; frames a little larger than it sees, unless
     `short_side` (pixels) says how large."""
+    architecture = settled(architecture)
+    larger = max(8 / 7, 1 / (architecture.crop or 1))
     return Sampling(
         window=architecture.window,
         audio=bool(architecture.audio),
@@ -74,7 +77,7 @@ def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
         channels=architecture.input_channels,
         video=bool(architecture.video),
         frames=architecture.frames,
-        short_side=short_side or math.ceil(architecture.size * 8 / 7),
+        short_side=short_side or math.ceil(architecture.size * larger),
     )
 
 
@@ -181,7 +184,7 @@ def evaluation_dataset(
         rows,
         arch.classes,
         dataclasses.replace(want, frames=want.frames * test_time.views),
-        Crops(arch.size, test_time.crops) if several else CentreCrop(arch.size),
+        Crops(arch.size, test_time.crops) if several else CentreCrop(arch.size, arch.crop),
         store=store,
         on_bad=on_bad,
         bad_media=bad_media,

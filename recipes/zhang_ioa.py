@@ -50,6 +50,7 @@ video_efficientnetv2 = replace(
     video, name="zhang_ioa/video_efficientnetv2", model=replace(systems.zhang_ioa_efficientnetv2(), audio="")
 )
 video_swin = replace(video, name="zhang_ioa/video_swin", model=replace(systems.zhang_ioa_swin(), audio=""))
+video_jft = replace(video, name="zhang_ioa/video_jft", model=replace(systems.zhang_ioa_jft(), audio=""))
 places = replace(video, name="zhang_ioa/places", data=Data(windows=1), epochs=5)
 
 hybrid = replace(
@@ -73,5 +74,6 @@ if __name__ == "__main__":
         video_resnet50=video_resnet50,
         video_efficientnetv2=video_efficientnetv2,
         video_swin=video_swin,
+        video_jft=video_jft,
         hybrid=hybrid,
     )

@@ -77,16 +77,19 @@ class Architecture:
     """Video trunk, any timm name; empty for a model without pictures."""
     frames: int = 1
     """Frames of a clip, evenly spread."""
-    size: int = 224
-    """Side of the square that the video trunk sees, pixels."""
-    map_pool: Literal["", "avg", "max", "avgmax", "catavgmax"] = ""
-    """timm's pooling of the video trunk's last map; empty: the trunk's own."""
+    size: int = 0
+    """Side of the square that the video trunk sees, pixels; 0: that of the trunk's own configuration."""
+    crop: float = 1.0
+    """Side of the centre square that is resized to `size`, as a share of a frame's shorter side; 0: the whole frame,
+    squeezed into a square."""
+    map_pool: Literal["", "avg", "max", "avgmax", "catavgmax", "sum"] = ""
+    """timm's pooling of the video trunk's last map, or "sum" of average and maximum; empty: the trunk's own."""
     video_pool: Literal["mean", "max", "mean_max", "attention", "gru"] = "mean"
     """What makes one embedding of those of the frames."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue in [0, 1] that the video trunk was trained with."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Their standard deviation."""
+    mean: tuple[float, ...] = ()
+    """Mean of red, green and blue in [0, 1] that is subtracted from frames; empty: that of the trunk."""
+    std: tuple[float, ...] = ()
+    """Standard deviation that frames are then divided by; empty: that of the trunk."""
 
     head: Literal["linear", "baseline", "pointwise", "text"] = "linear"
     """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings,
@@ -130,6 +133,11 @@ class Architecture:
             raise AvscError("--model.fusion two_heads joins the baseline's heads: add --model.head baseline")
         if self.dynamic_range and self.log != "db":
             raise AvscError("--model.dynamic-range counts dB: add --model.log db, or set it to 0")
+        if not 0 <= self.crop <= 1:
+            raise AvscError(f"--model.crop {self.crop:g}: it is a share from 0 to 1")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, 3):
+                raise AvscError(f"--model.{name}: red, green and blue need three values; leave it out for the trunk's")
         if not 0 <= self.drop_path < 1:
             raise AvscError(f"--model.drop-path {self.drop_path}: it is a share from 0 to below 1")
         if self.win_length > self.fft:

@@ -21,7 +21,7 @@ from avsc_e2e.models.heads import (
     takes_tokens,
 )
 from avsc_e2e.models.segmentmodel import join_frames
-from avsc_e2e.models.trunk import Branch, Trunk
+from avsc_e2e.models.trunk import Branch, Trunk, settled
 
 
 class SceneNet(nn.Module):
@@ -34,7 +34,7 @@ class SceneNet(nn.Module):
 
     def __init__(self, architecture: Architecture):
         super().__init__()
-        self.architecture = arch = architecture
+        self.architecture = arch = settled(architecture)
         classes = len(arch.classes)
         if arch.audio:
             self.frontend = FrontEnd(arch)

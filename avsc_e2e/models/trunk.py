@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import timm
 import torch
 from timm.layers import DropPath
-from timm.models import group_parameters, is_model_in_modules
+from timm.models import PretrainedCfg, group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.nets import aisfx, audioset, dcase, l3, residual  # noqa: F401, importing them registers nets with timm
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
@@ -21,6 +23,34 @@ from avsc_e2e.models.weights import sources as weights
 
 OURS = ("aisfx", "audioset", "dcase", "l3", "residual")
 """The modules of our own nets, as timm names them."""
+
+
+def settled(arch: Architecture) -> Architecture:
+    """An architecture whose frame size, mean and deviation are given: where it leaves them open, those of the video
+    trunk's configuration in timm. Raises AvscError for a trunk that is not known."""
+    if not arch.video or (arch.size and arch.mean and arch.std):
+        return arch
+    check_name(arch.video)
+    config = timm.get_pretrained_cfg(arch.video, allow_unregistered=True) or PretrainedCfg()
+    return replace(
+        arch,
+        size=arch.size or config.input_size[-1],
+        mean=arch.mean or tuple(config.mean),
+        std=arch.std or tuple(config.std),
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises AvscError with the likely names where timm knows no such net, or no such weights of it."""
+    if timm.is_model(name):
+        net, _, tag = name.partition(".")
+        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{net}.*")] if tag else []
+        if tag and tag not in tags:
+            raise AvscError(f"unknown weights {tag!r} of the trunk {net}: timm has {', '.join(tags) or 'none'}")
+        return
+    close = difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`timm.list_models()` names them"
+    raise AvscError(f"unknown trunk {name!r}: {hint}")
 
 
 class Branch(NamedTuple):
@@ -46,15 +76,13 @@ class Trunk(nn.Module):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        if not timm.is_model(name):
-            close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "`timm.list_models()` names them"
-            raise AvscError(f"unknown trunk {name!r}: {hint}")
+        check_name(name)
         self.name = name
         self.options = {"num_classes": 0, "in_chans": planes}
         """What the net is created with."""
         if map_pool:
-            self.options["global_pool"] = map_pool
+            self.options["global_pool"] = map_pool.replace("sum", "avgmax")
+        self.gain = 2.0 if map_pool == "sum" else 1.0  # timm's avgmax is half the sum
         if is_model_in_modules(name, list(OURS)):
             self.options |= {"bands": bands} if bands else {}
         elif size and timm.get_pretrained_cfg(name).fixed_input_size:
@@ -81,7 +109,7 @@ class Trunk(nn.Module):
             tokens = self.net.tokens(x)
             each = self.net.pool(tokens).unflatten(0, (clips, steps))
             return Branch(tokens.unflatten(0, (clips, steps)).flatten(1, 2), self.pool(each))
-        each = self.net(x).unflatten(0, (clips, steps))
+        each = self.gain * self.net(x).unflatten(0, (clips, steps))
         return Branch(each, self.pool(each))
 
     def layers(self) -> dict[str, int]:

@@ -80,7 +80,8 @@ def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -
 def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     dataset = train_dataset(recipe, corpus)
     # Pictures matter only to a head that standardises embeddings.
-    dataset.transform = CentreCrop(recipe.model.size) if model.standardises_embeddings else None
+    arch = model.architecture
+    dataset.transform = CentreCrop(arch.size, arch.crop) if model.standardises_embeddings else None
     dataset.sampling = dataclasses.replace(
         dataset.sampling, video=dataset.sampling.video and model.standardises_embeddings
     )

@@ -14,6 +14,7 @@ from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import sampling
+from avsc_e2e.models.trunk import settled
 from avsc_e2e.training.distillation import Teachers, needs
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.transforms import Compose
@@ -78,7 +79,7 @@ def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
 def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
     """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
     see and hear as well."""
-    arch, augment = recipe.model, recipe.augment
+    arch, augment = settled(recipe.model), recipe.augment
     want, size = sampling(arch, recipe.data.short_side), arch.size
     if teachers:
         want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
@@ -88,7 +89,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
         want,
         Compose(
             (
-                dataclasses.replace(augment.crop, size=size),
+                dataclasses.replace(augment.crop, size=size, share=arch.crop),
                 augment.flip,
                 augment.colour,
                 augment.pictures,

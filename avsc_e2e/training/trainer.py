@@ -23,6 +23,7 @@ from avsc_e2e.durable import refusal, replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.scenenet import keep_statistics
+from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_checkpoint, save_model
 from avsc_e2e.training.averaging import average_checkpoints
 from avsc_e2e.training.callbacks import Progress, RunFolder
@@ -58,7 +59,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
             f"{recipe.data.root}: its {empty} part is empty; give more recordings or another --data.validation"
         )
     check_sharding(recipe)
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=corpus.classes))
+    recipe = dataclasses.replace(recipe, model=settled(dataclasses.replace(recipe.model, classes=corpus.classes)))
     last = folder / "last.ckpt"
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")

@@ -27,22 +27,28 @@ class RandomResizedCrop:
     """Largest ratio of the part's sides, either way."""
     size: int = 0
     """Pixels of a side; 0 is the model's."""
+    share: float = 1.0
+    """Of the shorter side that the centre crop takes; the model's."""
 
     def __call__(self, clip: Clip) -> Clip:
+        if not clip.video.numel():
+            return clip
         if self.smallest >= 1:
-            return CentreCrop(self.size)(clip)
+            return CentreCrop(self.size, self.share)(clip)
         return _apply(clip, _random_resized_crop(self.smallest, self.ratio, self.size))
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The picture resized so that its shorter side fits, then the square in its middle."""
+    """The square in the middle of a frame, resized."""
 
     size: int
     """Pixels of a side."""
+    share: float = 1.0
+    """Side of the square as a share of the frame's shorter side; 0: the whole frame, squeezed into a square."""
 
     def __call__(self, clip: Clip) -> Clip:
-        return _apply(clip, _centre_crop(self.size))
+        return _apply(clip, _centre_crop(self.size, self.share)) if clip.video.numel() else clip
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,13 @@ def _random_resized_crop(smallest: float, ratio: float, size: int):
 
 
 @lru_cache(maxsize=64)
-def _centre_crop(size: int):
+def _centre_crop(size: int, share: float):
     import albumentations
 
+    if not share:
+        return albumentations.Compose([albumentations.Resize(size, size, area_for_downscale="image", p=1.0)])
     # area_for_downscale keeps fine texture from aliasing when a frame was decoded much larger than the square
-    smallest = albumentations.SmallestMaxSize(size, area_for_downscale="image", p=1.0)
+    smallest = albumentations.SmallestMaxSize(round(size / share), area_for_downscale="image", p=1.0)
     return albumentations.Compose([smallest, albumentations.CenterCrop(size, size, p=1.0)])
 
 

@@ -3,12 +3,16 @@ Task 1B baseline. Trainable here; its recipe freezes them."""
 
 from __future__ import annotations
 
-from timm.models import register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
 WIDTHS = (64, 128, 256, 512)
+
+default_cfgs = generate_default_cfgs(  # frames from 0 to 1
+    {"l3_image.env_mel256": {"input_size": (3, 224, 224), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}}
+)
 
 
 class L3(AudioNet):

@@ -111,7 +111,7 @@ PUBLISHED = (
 
 def sources(trunk: str) -> list[Source]:
     """Where weights of a trunk come from. `pretrained` takes the first that is available, or else fetches the first."""
-    known = [source for source in PUBLISHED if trunk in source.trunks]
+    known = [source for source in PUBLISHED if trunk.partition(".")[0] in source.trunks]
     config = timm.get_pretrained_cfg(trunk) if timm.is_model_pretrained(trunk) else None
     if config is not None and (config.hf_hub_id or config.url):
         hub = Source(

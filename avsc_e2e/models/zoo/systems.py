@@ -13,8 +13,6 @@ from avsc_e2e.models.nets.aisfx import AISFX
 from avsc_e2e.models.zoo.registry import system
 
 HALF = (0.5, 0.5, 0.5)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the pictures that OpenAI's CLIP was trained on."""
 
 # ---- Front ends, as the weights that follow them need it
 
@@ -26,7 +24,8 @@ OPENL3_MEL256 = {
 }  # fmt: skip
 """Cramer et al., ICASSP 2019, in the version of the baseline: (1, 256, 199) for a second."""
 
-OPENL3_IMAGE = {"video": "l3_image", "size": 224, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+OPENL3_IMAGE = {"video": "l3_image", "size": 224, "crop": 224 / 256}
+"""Cramer et al., ICASSP 2019: the shorter side is resized to 256 pixels, then the centre is cut to 224."""
 
 PANN = {
     "audio": "cnn14", "channels": "mono", "sample_rate": 32_000,
@@ -91,7 +90,7 @@ def mcdonnell_usa() -> Architecture:
 @system
 def resnet50_video() -> Architecture:
     """ResNet-50 on one random frame a second, pictures only (Wang et al., ICASSP 2021)."""
-    return Architecture(audio="", video="resnet50", size=224)
+    return Architecture(audio="", video="resnet50.tv_in1k", size=224)
 
 
 # ---- Rank 1: Zhang_IOA (M. Wang, C. Chen et al., DCASE 2021)
@@ -104,7 +103,7 @@ def zhang_ioa() -> Architecture:
     return Architecture(
         audio="audio_cnn1d",
         channels="mid_side",
-        video="tf_efficientnet_b5",
+        video="tf_efficientnet_b5.aa_in1k",
         size=456,
         frames=1,
         fusion="concat",
@@ -129,20 +128,26 @@ def zhang_ioa_bark() -> Architecture:
 @system
 def zhang_ioa_resnet50() -> Architecture:
     """zhang_ioa with ResNet-50 for the pictures (Wang et al., DCASE 2021)."""
-    return replace(zhang_ioa(), video="resnet50", size=224)
+    return replace(zhang_ioa(), video="resnet50.tv_in1k", size=224)
 
 
 @system
 def zhang_ioa_efficientnetv2() -> Architecture:
     """zhang_ioa with EfficientNetV2-S for the pictures (Wang et al., DCASE 2021)."""
-    return replace(zhang_ioa(), video="tf_efficientnetv2_s", size=384, mean=HALF, std=HALF)
+    return replace(zhang_ioa(), video="tf_efficientnetv2_s.in1k", size=384)
 
 
 @system
 def zhang_ioa_swin() -> Architecture:
     """zhang_ioa with a Swin transformer for the pictures (Wang et al., DCASE 2021)."""
     # Which Swin is not published.
-    return replace(zhang_ioa(), video="swin_base_patch4_window7_224", size=224)
+    return replace(zhang_ioa(), video="swin_base_patch4_window7_224.ms_in1k", size=224)
+
+
+@system
+def zhang_ioa_jft() -> Architecture:
+    """zhang_ioa from a larger pretraining: EfficientNet-B5 of Noisy Student on JFT-300M (Xie et al., 2020)."""
+    return replace(zhang_ioa(), video="tf_efficientnet_b5.ns_jft_in1k")
 
 
 @system
@@ -159,7 +164,7 @@ def ioa_joint() -> Architecture:
 def du_ustc() -> Architecture:
     """Joint FCNN and ResNet-50, the main member of Du_USTC's ensemble, rank 5 (Wang et al., arXiv 2203.04114)."""
     # Published: log-mels into an FCNN from scratch, nets of ImageNet and Places365, joint training. Widths: our choice.
-    return replace(du_ustc_fcnn(), video="resnet50", size=224, fusion="concat", decision=(0.0, 0.0, 1.0))
+    return replace(du_ustc_fcnn(), video="resnet50.tv_in1k", size=224, fusion="concat", decision=(0.0, 0.0, 1.0))
 
 
 @system
@@ -191,7 +196,7 @@ def du_ustc_pann() -> Architecture:
 def du_ustc_video() -> Architecture:
     """Du_USTC's member on pictures, ResNet-50 from Places365."""
     # Which nets is not published.
-    return Architecture(audio="", video="resnet50", size=224)
+    return Architecture(audio="", video="resnet50.tv_in1k", size=224)
 
 
 @system
@@ -208,7 +213,7 @@ def du_ustc_segments() -> Architecture:
 @system
 def okazaki_ldsl() -> Architecture:
     """Sound and pictures of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
-    return Architecture(**PANN, video="resnest50d", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0))
+    return Architecture(**PANN, video="resnest50d.in1k", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0))
 
 
 @system
@@ -220,25 +225,25 @@ def okazaki_ldsl_audio() -> Architecture:
 @system
 def okazaki_ldsl_video() -> Architecture:
     """Okazaki_LDSLVision_1, pictures alone, rank 12: its ResNeSt-50 member."""
-    return Architecture(audio="", video="resnest50d", size=224, frames=4)
+    return Architecture(audio="", video="resnest50d.in1k", size=224, frames=4)
 
 
 @system
 def okazaki_ldsl_regnet() -> Architecture:
     """Okazaki_LDSLVision's member on pictures with a RegNet."""
-    return replace(okazaki_ldsl_video(), video="regnety_064")
+    return replace(okazaki_ldsl_video(), video="regnety_064.pycls_in1k")
 
 
 @system
 def okazaki_ldsl_hrnet() -> Architecture:
     """Okazaki_LDSLVision's member on pictures with an HRNet."""
-    return replace(okazaki_ldsl_video(), video="hrnet_w48")
+    return replace(okazaki_ldsl_video(), video="hrnet_w48.ms_in1k")
 
 
 @system
 def okazaki_ldsl_clip() -> Architecture:
     """Okazaki_LDSLVision's text-guided member: the image encoder of CLIP (Radford et al., 2021), fine-tuned."""
-    return replace(okazaki_ldsl_video(), video="vit_base_patch32_clip_quickgelu_224", mean=CLIP_MEAN, std=CLIP_STD)
+    return replace(okazaki_ldsl_video(), video="vit_base_patch32_clip_quickgelu_224.openai")
 
 
 @system
@@ -255,7 +260,9 @@ def okazaki_ldsl_text() -> Architecture:
 def yang_thu() -> Architecture:
     """Early fusion of large pretrained nets, rank 10 (Yang_THU, DCASE 2021)."""
     # Published: early fusion, 121 M in all. The nets are our choice.
-    return Architecture(**PANN, video="resnet101", size=224, frames=2, fusion="concat", decision=(0.0, 0.0, 1.0))
+    return Architecture(
+        **PANN, video="resnet101.tv_in1k", size=224, frames=2, fusion="concat", decision=(0.0, 0.0, 1.0)
+    )
 
 
 @system
@@ -264,7 +271,7 @@ def hou_ugent() -> Architecture:
     # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames.
     return Architecture(
         **dict(OPENL3_MEL256, audio_window=1.0, audio_hop=0.1),
-        video="resnet50",
+        video="resnet50.tv_in1k",
         frames=10,
         size=224,
         map_pool="avgmax",
@@ -334,8 +341,6 @@ def lite0() -> Architecture:
         bands=64,
         video="tf_efficientnet_lite0",
         size=160,
-        mean=HALF,
-        std=HALF,
         hidden=256,
         # The fusion head knows both; the single heads, less sure by design, would only dim it.
         decision=(0.1, 0.4, 2.0),
