@@ -9,8 +9,16 @@ import torch
 from avsc_e2e.clip import Clip
 from avsc_e2e.randomness import keyed
 from avsc_e2e.transforms import Compose
-from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
-from avsc_e2e.transforms.frames import CentreCrop, ColourJitter, HorizontalFlip, RandomResizedCrop
+from avsc_e2e.transforms.batch import CutMix, DropModality, Mixing, Mixup, SpecAugment
+from avsc_e2e.transforms.frames import (
+    CentreCrop,
+    ColourJitter,
+    Crops,
+    HorizontalFlip,
+    RandAugment,
+    RandomResizedCrop,
+    _rand_augment,
+)
 from avsc_e2e.transforms.waveform import Waveform
 
 RATE = 16_000
@@ -216,6 +224,15 @@ def test_shift_moves_both_ears_alike():
     assert max(map(abs, moves)) <= 0.251
 
 
+def test_a_shift_wraps_the_end_to_the_beginning():
+    """A spike 10 ms before the end, moved by up to 0.25 s either way, is never lost."""
+    spike, late = torch.zeros(1, RATE), RATE - 160
+    spike[0, late] = 1.0
+    places = [int(heard(replace(OFF, shift=0.25), spike, key)[0].argmax()) for key in range(30)]
+    assert min(places) < RATE // 2 < max(places)
+    assert all(float(heard(replace(OFF, shift=0.25), spike, key).abs().max()) > 0.5 for key in range(30))
+
+
 def test_pitch_moves_the_tone():
     ratios = []
     for key in range(12):
@@ -330,3 +347,155 @@ def test_batches_without_sound_or_pictures():
                 after = transform(empty)
             assert after.audio.shape == empty.audio.shape
             assert after.video.shape == empty.video.shape
+
+
+# ---------------------------------------------------------------------------- values at options other than the default
+
+
+def test_cutmix_is_drawn_as_often_as_it_says():
+    """A cut batch holds values of the clips as they were; a blended one holds values between them."""
+    given, mixing, cut = batch(), Mixing(Mixup(1.0), CutMix(1.0, 0.2)), 0
+    for key in range(300):
+        with keyed(key):
+            found = mixing(given).video
+        cut += bool(torch.isin(found, given.video).all())
+    assert cut / 300 == pytest.approx(0.2, abs=0.07)
+
+
+def test_cutmix_takes_the_same_share_of_frames_audio_and_target():
+    given = batch(8, classes=8)
+    for key in range(10):
+        with keyed(key):
+            cut = CutMix(0.7)(given)
+        for index in range(8):
+            other = int((cut.target[index] * (1 - torch.eye(8)[index])).argmax())
+            share = float(cut.target[index, other])
+            if share == 0:  # nothing was cut, or the clip was drawn for itself
+                assert torch.equal(cut.video[index], given.video[index]) or bool(cut.target[index, index] == 1)
+                continue
+            taken = (cut.video[index] == given.video[other]).float().mean()
+            assert float(taken) == pytest.approx(share, abs=1e-6)  # of 8 x 8 pixels, exactly what the target says
+            heard = (cut.audio[index] == given.audio[other]).float().mean()
+            assert float(heard) == pytest.approx(share, abs=0.5 / 50 + 1e-6)  # in whole steps of time
+
+
+def test_five_crops_are_the_corners_and_the_centre():
+    """The frame is a ramp: red says the row and green the column of every pixel, in steps of the resized frame."""
+    size, side = 28, 32  # a square of 7/8 of the shorter side
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(2 * side), indexing="ij")
+    frame = torch.stack([rows, columns, torch.zeros_like(rows)]).to(torch.uint8)[None]
+    five = Crops(size, 5)(clip()._replace(video=frame)).video
+    starts = [(int(crop[0, 0, 0]), int(crop[1, 0, 0])) for crop in five]
+    assert starts == [(0, 0), (0, 36), (4, 0), (4, 36), (2, 18)]
+    assert all(
+        torch.equal(crop, frame[0, :, y : y + 28, x : x + 28]) for crop, (y, x) in zip(five, starts, strict=True)
+    )
+    three = Crops(side, 3)(clip()._replace(video=frame)).video
+    assert [(int(crop[0, 0, 0]), int(crop[1, 0, 0])) for crop in three] == [(0, 0), (0, 16), (0, 32)]
+    tall = Crops(side, 3)(clip()._replace(video=frame.transpose(2, 3).contiguous())).video
+    assert [int(crop[1, 0, 0]) for crop in tall] == [0, 16, 32]
+
+
+@pytest.mark.parametrize("magnitude", [0.2, 1.0])
+def test_operations_of_randaugment_go_as_far_as_the_magnitude(magnitude):
+    some = _rand_augment(2, magnitude).transforms[0]
+    assert some.n == 2
+    assert some.replace is False
+    found = {}
+    for one in some.transforms:
+        assert one.p == 1.0
+        found.setdefault(type(one).__name__, []).append(one)
+    assert {name: len(ones) for name, ones in found.items()} == {
+        **dict.fromkeys(("AutoContrast", "CLAHE", "RandomGamma", "Sharpen", "GaussianBlur", "Posterize"), 1),
+        "Affine": 3,
+    }
+    assert found["CLAHE"][0].clip_limit == pytest.approx((1, 1 + 4 * magnitude))
+    assert found["RandomGamma"][0].gamma_limit == pytest.approx((100 - 60 * magnitude, 100 + 150 * magnitude))
+    assert found["Sharpen"][0].alpha == pytest.approx((0, magnitude))
+    assert found["GaussianBlur"][0].sigma_limit == pytest.approx((0.1, 0.1 + 2 * magnitude))
+    assert tuple(found["Posterize"][0].num_bits) == (round(8 - 4 * magnitude), 8)
+    turn, shear, shift = found["Affine"]
+    assert turn.rotate == pytest.approx((-30 * magnitude, 30 * magnitude))
+    assert shear.shear["x"] == pytest.approx((-20 * magnitude, 20 * magnitude))
+    assert shift.translate_percent["x"] == pytest.approx((-0.3 * magnitude, 0.3 * magnitude))
+
+
+def test_randaugment_makes_as_many_changes_as_it_says(monkeypatch):
+    some = _rand_augment(3, 0.5).transforms[0]
+    applied = []
+    for one in some.transforms:
+        apply = type(one).apply_with_params
+        monkeypatch.setattr(
+            type(one),
+            "apply_with_params",
+            lambda self, *args, _apply=apply, **options: applied.append(id(self)) or _apply(self, *args, **options),
+        )
+    for key in range(5):
+        applied.clear()
+        with keyed(key):
+            RandAugment(3, 0.5)(clip())
+        assert len(set(applied)) == 3
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.6])
+def test_colour_jitter_goes_as_far_as_its_strength(strength):
+    """Brightness, contrast and saturation change by factors within 1 +- strength: of a grey frame, the level."""
+    grey = clip()._replace(video=torch.full((1, 3, 8, 8), 100, dtype=torch.uint8))
+    levels = []
+    for key in range(60):
+        with keyed(key):
+            levels.append(float(ColourJitter(strength, hue=0.0)(grey).video.float().mean()))
+    assert min(levels) >= 100 * (1 - strength) - 1
+    assert max(levels) <= 100 * (1 + strength) + 1
+    assert max(levels) - min(levels) > 100 * strength  # half of the span at least
+
+
+def test_hue_turns_as_far_as_it_says():
+    red = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    red[:, 0] = 200
+    for hue, green in ((0.0, 0), (1 / 12, 100)):  # a twelfth of the circle leads from red half-way to yellow
+        most = 0.0
+        for key in range(60):
+            with keyed(key):
+                most = max(most, float(ColourJitter(1e-6, hue)(clip()._replace(video=red)).video[:, 1].float().mean()))
+        assert most == pytest.approx(green, abs=12)
+
+
+def test_a_crop_covers_at_least_its_smallest_share():
+    """The frame is a ramp of columns; the span of columns in the crop tells its width."""
+    columns = torch.arange(224, dtype=torch.uint8).expand(1, 3, 224, 224).contiguous()
+    for smallest, ratio, narrowest in ((0.8, 1.2, (0.8 / 1.2) ** 0.5), (0.3, 1.0, 0.3**0.5)):
+        spans = []
+        for key in range(80):
+            with keyed(key):
+                found = RandomResizedCrop(smallest, ratio, size=32)(clip()._replace(video=columns)).video.float()
+            spans.append(float(found.max() - found.min()) / 224)
+        assert min(spans) > narrowest - 0.05
+        assert min(spans) < narrowest + 0.2
+        assert max(spans) > 0.9
+
+
+def test_mirrored_as_often_as_it_says():
+    given, flipped = clip(), 0
+    for key in range(300):
+        with keyed(key):
+            flipped += HorizontalFlip(0.2)(given) is not given
+    assert flipped / 300 == pytest.approx(0.2, abs=0.07)
+
+
+def test_modalities_are_hidden_as_often_as_it_says():
+    with keyed(1):
+        after = DropModality(0.2)(batch(2000)).present
+    assert float((~after).float().mean(dim=0).sum()) == pytest.approx(0.2, abs=0.04)
+
+
+def test_masks_along_one_axis_are_as_many_as_it_says():
+    """One narrow mask an axis and clip, or four: the number of hidden stretches, of which some overlap or are empty."""
+    counts = {}
+    for masks in (1, 4):
+        with keyed(2):
+            line = SpecAugment(0.0, 0.1, masks=masks)(batch(200)).audio[:, 0, 0] == 0
+        edges = torch.diff(torch.nn.functional.pad(line.int(), (1, 1)), dim=1)
+        counts[masks] = (edges == 1).sum(dim=1)
+    assert int(counts[1].max()) == 1
+    assert int(counts[4].max()) == 4
