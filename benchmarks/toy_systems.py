@@ -11,7 +11,6 @@ status 1 where it is another.
 """
 
 import argparse
-import runpy
 import shutil
 import sys
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avsc_e2e import cli
+from avsc_e2e.cli.targets import StageTarget, recipe_files, stages_of
 from avsc_e2e.evaluation import evaluate, scores_of
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet
@@ -34,7 +33,6 @@ from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import corpus_of
 from avsc_e2e.training.trainer import train
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CITY = ToyCity(train_locations=8, test_locations=4, duration=4.0, height=112, width=150)
 SKIPPED = {
     "openl3_baseline": ("audio_tuned", "video_tuned", "early_tuned", "late_tuned", "joint_tuned"),
@@ -52,13 +50,11 @@ LATE_FUSION = ("mcdonnell_usa/audio", "resnet50_video/video")
 
 def stages() -> Iterator[Recipe]:
     """The stages of all recipe files but ours, each before those that start from it."""
-    for file in sorted(RECIPES.glob("*.py"), key=lambda file: (file.stem != "openl3_baseline", file.stem)):
-        found: dict[str, Recipe] = {}
-        given, cli.run = cli.run, lambda found=found, **stages: found.update(stages)
-        runpy.run_path(str(file), run_name="__main__")
-        cli.run = given
-        skipped = (*SKIPPED.get(file.stem, ()), *(found if file.stem in OURS else ()))
-        yield from (recipe for name, recipe in found.items() if name not in skipped)
+    files = recipe_files()
+    for name in sorted(files, key=lambda name: (name != "openl3_baseline", name)):
+        found = {stage: StageTarget(files[name], stage).load() for stage in stages_of(files[name])}
+        skipped = (*SKIPPED.get(name, ()), *(found if name in OURS else ()))
+        yield from (recipe for stage, recipe in found.items() if stage not in skipped)
 
 
 def small(recipe: Recipe, root: Path, runs: Path) -> Recipe:

@@ -1,14 +1,14 @@
 """A student that only hears, taught by a system that hears and sees: for devices without a camera.
 
-    python recipes/distil_audio.py train teacher --data.root VIDEOS   hears and sees
-    python recipes/distil_audio.py train student --data.root VIDEOS   hears, and learns from the teacher
-    python recipes/distil_audio.py train alone   --data.root VIDEOS   the same net without a teacher, to compare
+    avsc train distil_audio/teacher --data.root VIDEOS   hears and sees
+    avsc train distil_audio/student --data.root VIDEOS   hears, and learns from the teacher
+    avsc train distil_audio/alone   --data.root VIDEOS   the same net without a teacher, to compare
 
 Any stage or checkpoint can teach (--distil.teachers runs/mine/model.safetensors), several teach by the mean of their
 probabilities, and so does the output of any system for the training part, such as an ensemble's:
 
-    python recipes/distil_audio.py teach teacher --data.root VIDEOS   writes training.output.csv into the run's folder
-    python recipes/distil_audio.py train student --data.root VIDEOS --distil.teachers ENSEMBLE.csv
+    avsc teach distil_audio/teacher --data.root VIDEOS   writes training.output.csv into the run's folder
+    avsc train distil_audio/student --data.root VIDEOS --distil.teachers ENSEMBLE.csv
 
 After Hinton et al., 2015: the teacher sees the student's own clips, before both are mixed (Beyer et al., 2022). All
 values are our choice.

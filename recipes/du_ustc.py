@@ -1,7 +1,7 @@
 """Du_USTC_4, rank 5 of DCASE 2021 Task 1B: the members of its ensemble, joined by `avsc fuse`.
 
-    python recipes/du_ustc.py train fcnn --data.root ROOT      # then resnet17, vggish, pann, video
-    python recipes/du_ustc.py train joint --data.root ROOT     # then segments
+    avsc train du_ustc/fcnn --data.root ROOT      # then resnet17, vggish, pann, video
+    avsc train du_ustc/joint --data.root ROOT     # then segments
 
 Published (Wang, Zheng et al., DCASE 2021, and arXiv 2203.04114): FCNN and a 17-layer ResNet on log-mels from scratch;
 VGGish and CNN14, transferred; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch shift,

@@ -1,6 +1,6 @@
 """Hou_UGent_4, rank 16 of DCASE 2021 Task 1B: attention over sound embeddings, ResNet-50 on ten frames, late fusion.
 
-    python recipes/hou_ugent.py train joint --data.root ROOT
+    avsc train hou_ugent/joint --data.root ROOT
 
 Published (Hou et al., DCASE 2021): the embedding net of the sound frozen, average and maximum pooling of the frames'
 maps, mean and maximum over time, Adam with a rate of 1e-4, batches of 16; 0.416 log loss and 85.6 % on the evaluation

@@ -1,6 +1,6 @@
 """The later single system of the winners' group: pictures and sound trained jointly from the start.
 
-    python recipes/ioa_joint.py train joint --data.root ROOT
+    avsc train ioa_joint/joint --data.root ROOT
 
 Published (Chen, Wang and Zhang, arXiv 2204.11420): the lower layers of a pretrained image net, a 1-D CNN on log-mels
 from scratch and one classifier, optimised together; 0.1517 log loss and 94.59 % on dev. Everything else is our choice.

@@ -1,6 +1,6 @@
 """McDonnell_USA's split-frequency ResNet, the audio system that the dataset paper compares with.
 
-    python recipes/mcdonnell_usa.py train audio --data.root ROOT
+    avsc train mcdonnell_usa/audio --data.root ROOT
 
 Published (Gao and McDonnell, DCASE 2019, with code): SGD with momentum 0.9, rates from 0.1 to 1e-5 along cosines that
 start again after 3, 7, 15, ... epochs, 510 epochs, batches of 32, mixup 0.4, random crops in time, ears swapped at

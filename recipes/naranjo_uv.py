@@ -1,8 +1,8 @@
 """Naranjo-Alcazar_UV, rank 32 of DCASE 2021 Task 1B with sound alone, and its audio-visual system.
 
-    python recipes/naranjo_uv.py train audio --data.root ROOT
-    python recipes/naranjo_uv.py train video --data.root ROOT --video-weights VGG16_PLACES365
-    python recipes/naranjo_uv.py train joint --data.root ROOT
+    avsc train naranjo_uv/audio --data.root ROOT
+    avsc train naranjo_uv/video --data.root ROOT --video-weights VGG16_PLACES365
+    avsc train naranjo_uv/joint --data.root ROOT
 
 Published (Naranjo-Alcazar et al., DCASE 2021 and arXiv 2107.13180): a squeeze-excitation CNN on gammatones, mixup 0.4,
 Adam with a rate of 1e-3; VGG16 from Places365 with a bidirectional GRU; both trained apart, then a GRU on both joined,

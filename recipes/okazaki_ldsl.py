@@ -1,8 +1,8 @@
 """Okazaki_LDSLVision_4 and _1, ranks 9 and 12 of DCASE 2021 Task 1B: the members, joined by `avsc fuse`.
 
-    python recipes/okazaki_ldsl.py train audio --data.root ROOT      # then resnest, regnet, hrnet, clip
-    python recipes/okazaki_ldsl.py train text  --data.root ROOT --init zero_shot.safetensors     # see docs/weights.md
-    python recipes/okazaki_ldsl.py train late  --data.root ROOT      # audio and resnest as one model
+    avsc train okazaki_ldsl/audio --data.root ROOT      # then resnest, regnet, hrnet, clip
+    avsc train okazaki_ldsl/text  --data.root ROOT --init zero_shot.safetensors     # see docs/weights.md
+    avsc train okazaki_ldsl/late  --data.root ROOT      # audio and resnest as one model
 
 Published (Okazaki, Kong and Yoshinaga, DCASE 2021): a CNN from AudioSet on log-mels, ResNeSt, RegNet and HRNet on
 frames, the image encoder of CLIP guided by text; an ensemble weighted by class-wise confidence (`avsc fuse --method

@@ -1,7 +1,7 @@
 """The baseline family of the dataset paper, and the baseline of DCASE 2021 Task 1B (rank 24), on OpenL3 embeddings.
 
-    python recipes/openl3_baseline.py train audio --data.root ROOT      # then video, early, late, joint
-    python recipes/openl3_baseline.py train audio_tuned --data.root ROOT      # and so on
+    avsc train openl3_baseline/audio --data.root ROOT      # then video, early, late, joint
+    avsc train openl3_baseline/audio_tuned --data.root ROOT      # and so on
 
 Published (Wang et al., ICASSP 2021): frozen OpenL3 nets, heads trained by Adam with a rate and a weight decay of 1e-4,
 batches of 64, 200 epochs, the best validation loss. Give the authors' validation part with --data.validation

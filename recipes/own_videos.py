@@ -1,8 +1,8 @@
 """Videos of your own in class folders: a strong audio-visual classifier on a laptop's CPU or any GPU.
 
-    python recipes/own_videos.py train audio  --data.root VIDEOS
-    python recipes/own_videos.py train video  --data.root VIDEOS
-    python recipes/own_videos.py train hybrid --data.root VIDEOS
+    avsc train own_videos/audio  --data.root VIDEOS
+    avsc train own_videos/video  --data.root VIDEOS
+    avsc train own_videos/hybrid --data.root VIDEOS
     avsc predict runs/own_videos/hybrid/model.safetensors ANY_VIDEO.mp4
 
 VIDEOS has one folder per class, or train/ and test/ with such folders in them. EfficientNet-Lite0 from ImageNet for the

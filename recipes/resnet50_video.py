@@ -1,6 +1,6 @@
 """ResNet-50 on single frames, the video system that the dataset paper compares with.
 
-    python recipes/resnet50_video.py train video --data.root ROOT
+    avsc train resnet50_video/video --data.root ROOT
 
 Published (Wang et al., ICASSP 2021): ResNet-50, a random frame of every second; in late fusion with McDonnell_USA the
 best system of the paper (see the table in recipes/README.md). Everything else is our choice.

@@ -1,6 +1,6 @@
 """Yang_THU_3, rank 10 of DCASE 2021 Task 1B: early fusion of large pretrained nets.
 
-    python recipes/yang_thu.py train joint --data.root ROOT
+    avsc train yang_thu/joint --data.root ROOT
 
 Published (challenge analysis): early fusion, 121 M parameters, 0.279 log loss and 92.1 % on the evaluation set.
 Everything else is our choice.

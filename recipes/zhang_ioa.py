@@ -1,9 +1,9 @@
 """Zhang_IOA_3, rank 1 of DCASE 2021 Task 1B: audio and video branches trained apart, then together.
 
-    python recipes/zhang_ioa.py train places --data.root PLACES365
-    python recipes/zhang_ioa.py train audio  --data.root ROOT
-    python recipes/zhang_ioa.py train video  --data.root ROOT --init zhang_ioa/places     # or from ImageNet without it
-    python recipes/zhang_ioa.py train hybrid --data.root ROOT
+    avsc train zhang_ioa/places --data.root PLACES365
+    avsc train zhang_ioa/audio  --data.root ROOT
+    avsc train zhang_ioa/video  --data.root ROOT --init zhang_ioa/places     # or from ImageNet without it
+    avsc train zhang_ioa/hybrid --data.root ROOT
 
 Published (Wang, Chen et al., DCASE 2021): a 1-D deep CNN on log-mels, scalograms or Bark bands of the average and
 difference channels; ResNet-50, EfficientNet-B5, EfficientNetV2-S or Swin from ImageNet, trained on Places365 and then

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from support import run_commands
+from support import AVSC, run_commands
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,11 +24,11 @@ def test_a_new_system_in_forty_lines_trains_and_evaluates(toy_city, tmp_path):
     assert len(code.splitlines()) <= 40
     recipe = tmp_path / "listener.py"
     recipe.write_text(code)
-    flags = (
-        f"joint --data.root {toy_city} --runs {tmp_path} --epochs 1 --batch-size 10 --data.windows 1 --no-pretrained"
-    )
+    flags = f"--data.root {toy_city} --runs {tmp_path} --epochs 1 --batch-size 10 --data.windows 1 --no-pretrained"
     flags += " --model.video test_efficientnet --model.size 32"
-    for done in run_commands(*([recipe, verb, *flags.split()] for verb in ("train", "evaluate"))):
+    script = [recipe, "train", "joint", *flags.split()]
+    verb = [AVSC, "evaluate", f"{recipe}:joint", *flags.split()]
+    for done in run_commands(script, verb):
         assert done.status == 0, done.err
     assert "listener/joint" in done.out
     assert (tmp_path / "listener" / "joint" / "evaluation" / "report.html").is_file()

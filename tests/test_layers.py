@@ -142,7 +142,7 @@ def test_owners_of_third_party_packages():
 
 
 def test_recipes_are_values():
-    for path in (ROOT / "recipes").glob("*.py"):
+    for path in (ROOT / "recipes").glob("[!_]*.py"):
         found = imports(path)
         assert not third_party(found), path
         own_modules = set(filter(None, map(own, found)))
@@ -164,6 +164,13 @@ def test_all_that_is_imported_is_declared():
     for name, candidates in needed.items():
         assert candidates & declared, f"{name} is imported, but setup.cfg asks for none of {sorted(candidates)}"
     assert declared - set().union(*needed.values()) == UNSEEN
+
+
+def test_every_folder_is_installed():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(config["options"]["packages"].split()) == folders | {"avsc_e2e.recipes"}
 
 
 @pytest.mark.parametrize("code", ["import avsc_e2e", "from avsc_e2e.cli import main; main(['--help'])"])

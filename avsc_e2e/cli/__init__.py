@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from avsc_e2e.cli import data, models, outputs, submission
-from avsc_e2e.cli.demo import demo
+from avsc_e2e.cli import data, demo, models, outputs, recipes, submission
 from avsc_e2e.cli.parsing import call, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.recipes import run
 from avsc_e2e.errors import AvscError
@@ -14,11 +13,13 @@ from avsc_e2e.errors import AvscError
 __all__ = ["main", "run"]
 
 VERBS: dict[str, Callable[..., int | None]] = {
-    "demo": demo,
+    "demo": demo.demo,
     "data render": data.render,
     "data download": data.download,
     "data check": data.check,
     "data prepare": data.prepare,
+    "recipes": recipes.recipes,
+    **recipes.STAGE_VERBS,
     "models": models.models,
     "predict": models.predict,
     "average": models.average,
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(_overview(group))
                 return
             raise AvscError(unknown("command", " ".join(argv[:2] if group else argv[:1]), group or list(VERBS)))
+        if name in recipes.STAGE_VERBS:
+            sys.exit(recipes.call_on_target(name, argv[words:]) or 0)
         sys.exit(call(VERBS[name], f"avsc {name}", argv[words:]) or 0)
 
 

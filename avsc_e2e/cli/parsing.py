@@ -25,10 +25,15 @@ Positional = tyro.conf.Positional
 Paths = Annotated[tuple[Path, ...], Positional]
 
 
+def likely(given: str, known: Sequence[str]) -> str:
+    """ "did you mean X?", or nothing where no known name is close."""
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.7)
+    return f"did you mean {close[0]}?" if close else ""
+
+
 def unknown(what: str, given: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"unknown {what} {given!r}: {hint}"
+    """That a name is unknown, and the likely one or all known ones."""
+    return f"unknown {what} {given!r}: {likely(given, known) or 'known are ' + ', '.join(known)}"
 
 
 def call(function: Callable[..., int | None], program: str, argv: Sequence[str]) -> int | None:

@@ -1,40 +1,90 @@
-"""Verbs on the stages of a recipe file: show, train, evaluate, teach, submit."""
+"""avsc recipes, and the verbs on a stage of a recipe: show, train, evaluate, teach, submit."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from avsc_e2e.cli.parsing import call, flags_of, log_to_stderr, one_line_errors, unknown
+from avsc_e2e.cli.parsing import Positional, call, flags_of, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.progress import progress
 from avsc_e2e.cli.submission import authors_of
+from avsc_e2e.cli.targets import DataTarget, StageTarget, recipe_files, stages_of, target_of, title_of
 from avsc_e2e.errors import AvscError
 
 if TYPE_CHECKING:
     from avsc_e2e.training.recipe import Recipe
 
 
+def recipes(pattern: Annotated[str, Positional] = "*") -> None:
+    """List the recipes that come with the package, and what each stage trains.
+
+    Args:
+        pattern: Shell pattern of names, such as "*ioa*".
+    """
+    from fnmatch import filter as matching
+
+    files = recipe_files()
+    names = matching(files, pattern)
+    if not names:
+        raise AvscError(f"recipes: no recipe matches {pattern!r}; `avsc recipes` lists all")
+    for name in names:
+        file = files[name]
+        stages = {stage: StageTarget(file, stage).load() for stage in stages_of(file)}
+        print(f"{name}: {title_of(file)}")
+        width = max(map(len, stages))
+        for stage, recipe in stages.items():
+            print(f"  {name}/{stage:<{width}}  {summary(recipe)}", flush=True)
+
+
+def summary(recipe: Recipe) -> str:
+    """Trunks, epochs and earlier stages of a recipe, as one line."""
+    trunks = " + ".join(trunk for trunk in (recipe.model.audio, recipe.model.video) if trunk)
+    work = f"{recipe.epochs} epochs" if recipe.epochs else "joins trained stages"
+    return f"{trunks}, {work}" + (f", after {', '.join(recipe.init)}" if recipe.init else "")
+
+
 def run(**stages: Recipe) -> None:
     """Entry point of a recipe file: `python recipes/FILE.py VERB STAGE [--field value]`."""
     program, argv = Path(sys.argv[0]).name, sys.argv[1:]
     log_to_stderr()
-    usage = f"usage: {program} {{{','.join(RECIPE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
+    usage = f"usage: {program} {{{','.join(STAGE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
     if not argv or argv[0] in ("-h", "--help"):
         document = (sys.modules["__main__"].__doc__ or "").strip()
         print(f"{usage}\n\n{document}\n\nEvery field: {program} train {next(iter(stages))} --help")
         return
     with one_line_errors():
-        if argv[0] not in RECIPE_VERBS:
-            raise AvscError(unknown("verb", argv[0], list(RECIPE_VERBS)))
-        if len(argv) == 1 or argv[1] in ("-h", "--help"):
+        if argv[0] not in STAGE_VERBS:
+            raise AvscError(unknown("verb", argv[0], list(STAGE_VERBS)))
+        if argv[1:2] in (["-h"], ["--help"]):
             print(usage)
             return
+        if len(argv) == 1:
+            raise AvscError(f"{program} {argv[0]}: name a stage: {', '.join(stages)}")
         if argv[1] not in stages:
             raise AvscError(unknown("stage", argv[1], list(stages)))
-        verb = flags_of(RECIPE_VERBS[argv[0]], stages[argv[1]])
+        verb = flags_of(STAGE_VERBS[argv[0]], stages[argv[1]])
         sys.exit(call(verb, f"{program} {argv[0]} {argv[1]}", argv[2:]) or 0)
+
+
+def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
+    """`avsc VERB TARGET [--field value]` for a verb on stages. Raises AvscError."""
+    usage = f"usage: avsc {verb} RECIPE/STAGE [--field value ...]   or   avsc {verb} FILE.py:STAGE [--field value ...]"
+    if list(argv) in (["-h"], ["--help"]):
+        text = inspect.getdoc(STAGE_VERBS[verb]).split("\n")[0]
+        print(f"{usage}\n\n{text}\n\n`avsc recipes` lists the stages, `avsc {verb} RECIPE/STAGE --help` the flags.")
+        return None
+    if not argv or argv[0].startswith("-"):
+        raise AvscError(f"avsc {verb}: name a stage first, such as {verb} zhang_ioa/hybrid; `avsc recipes` lists them")
+    target = target_of(argv[0])
+    if isinstance(target, DataTarget):
+        raise AvscError(
+            f"{target.path} is data, not a recipe: give it to a stage, "
+            f"as in `avsc {verb} own_videos/hybrid --data.root {target.path}`"
+        )
+    return call(flags_of(STAGE_VERBS[verb], target.load()), f"avsc {verb} {argv[0]}", argv[1:])
 
 
 def show(recipe: Recipe) -> None:
@@ -111,7 +161,7 @@ def submit(recipe: Recipe, people: Path | None = None, report: Path | None = Non
     print(f"package: {path}" + ("" if trial is None else " (a trial: the test part's files, not the evaluation set's)"))
 
 
-RECIPE_VERBS: dict[str, Callable[..., None]] = {
+STAGE_VERBS: dict[str, Callable[..., None]] = {
     "show": show,
     "train": train,
     "evaluate": evaluate,

@@ -130,7 +130,7 @@ def test_commands_that_answer_at_once(tmp_path, trained, toy_city):
         [AVSC, "score", output, toy_city / "evaluation_setup" / "fold1_evaluate.csv"],
         [ZHANG],
         [ZHANG, "show", "hybrid", "--optim.lr", "0.5"],
-        [ZHANG, "train"],
+        [ZHANG, "train", "--help"],
     )
     version, overview, group, models, render, check, score, recipe, show, verb = done
     assert version.out == f"avsc_e2e {avsc_e2e.__version__}\n"
@@ -240,6 +240,7 @@ def test_mistyped_words():
         ([AVSC, "predict", "model.safetensors", "a.mp4", "--format", "xml"], ["--format"]),
         ([AVSC, "data", "render", "x", "--duration", "long"], ["--duration"]),
         ([ZHANG, "tarin", "audio"], ["unknown verb 'tarin': did you mean train?"]),
+        ([ZHANG, "train"], ["name a stage: places, audio"]),
         ([ZHANG, "train", "hybird"], ["unknown stage 'hybird': did you mean hybrid?"]),
         ([ZHANG, "train", "hybrid", "--epohcs", "3"], ["--epochs"]),
         ([ZHANG, "train", "hybrid", "--optim.video-lrr", "3"], ["--optim.video-lr"]),

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from avsc_e2e import cli
+from avsc_e2e.cli.targets import StageTarget, recipe_files, stages_of
 from avsc_e2e.models.zoo.catalogue import list_models
 from avsc_e2e.models.zoo.published import PUBLISHED, recipe_of
 from avsc_e2e.models.zoo.systems import ENSEMBLES
 from avsc_e2e.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "recipes").glob("*.py"))
+FILES = list(recipe_files().values())
 PEOPLE = """
 [[author]]
 lastname = "Doe"
@@ -33,18 +33,7 @@ location = "Exampleton, Finland"
 """
 
 
-def stages_of(file: Path) -> dict[str, Recipe]:
-    """What a recipe file hands to `run`."""
-    found: dict[str, Recipe] = {}
-    given, cli.run = cli.run, lambda **stages: found.update(stages)
-    try:
-        runpy.run_path(str(file), run_name="__main__")
-    finally:
-        cli.run = given
-    return found
-
-
-STAGES = {file.stem: stages_of(file) for file in FILES}
+STAGES = {file.stem: {stage: StageTarget(file, stage).load() for stage in stages_of(file)} for file in FILES}
 
 
 @dataclass
@@ -190,7 +179,7 @@ def test_stages_are_named_after_their_file_and_start_from_earlier_ones(file):
     for stage, recipe in STAGES[file.stem].items():
         assert recipe.name == f"{file.stem}/{stage}"
         assert set(recipe.init) <= before
-        assert f"{file.name} train" in runpy.run_path(str(file))["__doc__"]
+        assert f"avsc train {file.stem}/" in runpy.run_path(str(file))["__doc__"]
         before.add(recipe.name)
 
 
