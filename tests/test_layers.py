@@ -35,7 +35,7 @@ ROOMS = (
 The words of the first floor may."""
 
 OWNERS = {
-    "PIL": {"data.media", "toycity.city", "toycity.picture"},
+    "PIL": {"data.media", "toycity.city", "toycity.image", "toycity.indoors", "toycity.sprites", "toycity.stage"},
     "aiohttp": {"data.store.remote"},
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},

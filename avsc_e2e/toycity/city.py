@@ -1,14 +1,13 @@
-"""A small drawn and synthesised city in the layout of TAU Urban Audio-Visual Scenes 2021.
+"""A small city of drawn frames and synthesised audio, in the layout of TAU Urban Audio-Visual Scenes 2021.
 
-Everybody can run the whole library on it without the real set. Each scene is one of six looks with one of
-six sounds; several scenes share a look and others share a sound, but no two share both (`REFERENCE`). So a
-perfect classifier of the picture alone, or of the sound alone, is right in six scenes of ten, and one of both
-always. What scenes share they share fully: bus, metro and tram are drawn by the same code from the same
-distribution. City and location change colours, layout, light, timbre, loudness, reverberation and the balance
-of the ears.
+The whole library runs on it without the real set. Each scene has one of six looks and one of six kinds of audio; some
+scenes share a look and others share the audio, but no two share both (`REFERENCE`). So a perfect classifier of video
+alone, or of audio alone, is right in six scenes of ten, and a perfect classifier of both is always right. Scenes that
+share a look are drawn by the same code from the same distribution. City and location change colours, layout, light,
+timbre, loudness, reverberation and the balance of the two channels.
 
-Every random draw is keyed by (seed, scene, location, clip), so neither the order of rendering nor the number
-of processes changes a byte. The module must stay light, for each worker process imports it: no torch.
+Every random draw is keyed by (seed, scene, location, clip), so neither the order of rendering nor the number of
+processes changes a byte. Each worker process imports this module, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from PIL import Image
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
-from avsc_e2e.toycity.picture import draw
-from avsc_e2e.toycity.sound import SAMPLE_RATE, synthesise
+from avsc_e2e.toycity.audio import SAMPLE_RATE, synthesise
+from avsc_e2e.toycity.image import draw
 
 
 class Appearance(NamedTuple):
     """What a scene is drawn and synthesised as."""
 
     look: str
-    sound: str
+    audio: str
 
 
 REFERENCE = {
@@ -56,13 +55,13 @@ REFERENCE = {
     "street_traffic": Appearance("street", "engine"),
     "tram": Appearance("carriage", "electric"),
 }
-"""Look and sound of each scene: six of each, and every pair is unique."""
+"""Look and audio of each scene: six of each, and every pair is unique."""
 
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 """The cities of the development set; each has its own colours and timbres."""
 
 _MARKER = "toycity.json"
-_RENDERING = 1  # raise it with any change to what is drawn or heard, so that no folder holds a mixture
+_RENDERING = 1  # raise it with any change to the frames or the audio, so that no folder holds a mixture
 
 
 class _Job(NamedTuple):
@@ -152,17 +151,6 @@ class ToyCity:
         _write_lists(root, jobs)
 
 
-def render(
-    root: Path | str,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    **settings: int | float,
-) -> None:
-    """Write a toy city into the folder `root`: `ToyCity(**settings).render(root, ...)`."""
-    ToyCity(**settings).render(root, workers=workers, progress=progress)
-
-
 def _jobs(settings: ToyCity) -> list[_Job]:
     """All clips, by scene and location. A location's number does not depend on how many clips each has."""
     jobs = []
@@ -225,8 +213,8 @@ def _write_lists(root: Path, jobs: list[_Job]) -> None:
             writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
             writer.writerow(columns)
             for job in rows:
-                sound, video = (path.relative_to(root).as_posix() for path in _paths(root, job))
-                writer.writerow((sound, video, job.scene, f"{job.city}-{job.location}")[: len(columns)])
+                audio, video = (path.relative_to(root).as_posix() for path in _paths(root, job))
+                writer.writerow((audio, video, job.scene, f"{job.city}-{job.location}")[: len(columns)])
 
 
 @contextmanager
@@ -265,26 +253,26 @@ def _run(settings: ToyCity, root: Path, jobs: list[_Job], workers: int | None) -
 
 
 def _render_clip(settings: ToyCity, root: Path, job: _Job) -> None:
-    sound_path, video_path = _paths(root, job)
+    audio_path, video_path = _paths(root, job)
     appearance = REFERENCE[job.scene]
-    with _replacing(sound_path) as path:
-        samples = synthesise(appearance.sound, settings.duration, *_generators(settings, job, 0))
+    with _replacing(audio_path) as path:
+        samples = synthesise(appearance.audio, settings.duration, *_generators(settings, job, 0))
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_24", format="WAV")
     with _replacing(video_path) as path:
         _write_video(path, draw(appearance.look, settings, *_generators(settings, job, 1)), settings)
 
 
-def _write_video(path: Path, pictures: Iterator[Image.Image], settings: ToyCity) -> None:
+def _write_video(path: Path, frames: Iterator[Image.Image], settings: ToyCity) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         # A key frame each second, so that a one-second window decodes little that it does not need. No macroblock
-        # tree: with B frames it made x264 165 give other bytes for the same pictures from call to call.
+        # tree: with B frames it made x264 165 give other bytes for the same frames from call to call.
         tree = {"x264-params": "mbtree=0"}
         options = {"preset": "superfast", "crf": "20", "g": str(settings.frame_rate), **tree}
         stream = container.add_stream("libx264", rate=settings.frame_rate, options=options)
         stream.width, stream.height, stream.pix_fmt = settings.width, settings.height, "yuv420p"
         stream.codec_context.thread_count = 1  # the encoder's result depends on its number of threads
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode(None))
 
 

@@ -13,12 +13,12 @@ import soundfile
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
+from avsc_e2e.toycity import audio as toyaudio
 from avsc_e2e.toycity import city as toycity
-from avsc_e2e.toycity import picture as toypicture
-from avsc_e2e.toycity import sound as toysound
-from avsc_e2e.toycity.city import CITIES, REFERENCE, ToyCity, render
-from avsc_e2e.toycity.picture import draw
-from avsc_e2e.toycity.sound import synthesise
+from avsc_e2e.toycity import image as toyimage
+from avsc_e2e.toycity.audio import synthesise
+from avsc_e2e.toycity.city import CITIES, REFERENCE, ToyCity
+from avsc_e2e.toycity.image import draw
 
 SMALL = ToyCity(train_locations=2, test_locations=1, clips=2, duration=1.3, height=64, width=80, seed=3)
 
@@ -137,7 +137,7 @@ def test_another_seed_is_another_city():
     settings = [ToyCity(duration=0.5, height=32, width=32, seed=seed) for seed in (0, 1)]
     job = toycity._jobs(settings[0])[0]
     a, b = (
-        synthesise(REFERENCE[job.scene].sound, each.duration, *toycity._generators(each, job, 0)) for each in settings
+        synthesise(REFERENCE[job.scene].audio, each.duration, *toycity._generators(each, job, 0)) for each in settings
     )
     assert np.abs(a - b).max() > 1e-3
     a, b = (
@@ -147,7 +147,7 @@ def test_another_seed_is_another_city():
 
 
 def test_render_takes_the_settings_as_keywords(tmp_path):
-    render(tmp_path, train_locations=1, test_locations=1, duration=0.5, height=32, width=32, workers=1)
+    ToyCity(train_locations=1, test_locations=1, duration=0.5, height=32, width=32).render(tmp_path, workers=1)
     assert len(rows(tmp_path, "meta.csv")) == 20
 
 
@@ -170,18 +170,18 @@ def test_scenes_are_told_apart_by_both_modalities_only():
     assert set(REFERENCE) == set(SCENES)
     assert len(set(REFERENCE.values())) == 10
     looks = Counter(appearance.look for appearance in REFERENCE.values())
-    sounds = Counter(appearance.sound for appearance in REFERENCE.values())
+    sounds = Counter(appearance.audio for appearance in REFERENCE.values())
     assert 5 <= len(looks) <= 7
     assert 5 <= len(sounds) <= 7
-    assert set(looks) == set(toypicture._LOOKS)
-    assert set(sounds) == set(toysound._SOUNDS)
+    assert set(looks) == set(toyimage.LOOKS)
+    assert set(sounds) == set(toyaudio._KINDS)
     assert REFERENCE["bus"].look == REFERENCE["metro"].look == REFERENCE["tram"].look
-    assert REFERENCE["park"].sound == REFERENCE["public_square"].sound == REFERENCE["street_pedestrian"].sound
+    assert REFERENCE["park"].audio == REFERENCE["public_square"].audio == REFERENCE["street_pedestrian"].audio
 
 
 def test_other_settings_are_refused(city):
     with pytest.raises(AvscError, match=r"other settings \(seed=3 there, 5 asked\); choose another folder or delete"):
-        render(city, train_locations=2, test_locations=1, clips=2, duration=1.3, height=64, width=80, seed=5)
+        ToyCity(train_locations=2, test_locations=1, clips=2, duration=1.3, height=64, width=80, seed=5).render(city)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

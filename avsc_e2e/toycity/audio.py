@@ -1,4 +1,4 @@
-"""The six sounds of the toy city, synthesised: engines, rails, voices, announcements, music, an electric motor."""
+"""The six kinds of audio of the toy city: engines, rails, voices, announcements, music, an electric motor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SAMPLE_RATE = 48_000
 """Hz, as in the real set."""
 
 
-def synthesise(sound: str, duration: float, city: Generator, place: Generator, clip: Generator) -> np.ndarray:
-    """`duration` seconds of one of the six sounds, (N, 2) float32, by the draws of the city, the location and the
+def synthesise(kind: str, duration: float, city: Generator, place: Generator, clip: Generator) -> np.ndarray:
+    """`duration` seconds of one of the six kinds of audio, (N, 2) float32, by the draws of the city, the place and the
     clip."""
     length = round(duration * SAMPLE_RATE)
-    play, (shortest, longest) = _SOUNDS[sound]
+    play, (shortest, longest) = _KINDS[kind]
     dry = _Track(length)
     play(dry, city, place, clip)
 
@@ -243,11 +243,11 @@ def _people(track: _Track, city: Generator, place: Generator, clip: Generator) -
         track.add(songs[clip.integers(3)], at, clip.uniform(0.3, 0.8), clip.uniform(-1, 1))
 
 
-_SOUNDS = {
+_KINDS = {
     "announcements": (_announcements, (0.8, 1.5)),
     "electric": (_electric, (0.1, 0.4)),
     "engine": (_engine, (0.1, 0.5)),
     "music": (_music, (0.5, 1.2)),
     "people": (_people, (0.1, 0.5)),
     "rail": (_rail, (0.2, 0.9)),
-}  # with the range of the reverberation time in seconds, which must not tell scenes of one sound apart
+}  # with the range of the reverberation time in seconds, which must not tell scenes with the same audio apart
