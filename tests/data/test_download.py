@@ -405,3 +405,33 @@ def test_stopped_from_the_keyboard(tmp_path, expected):
         fetch(tmp_path, server)
         server.shutdown()
     assert tree(tmp_path) == expected
+
+
+def test_a_server_that_asks_for_time_gets_it(tmp_path, server):
+    """503 with Retry-After: 1 is asked again after a second, though the pause of this test is a hundredth of one."""
+    asked = []
+
+    def busy(handler, name, data):
+        asked.append(time.monotonic())
+        handler.send_response(503)
+        handler.send_header("Retry-After", "1")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    server.faults.append(busy)
+    zips = {name: data for name, data in ZIPS.items() if "meta" in name}
+    seen = len(server.requests)
+    download(tmp_path, listed(zips), base_url=server.url, pause=0.01)
+    assert len(server.requests) == seen + 2
+    assert time.monotonic() - asked[0] >= 1.0
+
+
+def test_an_unpacked_file_that_lost_its_end_is_fetched_again(tmp_path, server, expected):
+    fetch(tmp_path, server)
+    victim = next(path for path in sorted(tmp_path.rglob("*.wav")) if path.stat().st_size > 1000)
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1])
+    fetch(tmp_path, server)
+    assert victim.read_bytes() == whole
+    assert tree(tmp_path) == expected

@@ -507,3 +507,14 @@ def test_the_published_file(variable, name, trunk, planes, bands):
         found = net(torch.rand(2, planes, *shape.get(trunk, (64, 98))))
     assert found.isfinite().all()
     assert not torch.equal(found[0], found[1])
+
+
+def test_new_notes_win(tmp_path):
+    from avsc_e2e.models.scenenet import SceneNet
+    from avsc_e2e.models.weights.checkpoint import add_notes, read_checkpoint, save_model
+    from avsc_e2e.models.zoo.systems import tiny
+
+    path = save_model(SceneNet(tiny()), tmp_path / "model.safetensors", {"calibration": "old", "recipe": "kept"})
+    add_notes(path, {"calibration": "new"})
+    notes = read_checkpoint(path)[1]
+    assert (notes["calibration"], notes["recipe"]) == ("new", "kept")
