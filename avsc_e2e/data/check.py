@@ -15,7 +15,8 @@ import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import Media, probe, read_audio, read_frames
-from avsc_e2e.data.sets.folder import GROUP, read_rows
+from avsc_e2e.data.sets.folder import read_rows
+from avsc_e2e.data.sets.grouping import group_rows
 from avsc_e2e.data.sets.tau import (
     CLIP_SECONDS,
     EVALUATION_SECONDS,
@@ -178,7 +179,8 @@ def check(
     part: str = "",
     fold: int = 1,
     modalities: Sequence[str] = MODALITIES,
-    group: str = GROUP,
+    group: str = "",
+    groups: str | os.PathLike[str] = "",
     progress: Progress | None = None,
 ) -> Check:
     """Check a development set, an evaluation set, a set of one's own in their layout, or class folders.
@@ -196,7 +198,7 @@ def check(
         return _check_development(layout, fold, modalities, fast, progress)
     if part == "evaluation" or _looks_like_evaluation(root):
         return _check_evaluation(root, modalities, fast, progress)
-    return _check_folders(root, group, modalities, fast, progress)
+    return _check_folders(root, group, groups, modalities, fast, progress)
 
 
 # ---- the official layout
@@ -361,9 +363,14 @@ def _check_evaluation(
 
 
 def _check_folders(
-    root: str | os.PathLike[str], group: str, modalities: Sequence[str], fast: bool, progress: Progress | None
+    root: str | os.PathLike[str],
+    group: str,
+    groups: str | os.PathLike[str],
+    modalities: Sequence[str],
+    fast: bool,
+    progress: Progress | None,
 ) -> Check:
-    read = read_rows(root, group)
+    read = group_rows(read_rows(root), group, groups)
     parts = {part: read[part] for part in ("", "train", "validation", "test") if part in read}
     files: dict[str, list[str]] = defaultdict(list)
     for row in (row for rows in parts.values() for row in rows):

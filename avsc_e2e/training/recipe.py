@@ -29,6 +29,11 @@ class Data:
     """Share of the training part to validate on, cut by whole locations; or a CSV that lists it."""
     test: float = 0.2
     """Share of the recordings to test on, for class folders without a test folder."""
+    group: str = ""
+    """Regular expression whose one group, matched against a file's name without extension, is the source recording of
+    class folders that no split divides: '(.+)_\\d+'. Empty: the names tell it."""
+    groups: str = ""
+    """CSV with the columns file and group that lists the source recording of every file, in place of a rule."""
     evaluation: str = ""
     """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
     windows: int = 1

@@ -49,6 +49,8 @@ def corpus_of(recipe: Recipe) -> Corpus:
         validation=validation,
         test=data.test,
         seed=recipe.seed,
+        group=data.group,
+        groups=data.groups,
         modalities=recipe.model.modalities,
         lenient=data.on_bad != "raise",
     )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.sets.folder import GROUP, divide, read_folder
+from avsc_e2e.data.sets.duplicates import join
+from avsc_e2e.data.sets.folder import divide, read_folder, select
+from avsc_e2e.data.sets.grouping import group_rows
 from avsc_e2e.data.sets.places import is_places, read_places
 from avsc_e2e.data.sets.tau import (
     CLIP_SECONDS,
@@ -31,28 +33,43 @@ def read_corpus(
     validation: float | str = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    group: str = GROUP,
+    group: str = "",
+    groups: str | os.PathLike[str] = "",
     modalities: Sequence[str] = MODALITIES,
     lenient: bool = False,
 ) -> Corpus:
     """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
     that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
-    which alone uses `test` and `group`). A store made of one of them, or the URL of one, gives the same rows, without
-    its media.
+    which alone uses `test`, `group` and `groups`). A store made of one of them, or the URL of one, gives the same rows,
+    without its media.
 
     Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
     deal with. Raises AvscError for a root that is neither, and what they raise.
     """
     if is_store(root):
         return _read_stored(
-            open_store(root), fold=fold, validation=validation, test=test, seed=seed, modalities=modalities
+            open_store(root),
+            fold=fold,
+            validation=validation,
+            test=test,
+            seed=seed,
+            group=group,
+            groups=groups,
+            modalities=modalities,
         )
     if is_tau(root):
         return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, lenient=lenient)
     if is_places(root):
         return read_places(root)
     return read_folder(
-        root, validation=_share(validation), test=test, seed=seed, group=group, modalities=modalities, lenient=lenient
+        root,
+        validation=_share(validation),
+        test=test,
+        seed=seed,
+        group=group,
+        groups=groups,
+        modalities=modalities,
+        lenient=lenient,
     )
 
 
@@ -74,12 +91,23 @@ def is_evaluation(root: str | os.PathLike[str]) -> bool:
 
 
 def _read_stored(
-    store: Store, *, fold: int, validation: float | str, test: float, seed: int, modalities: Sequence[str]
+    store: Store,
+    *,
+    fold: int,
+    validation: float | str,
+    test: float,
+    seed: int,
+    group: str,
+    groups: str | os.PathLike[str],
+    modalities: Sequence[str],
 ) -> Corpus:
     if store.layout == "evaluation":
         raise AvscError(f"{store.path}: is a store of the evaluation set, which has no labels to train or test on")
     if store.layout == "folder":
-        return divide(store.path, store.rows(modalities), validation=_share(validation), test=test, seed=seed)
+        found = join(group_rows(store.rows(), group, groups), store.copies)
+        corpus = divide(store.path, found, validation=_share(validation), test=test, seed=seed)
+        having = lambda rows: [row for row in (store.measured(r, modalities) for r in rows) if row.audio or row.video]  # noqa: E731
+        return select(store.path, corpus, having, modalities)
     with tempfile.TemporaryDirectory() as folder:
         root = store.path
         if isinstance(store.shards, RemoteFolder):

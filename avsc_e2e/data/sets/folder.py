@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.data.sets.duplicates import find_copies, join
+from avsc_e2e.data.sets.grouping import ADVICE, group_rows, tell_far_shares
 from avsc_e2e.data.sets.rows import hold_out, measure
 from avsc_e2e.errors import AvscError
 
@@ -50,10 +51,6 @@ PARTS = {
 }
 """Names of sub-folders that stand for parts, not for classes."""
 
-GROUP = r"(.+?)(?:[-_. ]+(?:c|clip|part|pt|seg|segment|chunk|take)?[-_. ]*\d+)?"
-"""What of a file's name tells its source recording: all but a number at its end, so that `v_Archery_g12_c01`
-belongs to `v_Archery_g12` and `holiday-3_007` to `holiday-3`."""
-
 
 def read_folder(
     root: str | os.PathLike[str],
@@ -61,34 +58,57 @@ def read_folder(
     validation: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
-    group: str = GROUP,
+    group: str = "",
+    groups: str | os.PathLike[str] = "",
     modalities: Sequence[str] = MODALITIES,
     lenient: bool = False,
 ) -> Corpus:
     """Read class folders, or part folders with class folders in them.
 
-    Files whose names agree in the first group of the regular expression `group` (matched against the whole
-    name without extension, case ignored) are of one source recording, and never divided, over classes
-    neither. Parts without a folder of their own are cut from the rest: `test`, then `validation` of what is
-    left, per class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test part is cut from
-    it. A row's file is its path below the root without extension, its location the group.
+    Files of one source recording are never divided, over classes neither: `group`, `groups` or the names tell sources
+    (see grouping.py), and copies of one recording are of one source (see duplicates.py). Parts without a folder of
+    their own are cut from the rest: `test`, then `validation` of what is left, per class, keyed by `seed`; 0 leaves a
+    part empty. With a train/ folder no test part is cut from it. A row's file is its path below the root without
+    extension, its location the source.
+
+    Parts are the same whatever `modalities` are asked for; rows with none of them are then left out and counted.
 
     Raises AvscError for a root, class or file that cannot be used, MediaError for an unreadable file unless `lenient`
     (see `measure`).
     """
     root = Path(os.path.abspath(root))
-    found = read_rows(root, group)
-    found = {part: measure(of_part, modalities, lenient=lenient) for part, of_part in found.items()}
-    return divide(root, found, validation=validation, test=test, seed=seed)
+    found = {part: measure(of_part, lenient=True) for part, of_part in read_rows(root).items()}
+    found = group_rows(found, group, groups)
+    copies = [(pair.first.file, pair.second.file) for pair in find_copies([r for rows in found.values() for r in rows])]
+    corpus = divide(root, join(found, copies), validation=validation, test=test, seed=seed)
+    return select(root, corpus, lambda rows: measure(rows, modalities, lenient=lenient, drop=True), modalities)
+
+
+def select(
+    root: Path | str, corpus: Corpus, measured: Callable[[Sequence[Row]], list[Row]], modalities: Sequence[str]
+) -> Corpus:
+    """The rows of each part that have one of the modalities, as `measured` gives them; those left out are counted.
+    Raises AvscError where a class has no training recording left."""
+    parts = [tuple(measured(part)) for part in corpus[1:]]
+    left = sum(map(len, corpus[1:])) - sum(map(len, parts))
+    if left:
+        kept = {row.file for part in parts for row in part}
+        first = next(row for part in corpus[1:] for row in part if row.file not in kept)
+        log.warning("%s: %d recordings have no %s and are left out, such as %s",
+                    root, left, " or ".join(modalities), first.file)  # fmt: skip
+    gone = sorted(set(corpus.classes) - {row.scene for row in parts[0]})
+    if gone:
+        raise AvscError(
+            f"{root}: class {gone[0]!r} has no training recording with {' or '.join(modalities)}: "
+            "add some, or train a model of the other modality"
+        )
+    return Corpus(corpus.classes, *parts)
 
 
 def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float, test: float, seed: int) -> Corpus:
     """The corpus of measured rows by their part, "" those that are not in a part yet, as `read_folder` makes it.
     Raises AvscError, in which `root` names the set."""
-    way_out = (
-        "add recordings, give a group rule that tells sources apart ('(.+)': each file is one), "
-        "or ask for no such part (0)"
-    )
+    way_out = f"add recordings of other sources; {ADVICE}; or ask for no such part (0)"
     train, held_validation, held_test = (
         found.get("train", []),
         found.get("validation", []),
@@ -96,8 +116,11 @@ def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float,
     )
     if "" in found:
         train, held_test = hold_out(found[""], test, seed=seed, part="test", way_out=way_out)
+        tell_far_shares(found[""], held_test, test, "test")
     if "validation" not in found:
-        train, held_validation = hold_out(train, validation, seed=seed, part="validation", way_out=way_out)
+        whole = train
+        train, held_validation = hold_out(whole, validation, seed=seed, part="validation", way_out=way_out)
+        tell_far_shares(whole, held_validation, validation, "validation")
     classes = tuple(sorted({row.scene for row in train}))
     for name, part in (("validation", held_validation), ("test", held_test)):
         unknown = sorted({row.scene for row in part} - set(classes))
@@ -112,22 +135,16 @@ def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float,
     return Corpus(classes, tuple(train), tuple(held_validation), tuple(held_test))
 
 
-def read_rows(root: str | os.PathLike[str], group: str = GROUP) -> dict[str, list[Row]]:
+def read_rows(root: str | os.PathLike[str]) -> dict[str, list[Row]]:
     """List the rows of each part, the part "" where the root holds the classes itself, without opening a file: a
-    video is taken to have sound until it is measured. Raises AvscError as `read_folder` does."""
+    video is taken to have audio until it is measured, and rows have no location. Raises AvscError as `read_folder`
+    does."""
     root = Path(os.path.abspath(root))
-    folders = class_folders(root)
-    try:
-        pattern = re.compile(group, re.IGNORECASE)
-    except re.error as error:
-        raise AvscError(f"group {group!r} is not a regular expression: {error}") from None
-    if pattern.groups != 1:
-        raise AvscError(f"group {group!r} must have exactly one pair of round brackets, around the source's name")
     found = {
-        part: [row for folder in of_part for row in _rows(root, folder, pattern)] for part, of_part in folders.items()
+        part: [row for folder in of_part for row in _rows(root, folder)]
+        for part, of_part in class_folders(root).items()
     }
-    rows = [row for part in found.values() for row in part]
-    names = Counter(row.file for row in rows)
+    names = Counter(row.file for rows in found.values() for row in rows)
     doubled = next((name for name, count in names.items() if count > 1), None)
     if doubled:
         raise AvscError(f"{root / doubled}: more than one recording of this name: rename all but one")
@@ -170,7 +187,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _rows(root: Path, folder: Path, group: re.Pattern[str]) -> list[Row]:
+def _rows(root: Path, folder: Path) -> list[Row]:
     """Rows of one class folder, not yet probed: both paths of a row may name the same video."""
     recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
     ignored: list[str] = []
@@ -192,11 +209,7 @@ def _rows(root: Path, folder: Path, group: re.Pattern[str]) -> list[Row]:
                 raise AvscError(
                     f"{paths[1]}: {paths[0].name} beside it has the same name and is {kind} too: rename one"
                 )
-        match = group.fullmatch(stem.name)
-        if match is None or not match[1]:
-            raise AvscError(f"{next(filter(None, files.values()))[0]}: name does not match the group {group.pattern!r}")
         video = str(files["video"][0]) if files["video"] else ""
         audio = str(files["audio"][0]) if files["audio"] else video
-        source = (stem.relative_to(folder).parent / match[1]).as_posix()
-        rows.append(Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name, location=source))
+        rows.append(Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name))
     return rows

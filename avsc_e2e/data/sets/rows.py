@@ -48,15 +48,18 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
     return [row for row in rows if not held[row.location]], [row for row in rows if held[row.location]]
 
 
-def measure(rows: Iterable[Row], modalities: Sequence[str] = MODALITIES, *, lenient: bool = False) -> list[Row]:
-    """Read the headers of all files: fill in the duration that picture and sound share, and empty the path of what
+def measure(
+    rows: Iterable[Row], modalities: Sequence[str] = MODALITIES, *, lenient: bool = False, drop: bool = False
+) -> list[Row]:
+    """Read the headers of all files: fill in the duration that video and audio share, and empty the path of what
     a file has not, or of a modality not asked for.
 
-    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities. Where `lenient`
-    an unreadable file stays in its row, with the duration of the other or 0, for its reader to deal with.
+    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities, which `drop`
+    leaves out instead. Where `lenient` an unreadable file stays in its row, with the duration of the other or 0, for
+    its reader to deal with.
     """
 
-    def measured(row: Row) -> Row:
+    def measured(row: Row) -> Row | None:
         paths, durations, unreadable = {"audio": row.audio, "video": row.video}, [], False
         for modality, path in paths.items():
             try:
@@ -71,8 +74,10 @@ def measure(rows: Iterable[Row], modalities: Sequence[str] = MODALITIES, *, leni
             else:
                 paths[modality] = ""
         if not durations and not unreadable:
+            if drop:
+                return None
             raise AvscError(f"{row.video or row.audio}: has none of {', '.join(modalities)}: remove it from the set")
         return row._replace(**paths, duration=min(durations, default=0.0))
 
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2)) as pool:
-        return list(pool.map(measured, rows))
+        return [row for row in pool.map(measured, rows) if row is not None]

@@ -112,6 +112,8 @@ class Store:
     rate: float
     """Frames a second."""
     recordings: dict[str, Stored]
+    copies: tuple[tuple[str, str], ...] = ()
+    """Pairs of recordings that are one, where the source are class folders (see duplicates.py)."""
     shards: Maps | RemoteFolder = field(default_factory=Maps, repr=False)
 
     def check(self, rows: Iterable[Row], modalities: Sequence[str], short_side: int) -> None:
@@ -299,7 +301,8 @@ def _open_url(url: str) -> Store:
 def _store(path: Path | str, manifest: dict[str, Any], recordings: dict[str, Stored], *shards: RemoteFolder) -> Store:
     options = manifest["options"]
     root = Path(manifest["root"])
-    return Store(path, manifest["layout"], root, options["short_side"], options["rate"], recordings, *shards)
+    copies = tuple((first, second) for first, second in manifest.get("copies", ()))
+    return Store(path, manifest["layout"], root, options["short_side"], options["rate"], recordings, copies, *shards)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -29,8 +29,10 @@ import numpy as np
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import decode_frames, decode_sound, probe
 from avsc_e2e.data.sets.corpus import is_evaluation
+from avsc_e2e.data.sets.duplicates import find_copies
 from avsc_e2e.data.sets.folder import read_rows
 from avsc_e2e.data.sets.places import is_places
+from avsc_e2e.data.sets.rows import measure
 from avsc_e2e.data.sets.tau import find_layout, is_tau, locate, read_evaluation, read_meta
 from avsc_e2e.data.store.layout import (
     FORMAT,
@@ -216,9 +218,18 @@ def _plan(
         "root": str(root),
         "options": options._asdict(),
         "shards": shards,
+        "copies": _copies(root, rows) if layout == "folder" else [],
     }
     _write_atomically(store / MANIFEST, json.dumps(manifest).encode(), rank)
     return shards
+
+
+def _copies(root: Path, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Pairs of files that are one recording."""
+    paths = [{name: str(root / row[name]) if row[name] else "" for name in MODALITIES} for row in rows]
+    found = measure([Row(row["file"], **path, location=row["file"]) for row, path in zip(rows, paths, strict=True)],
+                    lenient=True, drop=True)  # fmt: skip
+    return [[pair.first.file, pair.second.file] for pair in find_copies(found)]
 
 
 def _copy_lists(root: Path, store: Path, rank: int) -> None:

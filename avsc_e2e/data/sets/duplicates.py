@@ -1,0 +1,232 @@
+"""Copies of one recording under several names, which no split may divide.
+
+Exact copies have the same bytes. Near copies, such as another encoding, size or container, last equally long, show the
+same frame in their middle (a grey thumbnail of 16 x 16 pixels, so brightness and composition must agree) and have the
+same audio there (signs of changes of energy between bands and instants: Haitsma and Kalker, ISMIR 2002). A silent or
+black middle is no evidence. Files whose length no other source shares are not opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from avsc_e2e.clip import Row
+from avsc_e2e.data.media import mix_channels, read_audio, read_frames
+from avsc_e2e.errors import MediaError
+
+log = logging.getLogger(__name__)
+
+LENGTH = 0.1
+"""Seconds by which near copies may differ in length: encoders pad."""
+SIDE = 16
+"""Pixels of a thumbnail's side."""
+LEVELS, MEAN_LEVELS, CONTRAST = 14.0, 3.0, 4.0
+"""Of 255: the largest and the mean difference of thumbnails of one frame, and the least deviation of one that tells
+frames apart."""
+RATE, FRAME, HOP, SECONDS = 8000, 2048, 256, 1.5
+"""Of the audio fingerprint: Hz, samples of a spectrum and between two of them, seconds."""
+QUIET = 1e-4
+"""Root mean square below which audio is silence."""
+ERRORS, LAGS = 0.25, 4
+"""Share of bits in which fingerprints of one recording may differ (those of two differ in half), and spectra by which
+an encoder may have shifted them."""
+MOST = 4000
+"""Files that are opened to compare them; sets with more candidates are searched for exact copies only."""
+
+
+class Fingerprint(NamedTuple):
+    """What the middle of a recording looks and sounds like."""
+
+    frame: np.ndarray | None
+    """(SIDE, SIDE) uint8; None where there is none that tells frames apart."""
+    audio: np.ndarray | None
+    """(spectra, bands) bool; None where it is silent."""
+
+
+class Copies(NamedTuple):
+    """Two recordings that are one."""
+
+    first: Row
+    second: Row
+    exact: bool
+
+
+def join(parts: dict[str, list[Row]], copies: Sequence[tuple[str, str]]) -> dict[str, list[Row]]:
+    """The rows with one location for all sources that share a recording, by pairs of their files; what is joined is
+    told."""
+    place = {row.file: row.location for rows in parts.values() for row in rows}
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in joined:
+            name = joined[name]
+        return name
+
+    told = [pair for pair in copies if len({place.get(file) for file in pair}) == 2 and all(f in place for f in pair)]
+    for pair in told:
+        one, *others = sorted({root(place[file]) for file in pair})
+        for other in others:
+            joined[other] = one
+    if told:
+        log.warning(
+            "%d recordings occur under more than one name, such as %s and %s: they count as one source "
+            "(`avsc data check` lists them)",
+            *(len({second for _, second in told}), *told[0]),
+        )
+    return {part: [row._replace(location=root(row.location)) for row in rows] for part, rows in parts.items()}
+
+
+def find_copies(rows: Sequence[Row]) -> Iterator[Copies]:
+    """Pairs of measured rows of different sources that are one recording: each row with the first that it copies."""
+    copies: set[str] = set()
+    same_size: dict[tuple[int, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        sizes = tuple(_status(path)[0] for path in _paths(row))
+        if sizes and min(sizes) > 0:
+            same_size[sizes].append(row)
+    for of_size in same_size.values():
+        if len({row.location for row in of_size}) < 2:
+            continue
+        first_of: dict[bytes, Row] = {}
+        for row in of_size:
+            digest = b"".join(_digest(path, *_status(path)) for path in _paths(row))
+            first = first_of.setdefault(digest, row)
+            if first is not row:
+                copies.add(row.file)
+                if first.location != row.location:
+                    yield Copies(first, row, exact=True)
+    left = sorted((row for row in rows if row.duration > 0 and row.file not in copies), key=lambda row: row.duration)
+    windows = list(_of_one_length(left))
+    candidates = list(dict.fromkeys(row for window in windows for row in window))
+    if not candidates or len(candidates) > MOST:
+        return
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        fingerprints = dict(zip(candidates, pool.map(fingerprint, candidates), strict=True))
+    for window in windows:
+        yield from _alike(window, fingerprints)
+
+
+def _of_one_length(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Runs of rows, sorted by length, in which neighbours last equally long, and which are of several sources."""
+    run: list[Row] = []
+    for row in rows:
+        if run and row.duration - run[-1].duration > LENGTH:
+            if len({one.location for one in run}) > 1:
+                yield run
+            run = []
+        run.append(row)
+    if len({one.location for one in run}) > 1:
+        yield run
+
+
+def _alike(rows: Sequence[Row], fingerprints: dict[Row, Fingerprint]) -> Iterator[Copies]:
+    frames = np.stack([fingerprints[row].frame if fingerprints[row].frame is not None else np.zeros((SIDE, SIDE))
+                       for row in rows]).astype(np.int16)  # fmt: skip
+    durations = np.array([row.duration for row in rows])
+    for index, row in enumerate(rows):
+        mine = fingerprints[row]
+        if mine.frame is None and mine.audio is None:
+            continue
+        end = int(np.searchsorted(durations, durations[index] + LENGTH, side="right"))
+        difference = np.abs(frames[index + 1 : end] - frames[index])
+        near = (difference.max(axis=(1, 2)) <= LEVELS) & (difference.mean(axis=(1, 2)) <= MEAN_LEVELS)
+        for other in (np.flatnonzero(near) + index + 1).tolist():
+            theirs = fingerprints[rows[other]]
+            if rows[other].location != row.location and _agree(mine, theirs):
+                yield Copies(row, rows[other], exact=False)
+
+
+def _agree(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether all evidence that there is, on both sides alike, agrees; thumbnails have been compared."""
+    if (one.frame is None) != (other.frame is None) or (one.audio is None) != (other.audio is None):
+        return False
+    if one.audio is None:
+        return one.frame is not None
+    return _bit_errors(one.audio, other.audio) <= ERRORS
+
+
+def _bit_errors(one: np.ndarray, other: np.ndarray) -> float:
+    """The least share of differing bits over shifts of a few spectra."""
+    length = min(len(one), len(other)) - LAGS
+    if length < 8:
+        return 1.0
+    shares = [np.mean(one[:length] != other[lag : lag + length]) for lag in range(LAGS + 1)]
+    shares += [np.mean(one[lag : lag + length] != other[:length]) for lag in range(1, LAGS + 1)]
+    return float(min(shares))
+
+
+def fingerprint(row: Row) -> Fingerprint:
+    """Of the middle of a measured recording; what cannot be read tells nothing."""
+    statuses = [_status(path) for path in (row.audio, row.video)]
+    return _fingerprint(row.audio, row.video, row.duration, *statuses)
+
+
+@lru_cache(maxsize=2 * MOST)
+def _fingerprint(audio: str, video: str, duration: float, *_statuses: tuple[int, int]) -> Fingerprint:
+    frame = sound = None
+    try:
+        if video:
+            frame = _thumbnail(read_frames(video, [duration / 2], 4 * SIDE)[0])
+    except MediaError:
+        pass
+    try:
+        if audio:
+            length = min(SECONDS, duration)
+            sound = _bits(mix_channels(read_audio(audio, (duration - length) / 2, length, RATE), 1)[0])
+    except MediaError:
+        pass
+    return Fingerprint(frame, sound)
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray | None:
+    grey = frame @ np.array([0.299, 0.587, 0.114], np.float32)
+    for axis in (0, 1):
+        edges = np.linspace(0, grey.shape[axis], SIDE + 1).astype(int)
+        cells = np.add.reduceat(grey, edges[:-1], axis=axis)
+        grey = cells / np.expand_dims(np.diff(edges), 1 - axis)
+    return grey.astype(np.uint8) if grey.std() >= CONTRAST else None
+
+
+def _bits(samples: np.ndarray) -> np.ndarray | None:
+    """Whether the energy of a band rises against its neighbour from one spectrum to the next."""
+    if len(samples) < FRAME + 16 * HOP or float(np.sqrt(np.mean(samples**2))) < QUIET:
+        return None
+    starts = np.arange(0, len(samples) - FRAME + 1, HOP)
+    spectra = np.abs(np.fft.rfft(samples[starts[:, None] + np.arange(FRAME)] * np.hanning(FRAME), axis=1)) ** 2
+    edges = np.unique(np.round(np.geomspace(200, 3000, 34) / RATE * FRAME).astype(int))
+    bands = np.log(np.add.reduceat(spectra, edges, axis=1)[:, :-1] + 1e-12)
+    return np.diff(np.diff(bands, axis=1), axis=0) > 0
+
+
+def _paths(row: Row) -> list[str]:
+    return sorted({row.audio, row.video} - {""})
+
+
+def _status(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=65536)
+def _digest(path: str, size: int, _changed: int) -> bytes:
+    """Of a file's content; unreadable files are equal to none."""
+    digest = blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return os.urandom(16)
+    return digest.digest()
