@@ -59,10 +59,10 @@ def test_copies_are_found_and_others_are_not(tmp_path):
     shutil.copy(tmp_path / "a" / "x0.mp4", tmp_path / "b" / "same.mp4")
     encode(tmp_path / "b" / "small.mkv", *scene(1), "mpeg4", (80, 60), audio="libmp3lame")
     encode(
-        tmp_path / "b" / "poor.webm",
+        tmp_path / "b" / "poor.avi",
         *scene(2),
         "mpeg4",
-        audio="libvorbis",
+        audio="libmp3lame",
     )
     encode(tmp_path / "b" / "other_audio.mp4", scene(3)[0], scene(30)[1])  # the same camera at another time
     encode(tmp_path / "b" / "other_video.mp4", scene(40)[0], scene(4)[1])  # the same music
