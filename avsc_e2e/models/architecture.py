@@ -65,6 +65,8 @@ class Architecture:
     standardise: bool = True
     """The trunk hears planes with zero mean and unit deviation in every band; else, as published weights need it,
     those planes undone."""
+    rescale: bool = False
+    """The planes of each clip are scaled to [-1, 1] by their own least and greatest value."""
     audio_window: float = 0.0
     """Length of the windows that a clip's sound is cut into, of which the audio trunk makes one embedding each,
     seconds; 0: the whole clip is one."""
@@ -91,9 +93,10 @@ class Architecture:
     std: tuple[float, ...] = ()
     """Standard deviation that frames are then divided by; empty: that of the trunk."""
 
-    head: Literal["linear", "baseline", "pointwise", "text"] = "linear"
+    head: Literal["linear", "baseline", "pointwise", "recurrent", "text"] = "linear"
     """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings,
-    McDonnell's classification of every position before the mean, or CLIP's comparison with text."""
+    McDonnell's classification of every position before the mean, Naranjo-Alcazar's recurrent net over the frames (of
+    audio one layer), or CLIP's comparison with text."""
     text_width: int = 512
     """Width of CLIP's text features, for the head "text"."""
     fusion: Literal[
@@ -109,7 +112,7 @@ class Architecture:
         "recurrent",
         "segments",
     ] = "concat"
-    """Model-level fusion, see models/heads.py; empty leaves decision-level fusion alone."""
+    """Model-level fusion, see models/fusionheads.py; empty leaves decision-level fusion alone."""
     hidden: int = 512
     """Width of the fusion head."""
     dropout: float = 0.2
@@ -119,8 +122,10 @@ class Architecture:
     at a trunk's first block to this at its last; of every trunk with such blocks. 0 is off."""
     decision: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
-    above zero or the model has no fusion head. "two_heads" and "product" build on both, which are frozen where they
-    have no weight."""
+    above zero or the model has no fusion head. "two_heads", "product" and "recurrent" build on both, which are frozen
+    where they have no weight."""
+    tune_heads: bool = False
+    """Single heads without a weight, on which the fusion builds, learn too."""
 
     def __post_init__(self):
         if not self.audio and not self.video:

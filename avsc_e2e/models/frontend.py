@@ -69,7 +69,11 @@ class FrontEnd(nn.Module):
         orders = [planes]
         for _ in range(arch.deltas):
             orders = [order[..., 2:-2] for order in orders] + [delta(orders[-1])]
-        return torch.cat(orders, dim=1)
+        planes = torch.cat(orders, dim=1)
+        if arch.rescale:
+            least, greatest = planes.amin(dim=(1, 2, 3), keepdim=True), planes.amax(dim=(1, 2, 3), keepdim=True)
+            planes = 2 * (planes - least) / (greatest - least).clamp(min=1e-12) - 1
+        return planes
 
     @torch.no_grad()
     def fit(self, waveforms: list[Tensor]) -> None:

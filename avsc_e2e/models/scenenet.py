@@ -11,15 +11,8 @@ from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
-from avsc_e2e.models.heads import (
-    BaselineHead,
-    EarlyFusion,
-    SegmentFusion,
-    decide,
-    fusion_head,
-    single_head,
-    takes_tokens,
-)
+from avsc_e2e.models.fusionheads import EarlyFusion, SegmentFusion, fusion_head
+from avsc_e2e.models.heads import BaselineHead, decide, single_head, takes_tokens
 from avsc_e2e.models.segmentmodel import join_frames
 from avsc_e2e.models.trunk import Branch, Trunk, settled
 
@@ -52,10 +45,12 @@ class SceneNet(nn.Module):
         if arch.drop_path and not any(trunk.drops_paths for trunk in trunks.values()):
             names = " and ".join(trunk.name for trunk in trunks.values())
             raise AvscError(f"--model.drop-path {arch.drop_path:g}: {names} cannot leave out blocks; set it to 0")
-        on_heads = arch.fusion in ("two_heads", "product") and "fusion" in arch.heads
+        on_heads = arch.fusion in ("two_heads", "product", "recurrent") and "fusion" in arch.heads
         self.heads = nn.ModuleDict(
             {
-                name: single_head(arch.head, trunk.width, trunk.token_width, classes, arch.dropout, arch.text_width)
+                name: single_head(
+                    arch.head, name, trunk.width, trunk.token_width, classes, arch.dropout, arch.text_width
+                )
                 for name, trunk in trunks.items()
                 if name in arch.heads or on_heads
             }
@@ -64,7 +59,7 @@ class SceneNet(nn.Module):
             widths, token_widths = zip(*((trunk.width, trunk.token_width) for trunk in trunks.values()), strict=True)
             self.heads["fusion"] = fusion_head(arch.fusion, widths, token_widths, arch.hidden, classes, arch.dropout)
         for name, head in self.heads.items():
-            if name not in arch.heads:  # the fusion builds on trained ones
+            if name not in arch.heads and not arch.tune_heads:  # the fusion builds on trained ones
                 freeze(head)
 
     def train(self, mode: bool = True) -> SceneNet:
@@ -93,8 +88,10 @@ class SceneNet(nn.Module):
         logits = {name: self._head(name, branches[name]) for name in self.architecture.heads if name != "fusion"}
         if "fusion" in self.heads:
             fusion = self.heads["fusion"]
-            if self.architecture.fusion == "product":
+            if self.architecture.fusion in ("product", "recurrent"):
                 inputs = [logits[n] if n in logits else self._head(n, b) for n, b in branches.items()]
+                if takes_tokens(fusion):
+                    inputs = [(b.tokens, said) for b, said in zip(branches.values(), inputs, strict=True)]
             elif self.architecture.fusion == "two_heads":
                 inputs = [self.heads[name].inner(branch.embedding) for name, branch in branches.items()]
             else:

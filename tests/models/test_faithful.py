@@ -10,8 +10,12 @@ import torch
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.filterbanks import erb_centres
+from avsc_e2e.models.heads import PointwiseHead
+from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.trunk import settled
+from avsc_e2e.models.sequencefusion import SequenceFusion
+from avsc_e2e.models.trunk import Trunk, settled
 from avsc_e2e.models.zoo.catalogue import architecture, list_models
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -100,3 +104,222 @@ def test_a_squeezed_frame_is_whole():
 def test_crop_is_a_share():
     with pytest.raises(AvscError, match="it is a share from 0 to 1"):
         replace(architecture("openl3_video"), crop=1.5)
+
+
+# ---- Naranjo-Alcazar_UV: Machine-Listeners-Valencia/DCASE2021-Task1b, the notebooks
+
+
+def test_naranjo_keeps_bands_and_halves_time_twice():
+    """train_audio.ipynb: 64 x 50, poolings (1, 2), (1, 2), (1, 1), no dropout; 323,274 parameters in Keras' count."""
+    torch.manual_seed(0)
+    model = SceneNet(architecture("naranjo_uv_audio")).eval()
+    planes = model.frontend.planes(torch.randn(2, 2, 44_100))
+    assert planes.shape == (2, 3, 64, 50)
+    lengths = []
+    for block in model.audio.net.layers:
+        block.register_forward_hook(lambda _block, _given, out: lengths.append(tuple(out.shape[1:])))
+    with torch.no_grad():
+        assert model.audio.net.tokens(planes).shape == (2, 12, 128)
+    blocks, pools = lengths[::2], lengths[1::2]
+    assert blocks == [(32, 64, 50), (64, 64, 25), (128, 64, 12)]
+    assert pools == [(32, 64, 25), (64, 64, 12), (128, 64, 12)]
+    assert not any(part.p for part in model.modules() if isinstance(part, torch.nn.Dropout))
+    assert parameter_count(model, statistics=True) == 323_274
+
+
+def test_naranjo_scales_each_crop_by_its_own_extremes():
+    model = SceneNet(architecture("naranjo_uv_audio"))
+    quiet = torch.randn(1, 2, 44_100) * torch.linspace(0.001, 0.1, 44_100)
+    planes = model.frontend.planes(torch.cat([quiet, 5 * quiet]))
+    torch.testing.assert_close(planes[0], planes[1], atol=1e-3, rtol=0)
+    assert (float(planes[0].min()), float(planes[0].max())) == (-1.0, 1.0)
+    silence = model.frontend.planes(torch.zeros(1, 2, 44_100))
+    assert torch.equal(silence, torch.full_like(silence, -1.0))
+
+
+def test_naranjo_gammatones_begin_at_zero():
+    """generate_tfrecords_gammatone.ipynb: gtgram with 64 channels from 0 Hz at 44.1 kHz, 40 ms every 20 ms. Its centres
+    are Slaney's, which leave out the upper end."""
+    arch = architecture("naranjo_uv_audio")
+    assert (arch.win_length / arch.sample_rate, arch.hop / arch.sample_rate) == (0.04, 0.02)
+    q, width, top = 9.26449, 24.7, 44_100 / 2
+    step = np.arange(1, 65) / 64
+    slaney = -q * width + np.exp(step * (-np.log(top + q * width) + np.log(q * width))) * (top + q * width)
+    ours = erb_centres(64, arch.low, arch.high).numpy()[::-1]
+    np.testing.assert_allclose(ours[:-1], slaney[:-1], rtol=2e-4)
+    assert abs(ours[-1]) < 1e-3
+
+
+def test_naranjo_joint_counts():
+    """train_audiovisual.ipynb: 15,416,148 parameters, of which 272,704 learn while the two nets are frozen."""
+    with torch.device("meta"):
+        model = SceneNet(architecture("naranjo_uv"))
+        tuned = SceneNet(replace(architecture("naranjo_uv"), tune_heads=True))
+    assert parameter_count(model, statistics=True) == 15_416_148
+    assert parameter_count(model.heads["fusion"]) == 272_704
+    assert parameter_count(model.video) + parameter_count(model.heads["video"]) == 14_820_170
+    assert not any(p.requires_grad for name in ("audio", "video") for p in model.heads[name].parameters())
+    assert all(p.requires_grad for p in tuned.parameters())
+
+
+def gru(x: torch.Tensor, layer: torch.nn.GRU, suffix: str) -> torch.Tensor:
+    """A GRU as Keras has it since version 2, reset after the product: (B, T, width) -> (B, T, hidden)."""
+    w, u, b, c = (getattr(layer, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    state, found = x.new_zeros(len(x), layer.hidden_size), []
+    for step in x.unbind(1):
+        (r, z, n), (hr, hz, hn) = (step @ w.T + b).chunk(3, 1), (state @ u.T + c).chunk(3, 1)
+        z = (z + hz).sigmoid()
+        state = z * state + (1 - z) * (n + (r + hr).sigmoid() * hn).tanh()
+        found.append(state)
+    return torch.stack(found, 1)
+
+
+def bidirectional(x: torch.Tensor, layer: torch.nn.GRU) -> torch.Tensor:
+    return torch.cat([gru(x, layer, ""), gru(x.flip(1), layer, "_reverse").flip(1)], dim=2)
+
+
+def test_naranjo_joins_three_softmaxes():
+    """train_audiovisual.ipynb: twelve steps of audio to five, GRUs of 64 on both, a softmax of their mean beside those
+    of both nets, and a last layer on these thirty values."""
+    torch.manual_seed(0)
+    arch = replace(architecture("naranjo_uv"), video="test_efficientnet", size=32)
+    model = SceneNet(arch).eval()
+    clip = Clip(
+        torch.randn(2, 2, 44_100), torch.randint(256, (2, 5, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1]),
+        torch.ones(2, 2, dtype=torch.bool), ["a", "b"], torch.zeros(2),
+    )  # fmt: skip
+    with torch.no_grad():
+        clip = model.preprocess(clip)
+        found = model(clip)["fusion"]
+        audio, video = model.branches(clip).values()
+        head, fusion = model.heads["video"], model.heads["fusion"]
+        heard = model.heads["audio"][1](audio.tokens.mean(1)).softmax(1)
+        seen = head.last[1](bidirectional(video.tokens, head.gru)).softmax(2).mean(1)
+        five = torch.stack([audio.tokens[:, 2 * step : 2 * step + 3].mean(1) for step in range(5)], 1)
+        joint = fusion.steps(bidirectional(torch.cat([five, video.tokens], 2), fusion.gru).mean(1)).softmax(1)
+        expected = fusion.last(torch.cat([joint, heard, seen], 1))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(head(video.tokens).softmax(1), seen, atol=1e-6, rtol=1e-4)
+    assert clip.present.all()
+    with torch.no_grad():  # a missing modality says nothing, whatever is in its place
+        clip = clip._replace(present=torch.tensor([[True, False], [True, False]]))
+        first = model(clip)["fusion"]
+        torch.testing.assert_close(first, model(clip._replace(video=clip.video + 1))["fusion"])
+
+
+def test_naranjo_sees_the_maximum_of_each_map():
+    """train_video.ipynb: GlobalMaxPooling2D over VGG16's last map of frames from 0 to 255."""
+    torch.manual_seed(0)
+    net = timm.create_model("vgg16_features", num_classes=0).eval()
+    frames = 255 * torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(net(frames), net.features(frames).amax((2, 3)))
+    assert settled(replace(architecture("naranjo_uv"), mean=(), std=())).std == (1 / 255,) * 3
+    assert architecture("naranjo_uv").crop == 0  # frames squeezed to 224 x 224
+
+
+# ---- Hou_UGent: Yuanbo2020/DCASE2021-T1B, model_1_v2.py and sub_attention.py
+
+
+def test_hou_as_its_code():
+    """Attention without scaling and norms after the sums; convolutions; a layer for each frame; mean plus maximum."""
+    torch.manual_seed(0)
+    head = SequenceFusion((512, 64), 32, 10).eval()
+    for part in head.modules():
+        if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    audio, video = torch.randn(2, 96, 512), torch.randn(2, 10, 64)
+    encoder = head.attention
+    with torch.no_grad():
+        q, k, v = (one.reshape(2, 96, 8, 64) for one in encoder.qkv(audio).chunk(3, 2))
+        products = torch.einsum("bqhd,bkhd->bhqk", q, k)  # not divided by 8
+        context = torch.einsum("bhqk,bkhd->bqhd", products.softmax(-1), v).reshape(2, 96, 512)
+        x = encoder.norm1(encoder.out(context) + audio)
+        x = encoder.norm2(encoder.mlp[2](encoder.mlp[0](x).relu()) + x)
+        steps = head.convs(x[:, None]).mean(3).transpose(1, 2)
+        frames = torch.stack([head.frame(one) for one in video.unbind(1)], 1)
+        each = head.classifier(torch.cat([steps, frames], 2))
+        expected = each.mean(1) + each.amax(1)
+        found = head([audio, video], torch.ones(2, 2, dtype=torch.bool))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_hou_adds_average_and_maximum_of_the_map():
+    arch = architecture("hou_ugent")
+    assert (arch.map_pool, arch.crop, arch.frames) == ("sum", 0.0, 10)
+    torch.manual_seed(0)
+    trunk = Trunk("test_resnet", 3, map_pool=arch.map_pool).eval()
+    frames = torch.randn(1, 2, 3, 64, 64)
+    with torch.no_grad():
+        maps = trunk.net.forward_features(frames[0])
+        expected = maps.mean((2, 3)) + maps.amax((2, 3))
+        torch.testing.assert_close(trunk.branch(frames).tokens[0], expected)
+
+
+# ---- McDonnell_USA: McDonnell-Lab/DCASE2019-Task1, DCASE2019_network.py
+
+
+def same(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """TensorFlow's "same" padding of three positions in both axes, with `stride` in time."""
+    length = x.shape[3]
+    more = max((-(-length // stride) - 1) * stride + 3 - length, 0)
+    return torch.nn.functional.pad(x, (more // 2, more - more // 2, 1, 1))
+
+
+def normal(x: torch.Tensor, norm: torch.nn.Module) -> torch.Tensor:
+    """Batch norm in evaluation with Keras' epsilon."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return (x - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-3).sqrt()
+
+
+@pytest.mark.parametrize("length", [400, 461, 39])
+def test_mcdonnell_as_its_code(length):
+    torch.manual_seed(0)
+    net = timm.create_model("mcdonnell_resnet", num_classes=0).double().eval()
+    head = PointwiseHead(768, 10).double().eval()
+    for part in (*net.modules(), *head.modules()):
+        if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 2)
+    conv = torch.nn.functional.conv2d
+
+    def step(x, part, stride):  # norm, ReLU, convolution
+        return conv(same(normal(x, part[0]).relu(), stride), part[2].weight, stride=(1, stride))
+
+    def path(x, layers):
+        x = normal(x, layers[0]) * layers[0].weight[:, None, None] + layers[0].bias[:, None, None]
+        x = conv(same(x, 2), layers[1].weight, stride=(1, 2))
+        for stack in range(4):
+            for block in range(2):
+                part, stride = layers[2 + 2 * stack + block].convs, 2 if stack and not block else 1
+                y = step(step(x, part[0], stride), part[1], 1)
+                if stride == 2:
+                    ones = torch.ones_like(x)
+                    pool = [torch.nn.functional.avg_pool2d(same(one, 2), 3, (1, 2)) for one in (x, ones)]
+                    x = torch.cat([pool[0] / pool[1], torch.zeros_like(pool[0])], 1)
+                x = x + y
+        return x
+
+    planes = torch.randn(1, 6, 128, length).double()
+    with torch.no_grad():
+        joined = torch.cat([path(planes[:, :, :64], net.low), path(planes[:, :, 64:], net.high)], 2)
+        x = conv(normal(joined, net.join[0]).relu(), net.join[2].weight)
+        x = conv(normal(x, head.norm), head.layer.weight[..., None])
+        expected = normal(x, head.last).mean((2, 3))
+        torch.testing.assert_close(head(net.tokens(planes)), expected, atol=1e-9, rtol=1e-9)
+    assert net.low[0].momentum == pytest.approx(0.01)  # Keras' 0.99
+
+
+def test_mcdonnell_scores_ten_seconds_at_once():
+    """DCASE_training.ipynb: 461 frames of a recording, of which training crops 400."""
+    arch = architecture("mcdonnell_usa")
+    model = SceneNet(arch)
+    assert arch.window == 10.0
+    assert model.frontend.planes(torch.randn(1, 2, 480_000)).shape == (1, 6, 128, 461)
+
+
+def test_du_doubles_the_width():
+    """MihawkHu/DCASE2020_task1, task1a/10class/resnet/train_resnet.py: num_filters=48."""
+    assert timm.create_model("du_resnet17", num_classes=0).low[1].out_channels == 48
+    assert timm.create_model("mcdonnell_resnet", num_classes=0).low[1].out_channels == 24

@@ -15,7 +15,7 @@ from avsc_e2e.models import filterbanks
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd, cut, delta, mix
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import frontends, systems
 from avsc_e2e.transforms.batch import SpecAugment
 
 ONE = Architecture(channels="mono", video="")
@@ -92,7 +92,7 @@ def test_pann_is_librosas():
         fmax=14_000,
         pad_mode="reflect",
     )
-    ours = planes(Architecture(**systems.PANN, video=""), audio)
+    ours = planes(Architecture(**frontends.PANN, video=""), audio)
     assert ours.shape == (1, 64, 101)
     np.testing.assert_allclose(ours[0], librosa.power_to_db(theirs, amin=1e-10, top_db=None), atol=5e-3)
 
@@ -107,7 +107,7 @@ def test_openl3_mel256():
     amplitude = np.sqrt(np.abs(np.fft.rfft(frames)) ** 2 @ mel.T.astype(np.float64)).T
     decibel = 10 * np.log10(np.maximum(amplitude, 1e-10))
     theirs = np.maximum(decibel - decibel.max(), -80)
-    ours = planes(Architecture(**systems.OPENL3_MEL256, video=""), audio)
+    ours = planes(Architecture(**frontends.OPENL3_MEL256, video=""), audio)
     assert ours.shape == (1, 256, 199)
     np.testing.assert_allclose(ours[0], theirs, atol=0.01)
     assert ours.max() == 0
@@ -144,12 +144,12 @@ def test_mcdonnell():
 
     first, second = slope(log_mel), slope(slope(log_mel))
     theirs = np.concatenate([log_mel[..., 4:-4], first[..., 2:-2], second])
-    ours = planes(Architecture(**systems.MCDONNELL, video=""), audio)
+    ours = planes(Architecture(**frontends.MCDONNELL, video=""), audio)
     assert ours.shape == (6, 128, 39)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
-@pytest.mark.parametrize(("front", "floor"), [(systems.VGGISH, 0.01), (systems.YAMNET, 0.001)])
+@pytest.mark.parametrize(("front", "floor"), [(frontends.VGGISH, 0.01), (frontends.YAMNET, 0.001)])
 def test_vggish_and_yamnet(front, floor):
     """Within 1e-3 nepers of windows of 25 ms every 10 ms, and triangles over mels, band by band."""
     audio = sound(16_000)
@@ -335,7 +335,7 @@ def test_statistics_travel_and_filters_do_not():
 
 
 def test_windows_get_planes_of_their_own():
-    arch = replace(Architecture(**systems.OPENL3_MEL256, video=""), audio_window=1.0, bands=32)
+    arch = replace(Architecture(**frontends.OPENL3_MEL256, video=""), audio_window=1.0, bands=32)
     audio = sound(seconds=1.0)
     front = FrontEnd(arch)
     found = front(audio)
@@ -360,7 +360,7 @@ def test_masks_are_the_same_in_all_windows():
 
 def test_trunks_with_published_weights_hear_raw_planes():
     """Augmentation sees standardised planes; undone before the trunk, they are what the weights know."""
-    arch = replace(Architecture(**systems.OPENL3_MEL256, video=""), audio="audio_test", bands=32)
+    arch = replace(Architecture(**frontends.OPENL3_MEL256, video=""), audio="audio_test", bands=32)
     torch.manual_seed(0)
     model = SceneNet(arch).eval()
     audio = sound()

@@ -12,22 +12,16 @@ from torch import nn
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.heads import (
-    BaselineHead,
-    PointwiseHead,
-    SequenceFusion,
-    decide,
-    fit_decision,
-    fusion_head,
-    takes_tokens,
-)
+from avsc_e2e.models.fusionheads import fusion_head
+from avsc_e2e.models.heads import BaselineHead, PointwiseHead, decide, fit_decision, takes_tokens
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet, freeze
+from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.zoo import systems
 from avsc_e2e.outputs.metrics import macro_log_loss
 
-KINDS = ("concat", "gated", "bilinear", "cross_attention", "early", "sequence", "recurrent")
-LEARNED = ("concat", "gated", "bilinear", "cross_attention", "recurrent")
+KINDS = ("concat", "gated", "bilinear", "cross_attention", "early", "sequence")
+LEARNED = ("concat", "gated", "bilinear", "cross_attention")
 """Those that learn what stands for a missing modality."""
 
 
@@ -259,9 +253,9 @@ def test_pointwise_head_is_a_convolution_between_norms():
     head = PointwiseHead(6, 4).train()
     tokens = torch.randn(5, 12, 6)
     found = head(tokens)
-    normal = (tokens - tokens.mean((0, 1))) / (tokens.var((0, 1), unbiased=False) + 1e-5).sqrt()
+    normal = (tokens - tokens.mean((0, 1))) / (tokens.var((0, 1), unbiased=False) + 1e-3).sqrt()
     each = normal @ head.layer.weight[:, :, 0].T
-    each = (each - each.mean((0, 1))) / (each.var((0, 1), unbiased=False) + 1e-5).sqrt()
+    each = (each - each.mean((0, 1))) / (each.var((0, 1), unbiased=False) + 1e-3).sqrt()
     torch.testing.assert_close(found, each.mean(dim=1), atol=1e-5, rtol=1e-4)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import timm
 import torch
-from timm.models import register_model
+from timm.layers import Conv2dSame, pad_same
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
@@ -16,11 +17,15 @@ class _PreActivation(nn.Sequential):
     """Batch norm, ReLU, convolution without bias."""
 
     def __init__(self, width_in: int, width: int, kernel: int = 3, stride: tuple[int, int] = (1, 1)):
-        super().__init__(
-            nn.BatchNorm2d(width_in, affine=False),
-            nn.ReLU(),
-            nn.Conv2d(width_in, width, kernel, stride, kernel // 2, bias=False),
-        )
+        super().__init__(_keras_norm(width_in, affine=False), nn.ReLU(), _same_conv(width_in, width, kernel, stride))
+
+
+class _SameMean(nn.Module):
+    """The mean over 3x3 positions, time halved; what Keras pads to the end of an even length does not count."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        means, counts = (avg_pool2d(pad_same(y, [3, 3], [1, 2]), 3, (1, 2)) for y in (x, torch.ones_like(x[:1, :1])))
+        return means / counts
 
 
 class _SplitBlock(nn.Module):
@@ -32,7 +37,7 @@ class _SplitBlock(nn.Module):
         self.grow = width - width_in
         stride = (1, 2) if self.grow else (1, 1)
         self.convs = nn.Sequential(_PreActivation(width_in, width, stride=stride), _PreActivation(width, width))
-        self.shortcut = nn.AvgPool2d(3, stride, 1, count_include_pad=False) if self.grow else nn.Identity()
+        self.shortcut = _SameMean() if self.grow else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convs(x) + pad(self.shortcut(x), (0, 0, 0, 0, 0, self.grow))
@@ -52,7 +57,7 @@ class SplitResNet(AudioNet):
 
     @staticmethod
     def _path(in_chans: int, width: int, stacks: int) -> nn.Sequential:
-        layers = [nn.BatchNorm2d(in_chans), nn.Conv2d(in_chans, width, 3, (1, 2), 1, bias=False)]
+        layers = [_keras_norm(in_chans), _same_conv(in_chans, width, 3, (1, 2))]
         for stack in range(stacks):
             after = width * 2**stack
             layers += [_SplitBlock(after // 2 if stack else after, after), _SplitBlock(after, after)]
@@ -121,16 +126,15 @@ class _SeBlock(nn.Module):
 
 
 class SeResNet(AudioNet):
-    """Three residual squeeze-excitation blocks of 32, 64 and 128 filters that pool time by 10, 5 and 5 and keep the
-    bands (Naranjo-Alcazar et al., 2020 and DCASE 2021). With its head 323,274 parameters, running statistics counted,
-    for 3 planes."""
+    """Three residual squeeze-excitation blocks of 32, 64 and 128 filters; time is pooled by two after the first two, 50
+    frames to 12, and the bands are kept (Naranjo-Alcazar et al., DCASE 2021). With its head 323,274 parameters, running
+    statistics counted, for 3 planes."""
 
-    def __init__(self, in_chans: int, widths: tuple[int, ...] = (32, 64, 128), pools: tuple[int, ...] = (10, 5, 5)):
+    def __init__(self, in_chans: int, widths: tuple[int, ...] = (32, 64, 128), pools: tuple[int, ...] = (2, 2, 1)):
         super().__init__(widths[-1])
         layers, before = [], in_chans
         for width, pool in zip(widths, pools, strict=True):
-            # Rounded up: 50 frames a second are too few for whole windows of 250.
-            layers += [_SeBlock(before, width, ratio=2), nn.MaxPool2d((1, pool), ceil_mode=True), nn.Dropout(0.3)]
+            layers += [_SeBlock(before, width, ratio=2), nn.MaxPool2d((1, pool))]
             before = width
         self.layers = nn.Sequential(*layers)
 
@@ -138,8 +142,16 @@ class SeResNet(AudioNet):
         return self.layers(x).mean(dim=2).transpose(1, 2)
 
 
-def _keras_norm(width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+def _keras_norm(width: int, affine: bool = True) -> nn.BatchNorm2d:
+    """With the constants of Keras."""
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01, affine=affine)
+
+
+def _same_conv(width_in: int, width: int, kernel: int, stride: tuple[int, int]) -> nn.Conv2d:
+    """Padded as Keras does, for an even length and stride 2 at the end alone, and with He's random weights."""
+    conv = Conv2dSame(width_in, width, kernel, stride, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv
 
 
 @register_model
@@ -151,9 +163,10 @@ def mcdonnell_resnet(pretrained: bool = False, in_chans: int = 6, **options) -> 
 
 @register_model
 def du_resnet17(pretrained: bool = False, in_chans: int = 6, **options) -> SplitResNet:
-    """The 17-layer ResNet of Du_USTC: McDonnell's, as the team's DCASE 2020 code has it (Hu et al.)."""
+    """The 17-layer ResNet of Du_USTC: McDonnell's at twice the width, as the team's DCASE 2020 code for ten classes has
+    it (Hu et al.)."""
     no_classifier(options)
-    return SplitResNet(in_chans)
+    return SplitResNet(in_chans, width=48)
 
 
 @register_model
@@ -171,15 +184,23 @@ def naranjo_se(pretrained: bool = False, in_chans: int = 3, **options) -> SeResN
 
 
 class Vgg16Features(nn.Module):
-    """The convolutions of timm's vgg16 under their own names, averaged over the map: (B, 3, H, W) -> (B, 512)."""
+    """The convolutions of timm's vgg16 under their own names and the maximum over the map: (B, 3, H, W) -> (B, 512).
+    Takes frames from 0 to 255; `mean` and `std` are those that its weights were trained with, by default none."""
 
     def __init__(self, in_chans: int):
         super().__init__()
         self.features = timm.create_model("vgg16", in_chans=in_chans, num_classes=0).features
         self.num_features = self.head_hidden_size = 512
+        self.register_buffer("mean", torch.zeros(in_chans, 1, 1))
+        self.register_buffer("std", torch.ones(in_chans, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.features(x).mean(dim=(2, 3))
+        return self.features((x - self.mean) / self.std).amax(dim=(2, 3))
+
+
+default_cfgs = generate_default_cfgs(  # frames from 0 to 255
+    {"vgg16_features.places365": {"input_size": (3, 224, 224), "mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}}
+)
 
 
 @register_model

@@ -10,48 +10,10 @@ from dataclasses import replace
 
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.nets.aisfx import AISFX
+from avsc_e2e.models.zoo.frontends import MCDONNELL, NARANJO, OPENL3_IMAGE, OPENL3_MEL256, PANN, VGGISH
 from avsc_e2e.models.zoo.registry import system
 
 HALF = (0.5, 0.5, 0.5)
-
-# ---- Front ends, as the weights that follow them need it
-
-OPENL3_MEL256 = {
-    "audio": "l3_audio", "channels": "mono", "sample_rate": 48_000,
-    "fft": 2048, "hop": 242, "pad": 982, "power": 2.0,
-    "bands": 256, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": True, "exponent": 0.5,
-    "log": "db", "floor": 1e-10, "dynamic_range": 80.0, "standardise": False,
-}  # fmt: skip
-"""Cramer et al., ICASSP 2019, in the version of the baseline: (1, 256, 199) for a second."""
-
-OPENL3_IMAGE = {"video": "l3_image", "size": 224, "crop": 224 / 256}
-"""Cramer et al., ICASSP 2019: the shorter side is resized to 256 pixels, then the centre is cut to 224."""
-
-PANN = {
-    "audio": "cnn14", "channels": "mono", "sample_rate": 32_000,
-    "fft": 1024, "hop": 320, "power": 2.0,
-    "bands": 64, "low": 50.0, "high": 14_000.0, "scale": "slaney", "area_norm": True,
-    "log": "db", "floor": 1e-10, "standardise": False,
-}  # fmt: skip
-"""Kong et al., 2020: (1, 64, 101) for a second."""
-
-VGGISH = {
-    "audio": "vggish", "channels": "mono", "sample_rate": 16_000,
-    "fft": 512, "win_length": 400, "hop": 160, "pad": 56, "power": 1.0,
-    "bands": 64, "low": 125.0, "high": 7500.0, "scale": "vggish",
-    "log": "ln", "floor": 1e-2, "standardise": False,
-}  # fmt: skip
-"""Hershey et al., ICASSP 2017: (1, 64, 98) for a second; the padding puts the short window where VGGish has it."""
-
-YAMNET = {**VGGISH, "audio": "yamnet", "floor": 1e-3}
-
-MCDONNELL = {
-    "audio": "mcdonnell_resnet", "channels": "stereo", "sample_rate": 48_000,
-    "fft": 2048, "hop": 1024, "power": 2.0,
-    "bands": 128, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": False,
-    "log": "ln", "floor": 1e-8, "deltas": 2, "standardise": False, "head": "pointwise",
-}  # fmt: skip
-"""Gao and McDonnell, 2019: (6, 128, 39) for a second; the net has its own batch norm on the planes."""
 
 # ---- The dataset paper, Wang, Mesaros, Heittola, Virtanen, ICASSP 2021, and its challenge baseline
 
@@ -83,8 +45,8 @@ def openl3_joint() -> Architecture:
 @system
 def mcdonnell_usa() -> Architecture:
     """McDonnell_USA's split-frequency ResNet on sound alone (Gao and McDonnell, DCASE 2019)."""
-    # The authors classify ten seconds at once; a second is our choice, as everywhere here.
-    return Architecture(**MCDONNELL, video="")
+    # Ten seconds are classified at once; the recipe trains on 400 of their 461 frames.
+    return Architecture(**MCDONNELL, video="", window=10.0)
 
 
 @system
@@ -268,13 +230,15 @@ def yang_thu() -> Architecture:
 @system
 def hou_ugent() -> Architecture:
     """Self-attention over sound embeddings, ResNet-50 on ten frames, late fusion over time; rank 16 (Hou et al.)."""
-    # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames.
+    # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames. They train on ten
+    # seconds.
     return Architecture(
         **dict(OPENL3_MEL256, audio_window=1.0, audio_hop=0.1),
         video="resnet50.tv_in1k",
         frames=10,
         size=224,
-        map_pool="avgmax",
+        crop=0.0,
+        map_pool="sum",
         mean=(0.432, 0.413, 0.417),
         std=(0.231, 0.230, 0.231),
         fusion="sequence",
@@ -286,38 +250,22 @@ def hou_ugent() -> Architecture:
 @system
 def naranjo_uv_audio() -> Architecture:
     """Squeeze-excitation CNN on gammatones of left, right and difference, rank 32 (Naranjo-Alcazar et al., 2021)."""
-    # Published: 64 gammatone bands, 40 ms every 20 ms, dB. Range of the bands: our choice.
-    return Architecture(
-        audio="naranjo_se",
-        video="",
-        channels="left_right_difference",
-        features="gammatone",
-        sample_rate=48_000,
-        fft=2048,
-        win_length=1920,
-        hop=960,
-        bands=64,
-        low=50.0,
-        high=22_000.0,
-        log="db",
-        floor=1e-10,
-        dropout=0.3,
-    )
+    return Architecture(**NARANJO, video="", dropout=0.0)
 
 
 @system
 def naranjo_uv() -> Architecture:
-    """naranjo_uv_audio, VGG16 of Places365 with a BiGRU, early fusion by a BiGRU, and all three decide (2021)."""
-    # Frames, widths of the recurrent layers and weights of the decision: our choice.
+    """naranjo_uv_audio, VGG16 of Places365 with a BiGRU, a BiGRU on both, and one layer on all three (2021)."""
     return replace(
         naranjo_uv_audio(),
         video="vgg16_features",
         size=224,
+        crop=0.0,
         frames=5,
-        video_pool="gru",
+        head="recurrent",
         fusion="recurrent",
-        hidden=256,
-        decision=(1.0, 1.0, 1.0),
+        hidden=64,
+        decision=(0.0, 0.0, 1.0),
     )
 
 

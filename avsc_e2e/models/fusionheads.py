@@ -1,0 +1,200 @@
+"""Model-level fusion of both branches.
+
+A fusion head takes what it is made for (`takes`): embeddings (B, width), sequences (B, L, width), or what the single
+heads say, of audio and video, with present (B, 2), and gives logits (B, K). What it puts in place of a missing modality
+is learned, except where the published net has no parameter for it: there it is zero, which is the training mean of
+standardised values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from avsc_e2e.models.heads import BaselineHead, takes_tokens
+from avsc_e2e.models.segmentmodel import SegmentModel, join_frames
+from avsc_e2e.models.sequencefusion import RecurrentFusion, SequenceFusion
+
+
+class _Inputs(nn.Module):
+    """Normalises each input and puts a learned one where a modality is missing."""
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+        self.missing = nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in widths)
+
+    def inputs(self, values: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+        return [
+            torch.where(
+                present[:, i].reshape(-1, *[1] * (value.dim() - 1)),
+                self.norms[i](value),
+                self.missing[i].to(value.dtype),
+            )
+            for i, value in enumerate(values)
+        ]
+
+
+class ConcatFusion(_Inputs):
+    """Joins two embeddings, each normalised, before a head with one hidden layer."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        self.head = nn.Sequential(
+            nn.Linear(sum(widths), hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Embeddings (B, width) of audio and video, present (B, 2) -> logits (B, K)."""
+        return self.head(torch.cat(self.inputs(embeddings, present), dim=1))
+
+
+class GatedFusion(_Inputs):
+    """Each hidden unit weighs sound against pictures by a gate that sees both (gated multimodal unit, Arevalo et al.,
+    2017)."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        self.layers = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
+        self.gate = nn.Linear(sum(widths), hidden)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, classes))
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        inputs = self.inputs(embeddings, present)
+        audio, video = (layer(x).tanh() for layer, x in zip(self.layers, inputs, strict=True))
+        return self.head(torch.lerp(video, audio, self.gate(torch.cat(inputs, dim=1)).sigmoid()))
+
+
+class BilinearFusion(_Inputs):
+    """All products of the two embeddings at low rank: the product of their projections (Kim et al., 2017)."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        self.layers = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, classes))
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        audio, video = (layer(x).tanh() for layer, x in zip(self.layers, self.inputs(embeddings, present), strict=True))
+        return self.head(audio * video)
+
+
+class CrossAttentionFusion(_Inputs):
+    """The steps of the sound attend to the frames and the frames to the sound (Vaswani et al., 2017; Lu et al., 2019);
+    the means of both, joined, are classified."""
+
+    takes_tokens = True
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        heads = next(count for count in (8, 4, 2, 1) if hidden % count == 0)
+        self.layers = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
+        self.attention = nn.ModuleList(nn.MultiheadAttention(hidden, heads, batch_first=True) for _ in widths)
+        self.after = nn.ModuleList(nn.LayerNorm(hidden) for _ in widths)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * hidden, classes))
+
+    def forward(self, tokens: Sequence[Tensor], present: Tensor) -> Tensor:
+        pair = [layer(x) for layer, x in zip(self.layers, self.inputs(tokens, present), strict=True)]
+        means = []
+        for mine, other, attention, after in zip(pair, pair[::-1], self.attention, self.after, strict=True):
+            heard = attention(mine, other, other, need_weights=False)[0]
+            means.append(after(mine + heard).mean(dim=1))
+        return self.head(torch.cat(means, dim=1))
+
+
+class EarlyFusion(BaselineHead):
+    """The baseline's head on both embeddings joined (Fig. 1a of Wang et al., ICASSP 2021): 600,778 parameters for two
+    of 512."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(sum(widths), classes, dropout)
+        self.widths = tuple(widths)
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+        means = self.standardise.mean.split(self.widths)
+        filled = [
+            torch.where(present[:, i : i + 1], embedding, mean.to(embedding.dtype))
+            for i, (embedding, mean) in enumerate(zip(embeddings, means, strict=True))
+        ]
+        return super().forward(torch.cat(filled, dim=1))
+
+
+class TwoHeadsFusion(nn.Module):
+    """The baseline's joint model (Fig. 1b of Wang et al., ICASSP 2021): the 128 inner values of both trained heads, 128
+    units, K, no non-linearity between; 34,186 parameters."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.hidden = nn.Linear(2 * 128, 128)
+        self.last = nn.Linear(128, classes)
+
+    def forward(self, inner: Sequence[Tensor], present: Tensor) -> Tensor:
+        return self.last(self.hidden(torch.cat([x * present[:, i : i + 1] for i, x in enumerate(inner)], dim=1)))
+
+
+class ProductFusion(nn.Module):
+    """The weighted sum of both trained heads' logits: up to a constant, the product of their probabilities (Hinton,
+    2002), which is right where, given the scene, sound and pictures err independently. A missing modality drops out."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(2))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, logits: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Logits (B, K) of audio and video, present (B, 2) -> logits (B, K)."""
+        votes = [self.weights[i] * x * present[:, i : i + 1] for i, x in enumerate(logits)]
+        return votes[0] + votes[1] + self.bias
+
+
+class SegmentFusion(_Inputs):
+    """Concatenation of both embeddings and that of the audio-visual segment model over their tokens, each frame of
+    which is what is heard and seen at the time (Du_USTC, DCASE 2021). The segment model is fitted before training, on
+    the trunks as they are then, so they come from earlier stages or are frozen."""
+
+    takes_tokens = True
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        self.segments = SegmentModel(sum(widths))
+        self.missing_segments = nn.Parameter(torch.zeros(self.segments.topics))
+        self.head = nn.Sequential(
+            nn.Linear(sum(widths) + self.segments.topics, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, values: Sequence[Tensor], present: Tensor) -> Tensor:
+        """Tokens (B, L, width) of audio and video, present (B, 2) -> logits (B, K)."""
+        written = torch.where(present.all(dim=1)[:, None], self.segments(join_frames(*values)), self.missing_segments)
+        return self.head(torch.cat([*self.inputs([tokens.mean(dim=1) for tokens in values], present), written], dim=1))
+
+
+def fusion_head(
+    kind: str, widths: Sequence[int], token_widths: Sequence[int], hidden: int, classes: int, dropout: float
+) -> nn.Module:
+    """The model-level fusion that an architecture names."""
+    if kind == "two_heads":
+        return TwoHeadsFusion(classes)
+    if kind == "product":
+        return ProductFusion(classes)
+    if kind == "sequence":
+        return SequenceFusion(token_widths, hidden, classes)
+    if kind == "recurrent":
+        return RecurrentFusion(token_widths, hidden, classes)
+    head = {
+        "concat": ConcatFusion,
+        "gated": GatedFusion,
+        "bilinear": BilinearFusion,
+        "cross_attention": CrossAttentionFusion,
+        "early": EarlyFusion,
+        "segments": SegmentFusion,
+    }[kind]
+    return head(token_widths if takes_tokens(head) else widths, hidden, classes, dropout)

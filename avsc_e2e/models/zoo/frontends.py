@@ -1,0 +1,49 @@
+"""Front ends: fields of Architecture that go with a trunk, since a net needs the input that it was trained with."""
+
+from __future__ import annotations
+
+OPENL3_MEL256 = {
+    "audio": "l3_audio", "channels": "mono", "sample_rate": 48_000,
+    "fft": 2048, "hop": 242, "pad": 982, "power": 2.0,
+    "bands": 256, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": True, "exponent": 0.5,
+    "log": "db", "floor": 1e-10, "dynamic_range": 80.0, "standardise": False,
+}  # fmt: skip
+"""Cramer et al., ICASSP 2019, in the version of the baseline: (1, 256, 199) for a second."""
+
+OPENL3_IMAGE = {"video": "l3_image", "size": 224, "crop": 224 / 256}
+"""Cramer et al., ICASSP 2019: the shorter side is resized to 256 pixels, then the centre is cut to 224."""
+
+PANN = {
+    "audio": "cnn14", "channels": "mono", "sample_rate": 32_000,
+    "fft": 1024, "hop": 320, "power": 2.0,
+    "bands": 64, "low": 50.0, "high": 14_000.0, "scale": "slaney", "area_norm": True,
+    "log": "db", "floor": 1e-10, "standardise": False,
+}  # fmt: skip
+"""Kong et al., 2020: (1, 64, 101) for a second."""
+
+VGGISH = {
+    "audio": "vggish", "channels": "mono", "sample_rate": 16_000,
+    "fft": 512, "win_length": 400, "hop": 160, "pad": 56, "power": 1.0,
+    "bands": 64, "low": 125.0, "high": 7500.0, "scale": "vggish",
+    "log": "ln", "floor": 1e-2, "standardise": False,
+}  # fmt: skip
+"""Hershey et al., ICASSP 2017: (1, 64, 98) for a second; the padding puts the short window where VGGish has it."""
+
+YAMNET = {**VGGISH, "audio": "yamnet", "floor": 1e-3}
+
+MCDONNELL = {
+    "audio": "mcdonnell_resnet", "channels": "stereo", "sample_rate": 48_000,
+    "fft": 2048, "hop": 1024, "power": 2.0,
+    "bands": 128, "low": 0.0, "high": 24_000.0, "scale": "htk", "area_norm": False,
+    "log": "ln", "floor": 1e-8, "deltas": 2, "standardise": False, "head": "pointwise",
+}  # fmt: skip
+"""Gao and McDonnell, 2019: (6, 128, 39) for a second; the net has its own batch norm on the planes."""
+
+NARANJO = {
+    "audio": "naranjo_se", "channels": "left_right_difference", "sample_rate": 44_100, "features": "gammatone",
+    "fft": 2048, "win_length": 1764, "hop": 882, "pad": 583,
+    "bands": 64, "low": 0.0, "high": 20_511.0, "area_norm": False,
+    "log": "db", "floor": 1e-10, "rescale": True, "standardise": False,
+}  # fmt: skip
+"""Naranjo-Alcazar et al., 2021: (3, 64, 50) for a second. Their 64 centres start at 0 Hz and would end, as a 65th, at
+22,050 Hz; each crop is scaled by its own extremes."""
