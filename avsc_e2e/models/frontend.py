@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn.functional import pad
 
 from avsc_e2e.models import filterbanks
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.moments import Moments
 
 INSTANTS = 16
 """At most so many samples of a wavelet's power make one time frame."""
@@ -76,16 +78,17 @@ class FrontEnd(nn.Module):
         return planes
 
     @torch.no_grad()
-    def fit(self, waveforms: list[Tensor]) -> None:
+    def fit(self, waveforms: Iterable[Tensor]) -> None:
         """Take mean and deviation of every band from batches (B, C, N)."""
-        planes = torch.cat([self.planes(audio.float()).flatten(0, -4) for audio in waveforms])
-        self.mean.copy_(planes.mean(dim=(0, 3))[..., None])
+        moments = Moments()
+        for audio in waveforms:
+            moments.add(self.planes(audio.float().to(self.mean.device)).flatten(0, -4).movedim(-1, 1).flatten(0, 1))
         # A plane without sound (the difference of a mono recording) must not be blown up to noise.
         least = {"ln": 0.5, "db": 2.0}[self.architecture.log]
-        channels = len(planes[0]) // (1 + self.architecture.deltas)
-        order = torch.arange(len(planes[0]), device=planes.device) // channels
-        least = (least * 0.1**order)[:, None]
-        self.std.copy_(torch.maximum(planes.std(dim=(0, 3)), least)[..., None])
+        order = torch.arange(len(self.std)) // (len(self.std) // (1 + self.architecture.deltas))
+        least = (least * 0.1**order)[:, None].to(self.std)
+        self.mean.copy_(moments.mean[..., None])
+        self.std.copy_(torch.maximum(moments.std.to(least), least)[..., None])
 
 
 class _ShortTime(nn.Module):

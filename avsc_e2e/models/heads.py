@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.moments import Joined, Moments
 from avsc_e2e.models.texthead import TextHead
 
 
@@ -29,10 +30,10 @@ class ZScore(nn.Module):
         return bool(self.mean.any())
 
     @torch.no_grad()
-    def fit(self, embeddings: Tensor) -> None:
-        """Take mean and deviation from (N, width)."""
-        self.mean.copy_(embeddings.mean(dim=0))
-        self.std.copy_(embeddings.std(dim=0).clamp(min=1e-5))
+    def fit(self, moments: Moments | Joined) -> None:
+        """Take mean and deviation of embeddings (N, width)."""
+        self.mean.copy_(moments.mean)
+        self.std.copy_(moments.std.clamp(min=1e-5))
 
 
 class BaselineHead(nn.Module):

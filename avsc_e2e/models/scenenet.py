@@ -13,6 +13,7 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.fusionheads import EarlyFusion, SegmentFusion, fusion_head
 from avsc_e2e.models.heads import BaselineHead, decide, single_head, takes_tokens
+from avsc_e2e.models.moments import Moments, joined
 from avsc_e2e.models.segmentmodel import join_frames
 from avsc_e2e.models.trunk import Branch, Trunk, settled
 
@@ -127,29 +128,30 @@ class SceneNet(nn.Module):
     @torch.no_grad()
     def fit(self, clips: Iterable[Clip]) -> None:
         """Take the statistics that the model standardises by from batches of training clips as the loader gives them:
-        those of the front end's bands and of the baseline's embeddings."""
-        clips = list(clips)
+        those of the front end's bands and of the baseline's embeddings. `clips` can be gone through twice."""
         if self.architecture.audio:
-            self.frontend.fit([clip.audio[clip.present[:, 0]] for clip in clips if clip.present[:, 0].any()])
+            self.frontend.fit(clip.audio[clip.present[:, 0]] for clip in clips if clip.present[:, 0].any())
         if not self.standardises_embeddings:
             return
         mode = self.training
         self.eval()
-        found: dict[str, list[Tensor]] = {name: [] for name in self.architecture.modalities}
+        found = {name: Moments() for name in self.architecture.modalities}
         frames: list[Tensor] = []
+        where = next(self.parameters()).device
         for clip in clips:
+            clip = clip._replace(**{n: getattr(clip, n).to(where) for n in ("audio", "video", "present")})
             branches = self.branches(self.preprocess(clip))
             if any(isinstance(head, SegmentFusion) for head in self.heads.values()):
                 frames += join_frames(*(b.tokens for b in branches.values()))[clip.present.all(dim=1)].cpu().unbind()
             for name, branch in branches.items():
-                found[name].append(branch.embedding[clip.present[:, ("audio", "video").index(name)]])
-        joined = {name: torch.cat(parts) for name, parts in found.items()}
+                present = clip.present[:, ("audio", "video").index(name)]
+                if present.any():
+                    found[name].add(branch.embedding[present])
         for name, head in self.heads.items():
             if isinstance(head, EarlyFusion):
-                both = min(len(part) for part in joined.values())
-                head.standardise.fit(torch.cat([part[:both] for part in joined.values()], dim=1))
+                head.standardise.fit(joined(list(found.values())))
             elif isinstance(head, BaselineHead):
-                head.standardise.fit(joined[name])
+                head.standardise.fit(found[name])
             elif isinstance(head, SegmentFusion):
                 head.segments.fit(frames)
         self.train(mode)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
 
-from avsc_e2e.clip import Corpus
-from avsc_e2e.data.dataset import Key, collate
+from avsc_e2e.clip import Clip, Corpus
+from avsc_e2e.data.dataset import Key, collate, loader
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.models.weights.sources import sources
+from avsc_e2e.processes import device
 from avsc_e2e.randomness import WEIGHTS_KEY, keyed
 from avsc_e2e.training.recipe import Recipe
-from avsc_e2e.training.run import stage_file, train_dataset
+from avsc_e2e.training.run import stage_file, train_dataset, workers
 from avsc_e2e.transforms.frames import CentreCrop
 
 log = logging.getLogger(__name__)
-
-FIT_CLIPS = 256
-"""Training clips that the front end's statistics are taken from."""
 
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
@@ -85,8 +84,17 @@ def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     dataset.sampling = dataclasses.replace(
         dataset.sampling, video=dataset.sampling.video and model.standardises_embeddings
     )
-    rows = np.random.default_rng((recipe.seed, WEIGHTS_KEY)).permutation(len(dataset))[:FIT_CLIPS]
-    clips = [dataset[Key(0, int(index))] for index in rows]
-    if recipe.model.audio and not any(clip.present[0] for clip in clips):
-        raise AvscError(f"{recipe.data.root}: no training recording has sound; use --model.audio '' for pictures alone")
-    model.fit(collate(clips[at : at + 32]) for at in range(0, len(clips), 32))
+    if recipe.data.statistics:
+        draw = np.random.default_rng((recipe.seed, WEIGHTS_KEY))
+        rows = draw.permutation(len(dataset))[: recipe.data.statistics]
+        read = [dataset[Key(0, int(index))] for index in rows]
+        clips: Iterable[Clip] = [collate(read[at : at + 32]) for at in range(0, len(read), 32)]
+        if recipe.model.audio and not any(clip.present[0] for clip in read):
+            raise AvscError(
+                f"{recipe.data.root}: no training recording has audio; use --model.audio '' for video alone"
+            )
+    else:
+        clips = loader(dataset, recipe.batch_size, shuffle=False, workers=workers(recipe))
+        model.to(device())
+    model.fit(clips)
+    model.cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 import numpy as np
 import pytorch_lightning as pl
@@ -28,7 +27,7 @@ from avsc_e2e.training.optimiser import (
     build_optimiser,
     freeze_still_parts,
     parameter_groups,
-    rate_share,
+    schedule,
     unfreeze,
 )
 from avsc_e2e.training.recipe import Recipe
@@ -229,6 +228,4 @@ class FineTuning(pl.LightningModule):
         fused = self.device.type == "cuda" and not (recipe.precision == "fp16" and recipe.optim.clip)
         optimiser = build_optimiser(parameter_groups(self.model, recipe.optim), recipe.optim, fused=fused)
         steps = max(int(self.trainer.estimated_stepping_batches), 1)
-        share = partial(rate_share, recipe.optim, steps=steps, epochs=recipe.epochs)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimiser, "lr_scheduler": schedule(optimiser, recipe.optim, steps, recipe.epochs)}

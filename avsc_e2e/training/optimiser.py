@@ -80,11 +80,24 @@ def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
         return (step + 1) / rising
     if optim.schedule == "constant":
         return 1.0
+    if optim.schedule == "steps":
+        return optim.factor ** (step * epochs // steps // optim.every)
     restarts = [round(epoch * steps / epochs) for epoch in optim.restarts if epoch < epochs]
     first = max([rising, *(start for start in restarts if start <= step)])
     last = min([steps, *(start for start in restarts if start > step)])
     done = min((step - first) / max(last - first, 1), 1.0)
     return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def schedule(optimiser: torch.optim.Optimizer, optim: Optim, steps: int, epochs: int) -> dict:
+    """What Lightning asks of the learning rates: a scheduler, and when it is told what."""
+    if optim.schedule == "plateau":
+        on_plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser, factor=optim.factor, patience=optim.every - 1, threshold=1e-4, threshold_mode="abs"
+        )
+        return {"scheduler": on_plateau, "interval": "epoch", "monitor": "validation_log_loss"}
+    share = partial(rate_share, optim, steps=steps, epochs=epochs)
+    return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, share), "interval": "step"}
 
 
 def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:

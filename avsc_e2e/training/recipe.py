@@ -38,6 +38,10 @@ class Data:
     """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
     windows: int = 1
     """Random windows that an epoch draws from each training recording."""
+    window: float = 0.0
+    """Seconds of such a window; 0: as long as those that the model is evaluated on."""
+    statistics: int = 256
+    """Training clips that the means and deviations which a model standardises by are taken from; 0: all of an epoch."""
     by_length: bool = False
     """Draw that many for each segment of a recording's length: recordings and classes then weigh in training what they
     weigh where segments are evaluated."""
@@ -54,6 +58,8 @@ class Data:
     def __post_init__(self):
         if self.windows < 1:
             raise AvscError(f"--data.windows {self.windows}: at least one window is needed from each recording")
+        if self.window < 0 or self.statistics < 0:
+            raise AvscError("--data.window and --data.statistics: they are at least 0")
         if not 0 <= self.balance <= 1:
             raise AvscError(f"--data.balance {self.balance}: it is a share from 0 to 1")
 
@@ -73,6 +79,17 @@ class Augment:
     drop: DropModality = DropModality()
 
 
+UNCHANGED = Augment(
+    crop=RandomResizedCrop(1.0),
+    flip=HorizontalFlip(0.0),
+    colour=ColourJitter(0.0, 0.0),
+    waveform=Waveform(gain=0.0),
+    spectrum=SpecAugment(0.0, 0.0),
+    mixup=Mixup(0.0),
+)
+"""Training clips as they are: what recipes of published systems start from."""
+
+
 @dataclass(frozen=True)
 class Optim:
     """Optimiser and learning rates, which change by steps; by default AdamW (Loshchilov and Hutter, 2019) with a linear
@@ -90,8 +107,13 @@ class Optim:
     """Of weights with two axes or more; biases and norms have none."""
     warmup: float = 0.1
     """Share of the steps in which the rates rise."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rates do then."""
+    schedule: Literal["cosine", "constant", "steps", "plateau"] = "cosine"
+    """What the rates do then. steps: they fall by `factor` after every `every` epochs; plateau: after `every` epochs in
+    which the validation log loss did not fall by 1e-4."""
+    factor: float = 0.5
+    """By which the rates are multiplied then."""
+    every: int = 20
+    """Epochs."""
     restarts: tuple[int, ...] = ()
     """Epochs after which the cosine starts again from the highest rates (Loshchilov and Hutter, 2017)."""
     final: float = 0.0
@@ -117,6 +139,10 @@ class Optim:
             raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
         if self.layers < 0:
             raise AvscError(f"--optim.layers {self.layers}: it is a number of layers; 0 is all of them")
+        if self.schedule == "plateau" and self.warmup:
+            raise AvscError("--optim.schedule plateau knows no warm-up: add --optim.warmup 0")
+        if not 0 < self.factor <= 1 or self.every < 1:
+            raise AvscError("--optim.factor is a factor above 0 and up to 1, --optim.every at least one epoch")
         if not 0 < self.layer_decay <= 1:
             raise AvscError(f"--optim.layer-decay {self.layer_decay}: it is a factor above 0 and up to 1")
 

@@ -85,6 +85,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
     want, size = sampling(arch, recipe.data.short_side), arch.size
     if teachers:
         want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
+    want = dataclasses.replace(want, window=recipe.data.window or want.window)
     return ClipDataset(
         corpus.train,
         arch.classes,
