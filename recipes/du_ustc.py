@@ -5,24 +5,26 @@
 
 Published (Wang, Zheng et al., DCASE 2021, and arXiv 2203.04114): FCNN and a 17-layer ResNet on log-mels from scratch;
 VGGish and CNN14, transferred; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch shift,
-joint training with RandAugment of the pictures and mixup of both modalities; an audio-visual segment model as a third
-branch. Channel confusion is here the swap of the ears, which `flip` does. Everything else is our choice.
+joint training with RandAugment of the frames and mixup of both modalities; an audio-visual segment model as a third
+branch. Channel confusion is here the swap of left and right, which `flip` does. RandomResizedCrop and flip of the
+frames, and everything else, are our choice.
 """
 
 from dataclasses import replace
 
 from avsc_e2e.cli import run
 from avsc_e2e.models.zoo import systems
-from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import UNCHANGED, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
-from avsc_e2e.transforms.frames import HorizontalFlip, RandAugment
+from avsc_e2e.transforms.frames import HorizontalFlip, RandAugment, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform
 
 fcnn = Recipe(
     "du_ustc/fcnn",
     model=systems.du_ustc_fcnn(),
     data=Data(windows=10),
-    augment=Augment(
+    augment=replace(
+        UNCHANGED,
         flip=HorizontalFlip(0.5),
         waveform=Waveform(gain=0.0, pitch=2.0),
         spectrum=SpecAugment(0.1, 0.1),
@@ -47,7 +49,7 @@ video = replace(
     name="du_ustc/video",
     model=systems.du_ustc_video(),
     data=Data(windows=2),
-    augment=Augment(mixup=Mixup(0.2)),
+    augment=replace(UNCHANGED, crop=RandomResizedCrop(0.5), flip=HorizontalFlip(0.5), mixup=Mixup(0.2)),
     optim=Optim(lr=1e-3, video_lr=1e-4),
     heads=Heads(video=1.0),
     video_weights="places365",
@@ -57,7 +59,7 @@ joint = replace(
     video,
     name="du_ustc/joint",
     model=systems.du_ustc(),
-    augment=replace(fcnn.augment, mixup=Mixup(0.2), pictures=RandAugment(2)),
+    augment=replace(fcnn.augment, crop=video.augment.crop, mixup=Mixup(0.2), pictures=RandAugment(2)),
     optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=3e-5),
     heads=Heads(fusion=1.0),
     video_weights="",

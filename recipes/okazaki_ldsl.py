@@ -6,21 +6,23 @@
 
 Published (Okazaki, Kong and Yoshinaga, DCASE 2021): a CNN from AudioSet on log-mels, ResNeSt, RegNet and HRNet on
 frames, the image encoder of CLIP guided by text; an ensemble weighted by class-wise confidence (`avsc fuse --method
-classwise`) and confidence replacement (`avsc calibrate --method floor`). Everything else is our choice.
+confidence`) and confidence replacement (`avsc calibrate --method floor`). Augmentation (SpecAugment, mixup,
+RandomResizedCrop, horizontal flip) and everything else is our choice.
 """
 
 from dataclasses import replace
 
 from avsc_e2e.cli import run
 from avsc_e2e.models.zoo import systems
-from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import UNCHANGED, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
+from avsc_e2e.transforms.frames import HorizontalFlip, RandomResizedCrop
 
 audio = Recipe(
     "okazaki_ldsl/audio",
     model=systems.okazaki_ldsl_audio(),
     data=Data(windows=10),
-    augment=Augment(mixup=Mixup(0.4), spectrum=SpecAugment(0.15, 0.15)),
+    augment=replace(UNCHANGED, mixup=Mixup(0.4), spectrum=SpecAugment(0.15, 0.15)),
     optim=Optim(lr=1e-3, audio_lr=1e-4),
     heads=Heads(audio=1.0, video=1.0),
     epochs=15,
@@ -31,7 +33,7 @@ resnest = replace(
     name="okazaki_ldsl/resnest",
     model=systems.okazaki_ldsl_video(),
     data=Data(windows=2),
-    augment=Augment(mixup=Mixup(0.2)),
+    augment=replace(UNCHANGED, crop=RandomResizedCrop(0.5), flip=HorizontalFlip(0.5), mixup=Mixup(0.2)),
     optim=Optim(lr=1e-3, video_lr=1e-4),
     batch_size=16,
 )

@@ -12,11 +12,14 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.filterbanks import erb_centres
 from avsc_e2e.models.heads import PointwiseHead
+from avsc_e2e.models.moments import Moments
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.trunk import Trunk, settled
 from avsc_e2e.models.zoo.catalogue import architecture, list_models
+from avsc_e2e.training.optimiser import rate_share, schedule
+from avsc_e2e.training.recipe import Optim
 from avsc_e2e.transforms.frames import CentreCrop
 
 # ---- Video trunks: what timm's configurations say
@@ -323,3 +326,39 @@ def test_du_doubles_the_width():
     """MihawkHu/DCASE2020_task1, task1a/10class/resnet/train_resnet.py: num_filters=48."""
     assert timm.create_model("du_resnet17", num_classes=0).low[1].out_channels == 48
     assert timm.create_model("mcdonnell_resnet", num_classes=0).low[1].out_channels == 24
+
+
+def test_hou_halves_its_rate_every_twenty_epochs():
+    """train.py: the rate times 0.5 after every decay_epoch of 20."""
+    optim = Optim("adam", lr=1e-4, warmup=0.0, schedule="steps", factor=0.5, every=20)
+    shares = [rate_share(optim, step, steps=600, epochs=60) for step in (1, 199, 200, 399, 400, 599)]
+    assert shares == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_naranjo_halves_its_rate_on_a_plateau():
+    """train_audio.ipynb: ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=15), as Keras counts."""
+    optim = Optim("adam", lr=1e-3, warmup=0.0, schedule="plateau", factor=0.5, every=15)
+    weights = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=optim.lr)
+    made = schedule(weights, optim, steps=100, epochs=200)
+    assert (made["interval"], made["monitor"]) == ("epoch", "validation_log_loss")
+    rates = []
+    for loss in [1.0] * 16 + [0.5] + [0.49995] * 15:  # a fall of less than 1e-4 is none
+        made["scheduler"].step(loss)
+        rates.append(weights.param_groups[0]["lr"])
+    assert rates.index(5e-4) == 15
+    assert rates.index(2.5e-4) == 31
+    with pytest.raises(AvscError, match="knows no warm-up"):
+        replace(optim, warmup=0.1)
+
+
+@pytest.mark.parametrize("sizes", [(7,), (3, 1, 5), (1, 1)])
+def test_moments_are_those_of_all_values(sizes):
+    """The baseline's repository standardises by the whole training set, which does not fit into memory here."""
+    torch.manual_seed(0)
+    parts = [1e4 + torch.randn(size, 3) for size in sizes]
+    moments = Moments()
+    for part in parts:
+        moments.add(part)
+    whole = torch.cat(parts).double()
+    torch.testing.assert_close(moments.mean, whole.mean(0))
+    torch.testing.assert_close(moments.std, whole.std(0))

@@ -96,8 +96,8 @@ PUBLISHED: dict[str, Published] = {
         "Naranjo-Alcazar_UV_3", 32, "eval 1 s", 1.006, 66.8, None, 69.0, 323_274, "running statistics counted"
     ),
     "naranjo_uv": Published(
-        "Naranjo-Alcazar et al., arXiv 2107.13180", 0, "eval 1 s", None, 86.5, None, 90.0, 15e6,
-        "widths of the recurrent layers are not published",
+        "Naranjo-Alcazar et al., arXiv 2107.13180", 0, "eval 1 s", None, 86.5, None, 90.0, 15_416_148,
+        "running statistics counted",
     ),
     "ioa_joint": Published("Chen et al., arXiv 2204.11420", 0, "dev 1 s", 0.1517, 94.59),
 }  # fmt: skip
