@@ -45,6 +45,13 @@ class FrontEnd(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         return (self.planes(audio) - self.mean) / self.std
 
+    def shape(self) -> tuple[int, ...]:
+        """Of the planes of one clip. They are computed, also where the rest of a model has only shapes."""
+        arch = self.architecture
+        with torch.device("cpu"):
+            noise = torch.randn(1, arch.input_channels, round(arch.window * arch.sample_rate))
+            return tuple(self.planes(noise).shape[1:])
+
     def undo(self, planes: Tensor) -> Tensor:
         """Standardised planes back to what they were."""
         return planes * self.std + self.mean

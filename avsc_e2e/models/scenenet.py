@@ -33,7 +33,12 @@ class SceneNet(nn.Module):
         if arch.audio:
             self.frontend = FrontEnd(arch)
             self.audio = Trunk(
-                arch.audio, arch.planes, bands=arch.bands, pool=arch.audio_pool, drop_path=arch.drop_path
+                arch.audio,
+                arch.planes,
+                bands=arch.bands,
+                pool=arch.audio_pool,
+                drop_path=arch.drop_path,
+                planes_of=self.frontend,
             )
         if arch.video:
             self.video = Trunk(

@@ -13,9 +13,11 @@ import torch
 from timm.layers import DropPath
 from timm.models import PretrainedCfg, group_parameters, is_model_in_modules
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets import aisfx, audioset, dcase, l3, residual  # noqa: F401, importing them registers nets with timm
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
@@ -23,6 +25,8 @@ from avsc_e2e.models.weights import sources as weights
 
 OURS = ("aisfx", "audioset", "dcase", "l3", "residual")
 """The modules of our own nets, as timm names them."""
+PATCHES = 32
+"""Bands and frames come in multiples of this for a net that cuts them into patches and joins these: a ViT, a Swin."""
 
 
 def settled(arch: Architecture) -> Architecture:
@@ -74,10 +78,14 @@ class Trunk(nn.Module):
         map_pool: str = "",
         pool: str = "mean",
         drop_path: float = 0.0,
+        planes_of: FrontEnd | None = None,
     ):
+        """`planes_of`: the front end, whose planes a net of a fixed size is made for."""
         super().__init__()
         check_name(name)
         self.name = name
+        self.sides: tuple[int, ...] = ()
+        """Bands and frames to which planes are filled up with zeros, for a net of a fixed size."""
         self.options = {"num_classes": 0, "in_chans": planes}
         """What the net is created with."""
         if map_pool:
@@ -85,8 +93,12 @@ class Trunk(nn.Module):
         self.gain = 2.0 if map_pool == "sum" else 1.0  # timm's avgmax is half the sum
         if is_model_in_modules(name, list(OURS)):
             self.options |= {"bands": bands} if bands else {}
-        elif size and timm.get_pretrained_cfg(name).fixed_input_size:
-            self.options["img_size"] = size
+        elif timm.get_pretrained_cfg(name).fixed_input_size:
+            if planes_of is not None:
+                self.sides = tuple(-(-side // PATCHES) * PATCHES for side in planes_of.shape()[-2:])
+                self.options["img_size"] = self.sides
+            elif size:
+                self.options["img_size"] = size
         # Channels last in memory: on CPU and GPU convolutions are as fast or faster (benchmarks/trunks.py).
         self.net = _created(name, self.options, drop_path).to(memory_format=torch.channels_last)
         one = getattr(self.net, "head_hidden_size", None) or self.net.num_features
@@ -104,7 +116,16 @@ class Trunk(nn.Module):
         if x.dim() == 4:
             x = x[:, None]
         clips, steps = x.shape[:2]
-        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = x.flatten(0, 1)
+        if self.sides:
+            more = [side - given for side, given in zip(self.sides, x.shape[-2:], strict=True)]
+            if min(more) < 0:
+                raise AvscError(
+                    f"--model.audio {self.name} is made for planes of at most {self.sides} bands and frames, not "
+                    f"{tuple(x.shape[-2:])}: let --data.window be no longer than --model.window"
+                )
+            x = pad(x, (0, more[1], 0, more[0]))
+        x = x.contiguous(memory_format=torch.channels_last)
         if isinstance(self.net, AudioNet):
             tokens = self.net.tokens(x)
             each = self.net.pool(tokens).unflatten(0, (clips, steps))

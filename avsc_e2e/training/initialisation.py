@@ -45,6 +45,8 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
             continue
         if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
             log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
+        elif recipe.pretrained:
+            log.info("%s trunk: no weights of %s are published, so it starts at random", modality, trunk.name)
     for path, (tensors, metadata) in zip(stages, given, strict=True):
         log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
     if (recipe.model.audio and not fitted) or not model.embeddings_fitted:

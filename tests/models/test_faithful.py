@@ -362,3 +362,28 @@ def test_moments_are_those_of_all_values(sizes):
     whole = torch.cat(parts).double()
     torch.testing.assert_close(moments.mean, whole.mean(0))
     torch.testing.assert_close(moments.std, whole.std(0))
+
+
+# ---- Image transformers as audio trunks
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "test_efficientnet"])
+def test_a_transformer_over_images_takes_planes(name):
+    """Its size follows the planes of the front end, which are filled up to whole patches."""
+    torch.manual_seed(0)
+    arch = Architecture(audio=name, video="", bands=40, hop=960)
+    with torch.device("meta"):
+        assert parameter_count(SceneNet(arch)) > 0
+    model = SceneNet(arch).eval()
+    clip = Clip(
+        torch.randn(2, 2, 48_000), torch.zeros(2, 1, 3, 0, 0), torch.tensor([0, 1]), torch.tensor([[True, False]] * 2),
+        ["a", "b"], torch.zeros(2),
+    )  # fmt: skip
+    with torch.no_grad():
+        logits = model(model.preprocess(clip))["audio"]
+        assert logits.shape == (2, 10)
+        assert not torch.equal(logits[0], logits[1])
+    if name != "test_efficientnet":
+        assert model.audio.sides == (64, 64)
+        with pytest.raises(AvscError, match=r"let --data\.window be no longer"), torch.no_grad():
+            model(model.preprocess(clip._replace(audio=torch.randn(2, 2, 96_000))))

@@ -96,20 +96,31 @@ def in_order(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def without(file: Path, net: nn.Module, prefix: str = "", left_out: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Names below `prefix` are the net's; those that begin with one of `left_out` are no part of it."""
-    kept = {}
-    for name, value in read_tensors(file).items():
+    """Names below `prefix` are the net's; those that begin with one of `left_out` are no part of it, nor are layers
+    that the net does not have and that have the shape of a classifier."""
+    kept, own = {}, net.state_dict()
+    tensors = read_tensors(file)
+    for name, value in tensors.items():
         if name.startswith(tuple(left_out)):
             continue
         if not name.startswith(prefix):
             raise AvscError(f"{file}: has {name}, which is not known of this source")
-        kept[name.removeprefix(prefix)] = value
+        name = name.removeprefix(prefix)
+        if name not in own and _is_classifier(prefix + name.rpartition(".")[0], tensors):
+            continue
+        kept[name] = value
     return match(file, kept, net)
 
 
-def places365(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """MIT CSAIL's ResNet-50: without its classifier of 365 places."""
-    return without(file, net, left_out=("fc.",))
+def _is_classifier(layer: str, tensors: Mapping[str, Tensor]) -> bool:
+    parts = {name.rpartition(".")[2]: value.dim() for name, value in tensors.items() if name.startswith(f"{layer}.")}
+    return parts == {"weight": 2, "bias": 1}
+
+
+def without_classifier(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """Names and shapes are the net's but for a classifier, of whatever classes: CSAIL's ResNet-50, VGGish as ported by
+    torchvggish."""
+    return without(file, net)
 
 
 def aisfx(file: Path, net: nn.Module) -> dict[str, Tensor]:
@@ -118,8 +129,30 @@ def aisfx(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def cnn14(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """PANNs: without the layers of its front end, which is ours, and its classifier of 527 AudioSet classes."""
-    return without(file, net, left_out=("spectrogram_extractor.", "logmel_extractor.", "fc_audioset."))
+    """PANNs, also those fine-tuned by its authors' code: without the layers of its front end, which is ours, and its
+    classifiers."""
+    front = ("spectrogram_extractor.", "logmel_extractor.")
+    if any(name.startswith("base.") for name in read_tensors(file)):
+        return without(file, net, "base.", left_out=(*(f"base.{name}" for name in front), "fc_transfer."))
+    return without(file, net, left_out=front)
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation that torchvision's and timm's VGG16 were trained with."""
+
+
+def vgg16(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """VGG16's convolutions from torchvision's file or timm's, which see ImageNet's normalisation, or from a Keras file,
+    which sees what it is given; without whatever classifier follows."""
+    if file.suffix in (".h5", ".hdf5", ".gz"):
+        layers = [layer for layer in read_keras(file).values() if layer["kernel"].dim() == 4]
+        return from_keras(file, net, layers, {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)})
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+    tensors = read_tensors(file)
+    if "mean" not in tensors:
+        whole = {name: value for name, value in tensors.items() if name.startswith("features.")}
+        return match(file, whole | {"mean": mean, "std": std}, net)
+    return match(file, tensors, net)
 
 
 def openl3(file: Path, net: nn.Module) -> dict[str, Tensor]:
@@ -138,7 +171,7 @@ def yamnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
     if missing:
         raise AvscError(f"{file}: lacks the layer {missing[0]}, so it is not YAMNet's")
     left = [layer for name, layer in layers.items() if name not in names]
-    if [sorted(layer) for layer in left] != [["bias", "kernel"]] or left[0]["kernel"].dim() != 2:
+    if len(left) > 1 or any(sorted(layer) != ["bias", "kernel"] or layer["kernel"].dim() != 2 for layer in left):
         raise AvscError(f"{file}: has {len(left)} layers beside YAMNet's; only its classifier is left out")
     return from_keras(file, net, [layers[name] for name in names])
 
@@ -181,13 +214,16 @@ _NAMES = {
 }  # fmt: skip
 
 
-def from_keras(file: Path, net: nn.Module, layers: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Layers of Keras as those of the net, one by one: convolutions, full layers and batch norms in their order."""
+def from_keras(
+    file: Path, net: nn.Module, layers: Iterable[dict[str, Tensor]], more: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Layers of Keras as those of the net, one by one: convolutions, full layers and batch norms in their order; and
+    `more` of the net's tensors."""
     layers = list(layers)
     names = [name for name, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
     if len(names) != len(layers):
         raise AvscError(f"{file}: has {len(layers)} layers with weights, the net has {len(names)}")
-    tensors = {}
+    tensors = dict(more or {})
     for name, layer in zip(names, layers, strict=True):
         for kind, value in layer.items():
             if kind not in _NAMES:

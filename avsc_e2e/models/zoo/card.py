@@ -38,7 +38,10 @@ def model_card(name: str, count: bool = True) -> str:
         for source in sources(trunk)
     )
     recipe = recipe_of(name)
-    lines.append(f"weights: {', '.join(weights) or 'none'}" + f"   recipe: recipes/{recipe}" * bool(recipe))
+    random = [trunk for trunk in trunks if not sources(trunk)]
+    told = ", ".join(weights) or "none"
+    told += f" ({' and '.join(random)} at random)" if random else ""
+    lines.append(f"weights: {told}" + f"   recipe: recipes/{recipe}" * bool(recipe))
     return "\n    ".join(lines)
 
 

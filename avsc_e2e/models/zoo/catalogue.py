@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import logging
 import re
 from dataclasses import fields, replace
 
@@ -12,6 +13,8 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo import systems  # noqa: F401, whose import fills the table of entries
 from avsc_e2e.models.zoo.registry import entries
+
+log = logging.getLogger(__name__)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -48,6 +51,8 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
             trunk = getattr(model, modality)
             if modality == "video" or sources(trunk.name):
                 trunk.load_pretrained(flag=f"--{modality}-weights")
+            else:
+                log.warning("%s: no weights of its audio trunk %s are published; it starts at random", name, trunk.name)
     if checkpoint:
         from avsc_e2e.models.weights.checkpoint import read_checkpoint
 

@@ -39,10 +39,7 @@ def blank_batch(model: SceneNet, clips: int = 1) -> Clip:
     arch = model.architecture
     audio = torch.zeros(clips, arch.input_channels, 0)
     if arch.audio:
-        with torch.device("cpu"):  # the front end's filters are numbers, even where a model has only shapes
-            noise = torch.randn(1, arch.input_channels, round(arch.window * arch.sample_rate))
-            shape = model.frontend.planes(noise).shape[1:]
-        audio = torch.zeros(clips, *shape)
+        audio = torch.zeros(clips, *model.frontend.shape())
     side = arch.size if arch.video else 0
     return Clip(
         audio,

