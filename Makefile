@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants install
+.PHONY: demo test lint bench mutants install matrix
 install: $(VENV)/.installed
 
 # aisfx without what it asks for, the numpy of 2022 among it: only the file of weights that it carries is used.
@@ -29,3 +29,19 @@ bench: install
 mutants: install
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[mutants]"
 	$(BIN)/python benchmarks/mutants.py --write docs/mutants.md
+
+# Every supported interpreter that starts here, each in a venv of its own; name others with PYTHONS="PATH ...".
+PYTHONS ?= python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python)
+PART := tests/test_layers.py tests/cli tests/toycity tests/outputs tests/transforms
+
+matrix:
+	@done=" "; \
+	for python in $(PYTHONS); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    case "$$done" in *" $$version "*) continue;; esac; done="$$done$$version "; \
+	    echo "== Python $$version"; \
+	    $(MAKE) --no-print-directory install PYTHON=$$python VENV=.matrix/$$version && \
+	    .matrix/$$version/bin/avsc demo --quick --out .matrix/demo-$$version && \
+	    .matrix/$$version/bin/python -m pytest $(PART) || exit 1; \
+	done; \
+	test "$$done" != " " && echo "passed under Python$$done"
