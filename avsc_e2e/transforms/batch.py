@@ -1,15 +1,17 @@
 """Transforms of a batch on its device, after `preprocess`. They draw on the CPU, a few numbers a clip, so that the
-same key gives the same batch on every device."""
+same key gives the same batch on every device. torch is imported when a transform is called: a recipe is read, and its
+flags are, without it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
+from typing import TYPE_CHECKING
 
 from avsc_e2e.clip import Clip
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class SpecAugment:
 
     def _keep(self, clips: int, length: int, largest: float) -> Tensor:
         """(B, length) bool: False under a mask. Planes are standardised, so zero is their mean."""
+        import torch
+
         widths = torch.rand(clips, self.masks, 1) * largest * length
         starts = torch.rand(clips, self.masks, 1) * (length - widths)
         position = torch.arange(length)
@@ -53,6 +57,8 @@ class Mixup:
 
     def __call__(self, clip: Clip) -> Clip:
         """Takes targets as (B, K) float32 weights of the classes."""
+        import torch
+
         count = clip.target.shape[0]
         if self.alpha <= 0:
             return clip
@@ -85,6 +91,8 @@ class CutMix:
 
     def __call__(self, clip: Clip) -> Clip:
         """Takes targets as (B, K) float32 weights of the classes."""
+        import torch
+
         if self.alpha <= 0:
             return clip
         count, device = clip.target.shape[0], clip.target.device
@@ -123,6 +131,8 @@ class Mixing:
     cutmix: CutMix
 
     def __call__(self, clip: Clip) -> Clip:
+        import torch
+
         if self.cutmix.alpha > 0 and float(torch.rand(())) < self.cutmix.probability:
             return self.cutmix(clip)
         return self.mixup(clip)
@@ -136,18 +146,22 @@ class DropModality:
     """Of hiding one of the two; 0 is off. A clip never loses the only one it has."""
 
     def __call__(self, clip: Clip) -> Clip:
+        import torch
+
         if self.probability <= 0:
             return clip
         count = clip.present.shape[0]
         drop = torch.rand(count) < self.probability
         which = torch.randint(2, (count,))
-        hide = _to(one_hot(which, 2).bool() & drop[:, None], clip.present.device)
+        hide = _to(torch.nn.functional.one_hot(which, 2).bool() & drop[:, None], clip.present.device)
         present = clip.present & ~(hide & clip.present.all(dim=1, keepdim=True))
         return clip._replace(present=present)
 
 
 def _within(first: Tensor, length: Tensor, size: int) -> Tensor:
     """(B, size) bool: the positions from `first` on, `length` of them."""
+    import torch
+
     position = torch.arange(size, device=first.device)
     return (position >= first[:, None]) & (position < (first + length)[:, None])
 
@@ -155,6 +169,8 @@ def _within(first: Tensor, length: Tensor, size: int) -> Tensor:
 def _put(values: Tensor, other: Tensor, inside: Tensor, take: Tensor) -> Tensor:
     """Values (B, ...) with those of `other` where `inside`, whose axes after B are the last of the values; everywhere
     where `take` is 1, nowhere where it is -1."""
+    import torch
+
     if not values.numel():
         return values
     inside = (inside | (take == 1).reshape(-1, *[1] * (inside.dim() - 1))) & (take >= 0).reshape(
@@ -165,6 +181,8 @@ def _put(values: Tensor, other: Tensor, inside: Tensor, take: Tensor) -> Tensor:
 
 
 def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    import torch
+
     weight = weight.reshape(-1, *[1] * (values.dim() - 1)).to(values.dtype)
     return torch.lerp(values[other], values, weight) if values.numel() else values
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import torch
-
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 
@@ -117,11 +115,15 @@ class Crops:
         else:
             corners = [(y, x) for y in (0, down) for x in (0, right)] + [(down // 2, right // 2)]
         parts = [video[:, :, y : y + self.size, x : x + self.size] for y, x in corners]
+        import torch
+
         return clip._replace(video=torch.cat(parts))
 
 
 def _apply(clip: Clip, compose) -> Clip:
     """Run an albumentations pipeline over the frames (T, 3, H, W) as (T, H, W, 3), which is how they lie in memory."""
+    import torch
+
     if not clip.video.numel():
         return clip
     # Its own generator repeats itself in every worker and epoch: seed it from the clip's key.

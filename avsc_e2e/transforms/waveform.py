@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-
 from avsc_e2e.clip import Clip
 
 
@@ -29,6 +27,8 @@ class Waveform:
     def __call__(self, clip: Clip) -> Clip:
         if not (self.gain or self.noise or self.shift or self.pitch) or not clip.present[0]:
             return clip
+        import torch
+
         audio = _pipeline(self)(samples=clip.audio.numpy(), sample_rate=self.sample_rate)
         return clip._replace(audio=torch.from_numpy(audio).contiguous())
 

@@ -15,13 +15,6 @@ GAIN = 10_000.0
 LARGEST = 9.457798957824707
 """Largest value of the training data, by which the published net divides its input."""
 
-AISFX = {
-    "audio": "aisfx", "channels": "mono", "sample_rate": 44_100, "fft": 2048, "hop": 1024, "pad": 1024,
-    "bands": 96, "low": 0.0, "high": 22_050.0, "scale": "vggish", "sum_norm": True, "power": 2.0,
-    "log": "ln", "floor": 1 / GAIN, "standardise": False,
-}  # fmt: skip
-"""Fields of Architecture of the front end that it was trained on: (1, 96, 44) for a second."""
-
 
 class _ConvBlock(nn.Module):
     def __init__(self, width_in: int, width: int):

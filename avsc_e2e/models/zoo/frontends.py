@@ -31,6 +31,13 @@ VGGISH = {
 
 YAMNET = {**VGGISH, "audio": "yamnet", "floor": 1e-3}
 
+AISFX = {
+    "audio": "aisfx", "channels": "mono", "sample_rate": 44_100, "fft": 2048, "hop": 1024, "pad": 1024,
+    "bands": 96, "low": 0.0, "high": 22_050.0, "scale": "vggish", "sum_norm": True, "power": 2.0,
+    "log": "ln", "floor": 1e-4, "standardise": False,
+}  # fmt: skip
+"""(1, 96, 44) for a second."""
+
 MCDONNELL = {
     "audio": "mcdonnell_resnet", "channels": "stereo", "sample_rate": 48_000,
     "fft": 2048, "hop": 1024, "power": 2.0,

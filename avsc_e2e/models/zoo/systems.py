@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.nets.aisfx import AISFX
-from avsc_e2e.models.zoo.frontends import MCDONNELL, NARANJO, OPENL3_IMAGE, OPENL3_MEL256, PANN, VGGISH
+from avsc_e2e.models.zoo.frontends import AISFX, MCDONNELL, NARANJO, OPENL3_IMAGE, OPENL3_MEL256, PANN, VGGISH
 from avsc_e2e.models.zoo.registry import system
 
 HALF = (0.5, 0.5, 0.5)

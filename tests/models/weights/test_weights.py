@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.nets.aisfx import AISFX
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights import conversion, fetching, published
 from avsc_e2e.models.weights import sources as weights
 from avsc_e2e.models.weights.fetching import check, fetch, record
+from avsc_e2e.models.zoo.frontends import AISFX
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: the extra `keras` brings it")
 REAL_AUDIO = Path(__file__).parents[4] / "shared" / "data" / "real_audio"
