@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def call(function: Callable[..., int | None], program: str, argv: Sequence[str])
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise AvscError(f"{program}: {_flattened(caught.getvalue())}") from None
+        raise AvscError(f"{program}: {_mistake(caught.getvalue())}") from None
     return bound()
 
 
@@ -59,6 +59,22 @@ def flags_of(verb: Callable, value: object) -> Callable:
     return _dressed(lambda **values: verb(**values), verb, hints, signature)
 
 
+def in_short(value: object, shown: Collection[str], prefix: str = "") -> object:
+    """The same dataclass value, with all fields but those of `shown`, such as "data.root", left out of `--help`."""
+    kind, values, hints = type(value), dict(vars(value)), {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        path = prefix + name
+        if any(one.startswith(f"{path}.") for one in shown):
+            values[name] = in_short(values[name], shown, f"{path}.")
+            hints[name] = type(values[name])
+        else:
+            hints[name] = hint if path in shown else Annotated[hint, tyro.conf.Suppress]
+    names = {"__annotations__": hints, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    short = object.__new__(type(kind.__name__, (kind,), names))
+    vars(short).update(values)
+    return short
+
+
 def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect.Signature) -> Callable:
     """`function` with the name and help of `like`, and these types and defaults."""
     function.__name__, function.__doc__, function.__module__ = like.__name__, like.__doc__, like.__module__
@@ -67,22 +83,47 @@ def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect
 
 
 def _deferred(function: Callable) -> Callable:
-    """The same signature, but calling it only binds the arguments, so that parsing and working are told apart."""
-
+    """The same signature, but calling it only binds the arguments, so that parsing and working are told apart. A
+    positional argument is shown by its name."""
     hints = typing.get_type_hints(function, include_extras=True)
+    for name, hint in hints.items():
+        if Positional in typing.get_args(hint)[1:]:
+            many = " ..." if typing.get_origin(typing.get_args(hint)[0]) is tuple else ""
+            hints[name] = Annotated[hint, tyro.conf.arg(metavar=name.upper() + many)]
     bind = lambda *args, **kwargs: functools.partial(function, *args, **kwargs)  # noqa: E731
     return _dressed(bind, function, hints, inspect.signature(function))
 
 
-def _flattened(box: str) -> str:
-    """The words of tyro's box of an error as one line, its advice on the likely flag included."""
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
-    words = [line for line in lines if line and not line.startswith("For full helptext")]
-    heading, *rest = words or ["mistaken flags"]
-    text = " ".join(rest) or heading
-    text = re.sub(r"\s+", " ", text).replace(" .", ".")
-    text = re.sub(r"Perhaps you meant:", "- perhaps you meant", text)
-    return f"{text} (--help explains the flags)"
+def _mistake(box: str) -> str:
+    """What tyro's box of an error says, as one line."""
+    lines = [line.strip("╭╮╰╯│─ ") and line.strip("╭╮╰╯│─").rstrip() for line in box.splitlines()[1:]]
+    help_at = next((i for i, line in enumerate(lines) if line.strip().startswith("For full helptext")), len(lines))
+    lines = [line.removeprefix(" ") for line in lines[:help_at] if line]
+    options = [line.strip() for line in lines if re.match(r" {4}(-|[A-Z]+( \.\.\.)?$)", line)]
+    text = " ".join(line.strip() for line in lines)
+    if text.startswith("Missing from"):
+        missing = []
+        for line in lines[1:]:
+            if line.strip() in options:
+                missing.append(f"{line.split()[0]} is missing:")
+            else:
+                missing[-1] += f" {line.strip()}"
+        return "; ".join(one.removesuffix(" (required)").rstrip(".") for one in missing)
+    if match := re.match(r"Unrecognized options: (.*?)(?= Arguments similar| Perhaps|$)", text):
+        given = match[1].split(", ")
+        flags = [word for word in given if word.startswith("-")]
+        close = " or ".join(dict.fromkeys(option.split()[0].rstrip(",") for option in options))
+        hint = f"did you mean {close}?" if close else "--help lists the options"
+        return f"unknown option {', '.join(flags)}: {hint}" if flags else f"unexpected {', '.join(given)}: {hint}"
+    if match := re.match(r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*?)(?= Argument|$)", text):
+        return f"{match[1]}: {match[2]} is not a whole number"
+    if match := re.match(r"Error parsing (\S+): could not convert string to float: (.*?)(?= Argument|$)", text):
+        return f"{match[1]}: {match[2]} is not a number"
+    if match := re.match(r"invalid choice (.*) for argument '(.*?)'. Expected one of \((.*?),?\)", text):
+        return f"{match[2]}: {match[1]} is none of {match[3]}"
+    if match := re.match(r"Missing value for argument '(.*?)'", text):
+        return f"{match[1]}: its value is missing"
+    return text or "mistaken options; --help lists them"
 
 
 @contextlib.contextmanager

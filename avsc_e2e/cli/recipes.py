@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from avsc_e2e.cli.parsing import Positional, call, flags_of, log_to_stderr, one_line_errors, unknown
+from avsc_e2e.cli.parsing import Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.progress import progress
 from avsc_e2e.cli.submission import authors_of
 from avsc_e2e.cli.targets import DataTarget, StageTarget, recipe_files, stages_of, target_of, title_of
@@ -16,6 +16,26 @@ from avsc_e2e.errors import AvscError
 
 if TYPE_CHECKING:
     from avsc_e2e.training.recipe import Recipe
+
+FIRST = (
+    "data.root",
+    "data.store",
+    "data.validation",
+    "data.evaluation",
+    "model.audio",
+    "model.video",
+    "optim.lr",
+    "optim.audio_lr",
+    "optim.video_lr",
+    "epochs",
+    "batch_size",
+    "pretrained",
+    "init",
+    "precision",
+    "seed",
+    "runs",
+)
+"""The fields of a recipe that `--help` shows."""
 
 
 def recipes(pattern: Annotated[str, Positional] = "*") -> None:
@@ -53,7 +73,7 @@ def run(**stages: Recipe) -> None:
     usage = f"usage: {program} {{{','.join(STAGE_VERBS)}}} {{{','.join(stages)}}} [--field value ...]"
     if not argv or argv[0] in ("-h", "--help"):
         document = (sys.modules["__main__"].__doc__ or "").strip()
-        print(f"{usage}\n\n{document}\n\nEvery field: {program} train {next(iter(stages))} --help")
+        print(f"{usage}\n\n{document}\n\nOptions of a stage: {program} train {next(iter(stages))} --help")
         return
     with one_line_errors():
         if argv[0] not in STAGE_VERBS:
@@ -65,8 +85,7 @@ def run(**stages: Recipe) -> None:
             raise AvscError(f"{program} {argv[0]}: name a stage: {', '.join(stages)}")
         if argv[1] not in stages:
             raise AvscError(unknown("stage", argv[1], list(stages)))
-        verb = flags_of(STAGE_VERBS[argv[0]], stages[argv[1]])
-        sys.exit(call(verb, f"{program} {argv[0]} {argv[1]}", argv[2:]) or 0)
+        sys.exit(_call(argv[0], stages[argv[1]], f"{program} {argv[0]} {argv[1]}", argv[2:]) or 0)
 
 
 def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
@@ -84,7 +103,17 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
             f"{target.path} is data, not a recipe: give it to a stage, "
             f"as in `avsc {verb} own_videos/hybrid --data.root {target.path}`"
         )
-    return call(flags_of(STAGE_VERBS[verb], target.load()), f"avsc {verb} {argv[0]}", argv[1:])
+    return _call(verb, target.load(), f"avsc {verb} {argv[0]}", argv[1:])
+
+
+def _call(verb: str, recipe: Recipe, program: str, argv: Sequence[str]) -> int | None:
+    """Call a verb on a stage. `--help` shows the options that matter first, `--help-all` all of them."""
+    if not {"-h", "--help"} & set(argv):
+        return call(flags_of(STAGE_VERBS[verb], recipe), program, ["--help"] if "--help-all" in argv else argv)
+    try:
+        return call(flags_of(STAGE_VERBS[verb], in_short(recipe, FIRST)), program, ["--help"])
+    finally:
+        print(f"Every field of the recipe is an option: {program} --help-all")
 
 
 def show(recipe: Recipe) -> None:
