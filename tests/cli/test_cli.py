@@ -198,7 +198,7 @@ def test_every_field_is_explained(kind):
 
 def test_help_prints_it():
     environment = {**os.environ, "COLUMNS": "80"}
-    line = [sys.executable, ZHANG, "train", "hybrid", "--help"]
+    line = [sys.executable, ZHANG, "train", "hybrid", "--help-all"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     for flag, text in (
