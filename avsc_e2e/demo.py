@@ -11,8 +11,9 @@ from pathlib import Path
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate, predict_evaluation_set, score_table, system_of_run
 from avsc_e2e.models.zoo.systems import lite0, tiny
-from avsc_e2e.submission.entry import Affiliation, Person, with_correspondent
-from avsc_e2e.submission.package import check, pack
+from avsc_e2e.submission.check import check
+from avsc_e2e.submission.package import pack
+from avsc_e2e.submission.people import Affiliation, Person, with_correspondent
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
 from avsc_e2e.training.run import model_file

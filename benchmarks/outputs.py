@@ -29,8 +29,10 @@ from avsc_e2e.outputs.folds import cross_fit
 from avsc_e2e.outputs.loglinear import fit_log_linear
 from avsc_e2e.outputs.metrics import bootstrap, macro_accuracy, macro_log_loss, percentiles, reliability, score, wald
 from avsc_e2e.outputs.output import SystemOutput, location_of, read_outputs, read_reference, targets_of
-from avsc_e2e.submission.entry import Affiliation, Complexity, Person, System
-from avsc_e2e.submission.package import check, pack
+from avsc_e2e.submission.check import check
+from avsc_e2e.submission.entry import Complexity, System
+from avsc_e2e.submission.package import pack
+from avsc_e2e.submission.people import Affiliation, Person
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")

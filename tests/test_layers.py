@@ -68,7 +68,7 @@ OWNERS = {
     "torchvision": {"data.sets.places"},
     "tqdm": {"cli.progress"},
     "tyro": {"cli.parsing"},
-    "yaml": {"submission.check", "submission.package"},
+    "yaml": {"submission.metafile", "submission.package"},
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
 

@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "calibrate": outputs.calibrate,
     "fuse": outputs.fuse,
     "compare": outputs.compare,
+    "submission people": submission.people,
     "submission pack": submission.pack,
     "submission check": submission.check,
 }

@@ -35,26 +35,33 @@ def predict(
     crops: Literal[1, 3, 5] = 1,
     views: int = 1,
 ) -> int:
-    """Say what scene a recording is of, second by second.
+    """Predict the scene of recordings, second by second.
 
     Args:
-        checkpoint: The model.safetensors of a training run.
-        media: Videos, sound files, pictures, folders of them, or stores.
+        checkpoint: The model.safetensors of a training run, or the folder of the run.
+        media: Videos, audio files, images, folders of them, or stores.
         format: How to print the timeline.
-        flip: Average with what the model says of the mirrored picture with its ears swapped.
-        crops: Average over squares of a picture: its centre, three along its longer side, or four corners and the
-            centre.
-        views: Average over sets of frames, at times of their own.
+        flip: Also predict the mirrored frames with the audio channels swapped, and average.
+        crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
+            the centre.
+        views: Average over this many sets of frames, each taken at other times.
     """
+    from avsc_e2e.models.weights.files import checkpoint_file
+
+    if not media:
+        raise AvscError("predict: no media given; name videos, audio files or folders after the checkpoint")
+    if views < 1:
+        raise AvscError(f"--views {views}: give 1 or more")
+    checkpoint = checkpoint_file(checkpoint)
+    for path in media:
+        if not path.exists():
+            raise AvscError(f"{path}: no such file or folder")
+
     from avsc_e2e.inference import recordings, stored_calibration, timeline
     from avsc_e2e.models.weights.checkpoint import load_model
     from avsc_e2e.timelines import header, timeline_text
     from avsc_e2e.transforms.frames import TestTime
 
-    if not media:
-        raise AvscError("predict: no media given; name videos, sound files or folders after the checkpoint")
-    if views < 1:
-        raise AvscError(f"--views {views}: at least one is needed")
     model, calibration, test_time = load_model(checkpoint), stored_calibration(checkpoint), TestTime(flip, crops, views)
     classes = model.architecture.classes
     if first := header(format, classes):
@@ -75,9 +82,9 @@ def average(checkpoints: Paths, out: Path) -> None:
     """Average the weights of several checkpoints of one model, such as the epochs or seeds of a run.
 
     Args:
-        checkpoints: Two or more model.safetensors of the same architecture and classes.
-        out: File for the mean, a checkpoint like the others; it has no validation figures and no calibration.
+        checkpoints: Two or more checkpoints or run folders, of the same architecture and classes.
+        out: Checkpoint to write; it has no validation figures and no calibration.
     """
     from avsc_e2e.training.averaging import save_average
 
-    print(f"checkpoint: {save_average(checkpoints, out)}, the mean of {len(checkpoints)}")
+    print(f"checkpoint: {save_average(checkpoints, out)}, the average of {len(checkpoints)}")

@@ -8,6 +8,7 @@ import difflib
 import functools
 import inspect
 import io
+import itertools
 import logging
 import os
 import re
@@ -46,6 +47,11 @@ def call(function: Callable[..., int | None], program: str, argv: Sequence[str])
         if end.code in (0, None):
             raise
         raise AvscError(f"{program}: {_mistake(caught.getvalue())}") from None
+    for value in (*bound.args, *bound.keywords.values()):
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and (match := re.match(r"([a-z][a-z0-9+.-]+):/(?=[^/])", str(path))):
+                url = f"{match[1]}://{str(path)[match.end() :]}"
+                raise AvscError(f"{url}: is a URL, but a file or folder of this machine is needed; download it first")
     return bound()
 
 
@@ -96,9 +102,9 @@ def _deferred(function: Callable) -> Callable:
 
 def _mistake(box: str) -> str:
     """What tyro's box of an error says, as one line."""
-    lines = [line.strip("╭╮╰╯│─ ") and line.strip("╭╮╰╯│─").rstrip() for line in box.splitlines()[1:]]
-    help_at = next((i for i, line in enumerate(lines) if line.strip().startswith("For full helptext")), len(lines))
-    lines = [line.removeprefix(" ") for line in lines[:help_at] if line]
+    inside = [re.sub(r"^[│| ] | *[│|]? *$", "", line) for line in box.splitlines()[1:]]  # borders are blank in ASCII
+    lines = [line for line in inside if not re.fullmatch(r"[-─+╭╮╰╯ ]*", line)]
+    lines = list(itertools.takewhile(lambda line: not line.startswith("For full helptext"), lines))
     options = [line.strip() for line in lines if re.match(r" {4}(-|[A-Z]+( \.\.\.)?$)", line)]
     text = " ".join(line.strip() for line in lines)
     if text.startswith("Missing from"):

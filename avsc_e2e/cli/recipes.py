@@ -172,7 +172,7 @@ def submit(recipe: Recipe, people: Path | None = None, report: Path | None = Non
     """Predict the evaluation set (--data.evaluation) with a trained and evaluated stage, and pack it as a submission.
 
     Args:
-        people: TOML file with a table [[author]] for each author; without it they are asked for.
+        people: TOML file with the authors (`avsc submission people` prints a template); without it they are asked for.
         report: PDF of the technical report; a package without one is fit for trials only.
         out: The package; by default submission.zip in the run's folder.
     """

@@ -1,13 +1,16 @@
-"""avsc submission pack, check."""
+"""avsc submission people, pack, check."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from avsc_e2e.cli.parsing import Paths, Positional
 from avsc_e2e.errors import AvscError
+
+if TYPE_CHECKING:
+    from avsc_e2e.submission.people import Person
 
 
 def pack(
@@ -22,16 +25,28 @@ def pack(
     Args:
         out: The package, a .zip file, or a folder.
         runs: Folders of the stages, such as runs/zhang_ioa/hybrid.
-        people: TOML file with a table [[author]] for each author; without it they are asked for.
+        people: TOML file with the authors (`avsc submission people` prints a template); without it they are asked for.
         report: PDF of the technical report.
         trial: Take the files of the first output for the evaluation set's, whatever they are.
     """
+    authors = authors_of(people)
+
     from avsc_e2e.evaluation import system_of_run
     from avsc_e2e.submission.package import pack
 
     systems = [system_of_run(run) for run in runs]
     files = set(systems[0].output.files) if trial and systems else None
-    print(f"package: {pack(out, systems, authors_of(people), report, files=files)}")
+    print(f"package: {pack(out, systems, authors, report, files=files)}")
+
+
+def people() -> None:
+    """Print a template of the authors' file for --people.
+
+    Use it as `avsc submission people > people.toml`, then fill it in.
+    """
+    from avsc_e2e.submission.people import TEMPLATE
+
+    print(TEMPLATE, end="")
 
 
 def check(package: Annotated[Path, Positional], files: Path | None = None) -> int:
@@ -42,18 +57,20 @@ def check(package: Annotated[Path, Positional], files: Path | None = None) -> in
         files: A system output whose files are the evaluation set's, for trials; by default 0.wav to 71999.wav.
     """
     from avsc_e2e.outputs.output import read_output
-    from avsc_e2e.submission.package import check, listing
+    from avsc_e2e.submission.check import check
+    from avsc_e2e.submission.violation import listing
 
     violations = check(package, set(read_output(files).files) if files else None, report=files is None)
     print(listing(violations) if violations else f"{package}: no violation found")
     return 1 if violations else 0
 
 
-def authors_of(people: Path | None):
-    from avsc_e2e.submission.entry import ask_people, read_people
+def authors_of(people: Path | None) -> tuple[Person, ...]:
+    """The authors in a file, or as a person at a terminal tells them."""
+    from avsc_e2e.submission.people import TEMPLATE_HINT, ask_people, read_people
 
     if people:
         return read_people(people)
     if not sys.stdin.isatty():
-        raise AvscError("--people: name a TOML file with a table [[author]] for each author")
+        raise AvscError(f"--people: give a TOML file with the authors; {TEMPLATE_HINT}")
     return ask_people(input)

@@ -26,6 +26,8 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
 
     Fewer groups than folds make fewer folds. Raises AvscError for fewer than two groups.
     """
+    if folds < 2:
+        raise AvscError(f"folds {folds}: cross-fitting needs at least two folds")
     folds = min(folds, len(np.unique(groups)))
     if folds < 2:
         raise AvscError("folds: all rows are of one location; fit on one file and apply it to another")

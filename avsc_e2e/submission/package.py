@@ -6,7 +6,6 @@ is Lastname_Institute_task1b_N.
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Collection, Sequence
@@ -18,12 +17,13 @@ import numpy as np
 import yaml
 
 from avsc_e2e.clip import SCENES
+from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.output import SystemOutput, format_output
-from avsc_e2e.submission.check import Violation, check, check_package
-from avsc_e2e.submission.entry import MOST_SYSTEMS, Person, System, team_of
-
-__all__ = ["Person", "System", "Violation", "check", "listing", "meta_yaml", "pack"]
+from avsc_e2e.submission.check import check_package
+from avsc_e2e.submission.entry import MOST_SYSTEMS, System
+from avsc_e2e.submission.people import Person, team_of
+from avsc_e2e.submission.violation import listing
 
 SHOWN = 10
 """Violations that the error of `pack` tells one by one."""
@@ -68,14 +68,6 @@ def pack(
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
     return path
-
-
-def listing(violations: Sequence[Violation], most: int = 100, separator: str = "\n") -> str:
-    """The violations as text, the first `most` of them; empty for none."""
-    lines = [str(violation) for violation in violations[:most]]
-    if len(violations) > most:
-        lines.append(f"and {len(violations) - most} more")
-    return separator.join(lines)
 
 
 def meta_yaml(label: str, system: System, people: Sequence[Person]) -> str:
@@ -141,15 +133,10 @@ def _challenge_order(output: SystemOutput, label: str) -> SystemOutput:
 
 
 def _write_zip(path: Path, entries: dict[str, bytes]) -> None:
-    """An archive whose bytes depend on nothing but the entries, whole or not at all."""
+    """An archive whose bytes depend on nothing but the entries."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with zipfile.ZipFile(part, "w") as archive:
-            for name in sorted(entries):
-                info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-                info.external_attr, info.create_system = 0o644 << 16, 3
-                archive.writestr(info, entries[name], zipfile.ZIP_DEFLATED, compresslevel=6)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
+        for name in sorted(entries):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr, info.create_system = 0o644 << 16, 3
+            archive.writestr(info, entries[name], zipfile.ZIP_DEFLATED, compresslevel=6)

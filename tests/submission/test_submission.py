@@ -1,5 +1,4 @@
 import re
-import sys
 import zipfile
 from dataclasses import replace
 
@@ -12,20 +11,13 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.outputs.metrics import score
 from avsc_e2e.outputs.output import SystemOutput, format_output
-from avsc_e2e.submission.check import ROWS, check_meta, check_output
-from avsc_e2e.submission.entry import (
-    Affiliation,
-    Complexity,
-    Description,
-    ExternalDataset,
-    Person,
-    System,
-    ask_people,
-    describe,
-    read_people,
-    team_of,
-)
-from avsc_e2e.submission.package import check, listing, meta_yaml, pack
+from avsc_e2e.submission.check import check
+from avsc_e2e.submission.entry import Complexity, Description, ExternalDataset, System, describe
+from avsc_e2e.submission.metafile import check_meta
+from avsc_e2e.submission.outputfile import ROWS, check_output
+from avsc_e2e.submission.package import meta_yaml, pack
+from avsc_e2e.submission.people import Affiliation, Person
+from avsc_e2e.submission.violation import listing
 
 FILES = {f"{i}.wav" for i in range(20)}
 PEOPLE = (
@@ -420,55 +412,6 @@ def test_archives_that_are_none(tmp_path):
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a/task1/b/c", "")
     assert "more than once" in listing(check(tmp_path / "twice.zip"))
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
-def test_people_from_a_file(tmp_path):
-    path = tmp_path / "people.toml"
-    path.write_text(
-        '[[author]]\nlastname = "Häme"\nfirstname = "Aino"\nemail = "aino@tau.fi"\n'
-        'affiliation = {institute = "Tampere University", abbreviation = "TAU", department = "Computing",'
-        ' location = "Tampere, Finland"}\n'
-        '[[author]]\nlastname = "Doe"\nfirstname = "Jo"\nemail = "jo@tau.fi"\n'
-        'affiliation = {institute = "Tampere University"}\n'
-    )
-    assert read_people(path) == PEOPLE
-    for old, new, reason in (
-        ("lastname", "surname", "unknown field 'surname'"),
-        ('firstname = "Jo"\n', "", "author 2: firstname is missing"),
-        ('"jo@tau.fi"', "5", "email is 5"),
-        ("institute", "institution", "unknown field 'institution'"),
-        ("[[author]]", "[[person]]", r"\[\[author\]\]"),
-        ("=", "", "not TOML"),
-    ):
-        text = path.read_text()
-        (tmp_path / "bad.toml").write_text(text.replace(old, new))
-        with pytest.raises(AvscError, match=reason):
-            read_people(tmp_path / "bad.toml")
-    with pytest.raises(AvscError, match="cannot be read"):
-        read_people(tmp_path / "absent.toml")
-
-
-def test_people_by_questions():
-    answers = ["Häme", "Aino", "aino@tau.fi", "Tampere University", "TAU", "Computing", "Tampere, Finland"]
-    answers += ["Doe", "Jo", "jo@tau.fi", "Tampere University", "", "", "", ""]
-    asked = []
-
-    def ask(question):
-        asked.append(question)
-        return answers[len(asked) - 1]
-
-    assert ask_people(ask) == PEOPLE
-    assert len(asked) == len(answers)
-    with pytest.raises(AvscError, match="no author"):
-        ask_people(lambda _: "")
-
-
-def test_labels_hold_plain_letters():
-    person = Person("Ångström-Nuñez Jr.", "A", "a@b.se", Affiliation("KTH_Stockholm"))
-    assert team_of([person]) == "Angstrom-NunezJr_KTHStockholm"
-    with pytest.raises(AvscError, match="last name and an institute"):
-        team_of([Person("李", "A", "a@b.cn", Affiliation("清华"))])
 
 
 def test_description_by_architecture():

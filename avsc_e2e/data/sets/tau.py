@@ -81,6 +81,8 @@ def find_layout(root: str | os.PathLike[str], part: str = "development") -> Layo
     """
     root = Path(os.path.abspath(root))
     if not root.is_dir():
+        if root.exists():
+            raise AvscError(f"{root}: is a file; give the folder of the data set, such as one with a folder per class")
         raise AvscError(f"{root}: no such folder: give the root of the set, or fetch it with `avsc data download`")
     other = "evaluation" if part == "development" else "development"
     folders, level = [root], [root]

@@ -15,6 +15,7 @@ from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.files import checkpoint_file
 
 
 def save_model(
@@ -34,6 +35,7 @@ def save_model(
 
 def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
     """Put further notes into a checkpoint. Raises AvscError where the file is not one."""
+    path = checkpoint_file(path)
     tensors, metadata = read_checkpoint(path)
     return _write(path, tensors, {**metadata, **notes})
 
@@ -54,23 +56,24 @@ def _umask() -> int:
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
-    """The tensors and the metadata of a checkpoint. Raises AvscError where the file is not one."""
-    path = Path(path)
-    if not path.is_file():
-        raise AvscError(f"{path}: no such checkpoint; `train` writes one as model.safetensors in its run's folder")
+    """The tensors and the metadata of a checkpoint, or of the checkpoint in a run's folder. Raises AvscError where
+    there is none."""
+    path = checkpoint_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (safetensors.SafetensorError, OSError) as error:
-        raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file that `train` wrote)") from error
+        if "not fully covered" in str(error):
+            raise AvscError(f"{path}: this checkpoint is cut off, its tensors are incomplete; copy it again") from error
+        raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file from training)") from error
     if "architecture" not in metadata:
         raise AvscError(f"{path}: has no Architecture inside, so it is not a checkpoint of avsc_e2e")
     return tensors, metadata
 
 
 def load_model(path: str | os.PathLike) -> SceneNet:
-    """The model of a checkpoint, in evaluation mode, on the CPU. Raises AvscError."""
+    """The model of a checkpoint file, or of a run's folder, in evaluation mode, on the CPU. Raises AvscError."""
     tensors, metadata = read_checkpoint(path)
     try:
         model = SceneNet(Architecture.from_json(metadata["architecture"]))
