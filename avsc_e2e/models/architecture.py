@@ -28,12 +28,17 @@ class Architecture:
     and their difference."""
     sample_rate: int = 48_000
     """Hz."""
-    features: Literal["log_mel", "bark", "gammatone", "constant_q", "wavelet"] = "log_mel"
-    """Filter bank of the front end: over a short-time spectrum the first three, over the whole clip the last two."""
+    features: Literal["log_mel", "bark", "gammatone", "fbank", "constant_q", "wavelet"] = "log_mel"
+    """Filter bank of the front end: over a short-time spectrum the first three, over frames as Kaldi cuts them (without
+    padding, each freed of its mean) fbank, over the whole clip the last two."""
     fft: int = 2048
     """Samples of a short-time spectrum."""
     win_length: int = 0
-    """Samples of its Hann window; 0: all."""
+    """Samples of its window; 0: all."""
+    taper: Literal["hann", "symmetric_hann"] = "hann"
+    """The window's shape: periodic Hann, or with two equal ends."""
+    preemphasis: float = 0.0
+    """Share of the sample before that is taken off every sample; 0 is off."""
     hop: int = 480
     """Samples between two time frames."""
     pad: int = -1
@@ -45,7 +50,7 @@ class Architecture:
     high: float = 24_000.0
     """Upper edge of the highest band, Hz; of gammatone, constant_q and wavelet its centre."""
     scale: Literal["htk", "slaney", "vggish"] = "htk"
-    """Mel scale of log_mel; vggish is HTK's with triangles drawn over mels instead of hertz."""
+    """Mel scale of log_mel; vggish is HTK's with triangles drawn over mels instead of hertz, as Kaldi has it."""
     area_norm: bool = True
     """Each filter of a short-time spectrum has the same area (Slaney's norm) instead of the same height."""
     sum_norm: bool = False
@@ -54,8 +59,8 @@ class Architecture:
     """Of the spectrum's magnitude that goes into the bands: 1 magnitude, 2 power."""
     exponent: float = 1.0
     """That the bands' energies are raised to before the logarithm; 0.5 makes amplitudes of powers."""
-    log: Literal["ln", "db"] = "ln"
-    """Natural logarithm of x + floor, or 10 log10 of the larger of x and floor."""
+    log: Literal["ln", "ln_max", "db"] = "ln"
+    """Natural logarithm of x + floor or of the larger of x and floor, or 10 log10 of the larger of x and floor."""
     floor: float = 1e-7
     """Least band energy, by default about 70 dB below full scale."""
     dynamic_range: float = 0.0

@@ -99,10 +99,18 @@ def longest_morlet(rate: int, low: float) -> float:
     return 2 * 3.72 * deviation * rate
 
 
-def spectrogram(fft: int, win_length: int, hop: int, pad: int, power: float) -> Callable[[Tensor], Tensor]:
-    """A module: waveforms (..., N) to (..., bins, frames), under a periodic Hann window."""
+def spectrogram(
+    fft: int, win_length: int, hop: int, pad: int, power: float, periodic: bool = True
+) -> Callable[[Tensor], Tensor]:
+    """A module: waveforms (..., N) to (..., bins, frames), under a Hann window."""
     return torchaudio.transforms.Spectrogram(
-        n_fft=fft, win_length=win_length or fft, hop_length=hop, pad=max(pad, 0), power=power, center=pad < 0
+        n_fft=fft,
+        win_length=win_length or fft,
+        hop_length=hop,
+        pad=max(pad, 0),
+        power=power,
+        center=pad < 0,
+        wkwargs={"periodic": periodic},
     )
 
 

@@ -30,14 +30,12 @@ class FrontEnd(nn.Module):
         self.architecture = arch = architecture
         high = min(arch.high, arch.sample_rate / 2)
         with torch.device("cpu"):  # made of numbers, also where the rest of the model has none yet
-            bank = (
-                _WholeClip(arch, high) if arch.features in ("constant_q", "wavelet") else _ShortTime(arch, high)
-            )  # fmt: skip
-        self.bank = bank
+            kind = {"constant_q": _WholeClip, "wavelet": _WholeClip, "fbank": _Frames}.get(arch.features, _ShortTime)
+            self.bank = bank = kind(arch, high)
         # Windows and filters follow from the architecture: no checkpoint needs them.
         for module in bank.modules():
             module._non_persistent_buffers_set.update(module._buffers)
-        mean, std = {"ln": (-8.0, 3.0), "db": (-40.0, 20.0)}[arch.log]
+        mean, std = (-40.0, 20.0) if arch.log == "db" else (-8.0, 3.0)
         orders = torch.arange(arch.planes) // (arch.planes // (1 + arch.deltas))
         self.register_buffer("mean", torch.where(orders == 0, mean, 0.0)[:, None, None].repeat(1, arch.bands, 1))
         self.register_buffer("std", (std * 0.1**orders)[:, None, None].repeat(1, arch.bands, 1))
@@ -71,6 +69,8 @@ class FrontEnd(nn.Module):
             energies = energies**arch.exponent
         if arch.log == "ln":
             planes = torch.log(energies + arch.floor)
+        elif arch.log == "ln_max":
+            planes = torch.log(energies.clamp(min=arch.floor))
         else:
             planes = 10 * torch.log10(energies.clamp(min=arch.floor))
             if arch.dynamic_range:
@@ -91,7 +91,7 @@ class FrontEnd(nn.Module):
         for audio in waveforms:
             moments.add(self.planes(audio.float().to(self.mean.device)).flatten(0, -4).movedim(-1, 1).flatten(0, 1))
         # A plane without sound (the difference of a mono recording) must not be blown up to noise.
-        least = {"ln": 0.5, "db": 2.0}[self.architecture.log]
+        least = 2.0 if self.architecture.log == "db" else 0.5
         order = torch.arange(len(self.std)) // (len(self.std) // (1 + self.architecture.deltas))
         least = (least * 0.1**order)[:, None].to(self.std)
         self.mean.copy_(moments.mean[..., None])
@@ -103,7 +103,10 @@ class _ShortTime(nn.Module):
 
     def __init__(self, arch: Architecture, high: float):
         super().__init__()
-        self.spectrogram = filterbanks.spectrogram(arch.fft, arch.win_length, arch.hop, arch.pad, arch.power)
+        self.preemphasis = arch.preemphasis
+        self.spectrogram = filterbanks.spectrogram(
+            arch.fft, arch.win_length, arch.hop, arch.pad, arch.power, periodic=arch.taper == "hann"
+        )
         shape = (arch.fft // 2 + 1, arch.sample_rate, arch.bands, arch.low, high)
         if arch.features == "log_mel":
             weights = filterbanks.mel_bank(*shape, arch.scale, arch.area_norm)
@@ -115,7 +118,30 @@ class _ShortTime(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, audio: Tensor) -> Tensor:
+        if self.preemphasis:
+            audio = audio[..., 1:] - self.preemphasis * audio[..., :-1]
         return torch.matmul(self.spectrogram(audio).transpose(-1, -2), self.weights).transpose(-1, -2)
+
+
+class _Frames(nn.Module):
+    """Mel bands of whole frames as Kaldi's fbank has them without dither: each frame loses its mean, then is
+    pre-emphasised from its own first sample on. (B, P, N) -> (B, P, bands, frames)."""
+
+    def __init__(self, arch: Architecture, high: float):
+        super().__init__()
+        self.arch = arch
+        self.length = arch.win_length or arch.fft
+        self.register_buffer("window", torch.hann_window(self.length, periodic=arch.taper == "hann"))
+        shape = (arch.fft // 2 + 1, arch.sample_rate, arch.bands, arch.low, high)
+        self.register_buffer("weights", filterbanks.mel_bank(*shape, "vggish", area_norm=False))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        frames = audio.unfold(-1, self.length, self.arch.hop)
+        frames = frames - frames.mean(dim=-1, keepdim=True)
+        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        frames = (frames - self.arch.preemphasis * before) * self.window
+        spectrum = torch.fft.rfft(frames, self.arch.fft).abs() ** self.arch.power
+        return torch.matmul(spectrum, self.weights).transpose(-1, -2)
 
 
 class _WholeClip(nn.Module):

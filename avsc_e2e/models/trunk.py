@@ -18,12 +18,20 @@ from torch.nn.functional import pad
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
-from avsc_e2e.models.nets import aisfx, audioset, dcase, l3, residual  # noqa: F401, importing them registers nets with timm
+from avsc_e2e.models.nets import (  # noqa: F401, importing them registers nets with timm
+    aisfx,
+    audioset,
+    dcase,
+    efficientat,
+    l3,
+    patchtransformer,
+    residual,
+)
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.weights import sources as weights
 
-OURS = ("aisfx", "audioset", "dcase", "l3", "residual")
+OURS = ("aisfx", "audioset", "dcase", "efficientat", "l3", "patchtransformer", "residual")
 """The modules of our own nets, as timm names them."""
 PATCHES = 32
 """Bands and frames come in multiples of this for a net that cuts them into patches and joins these: a ViT, a Swin."""

@@ -141,6 +141,13 @@ def cnn14(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **option
 
 
 @register_model
+def cnn14_16k(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **options) -> Cnn14:
+    """CNN14 with weights of its own for audio at 16 kHz."""
+    no_classifier(options)
+    return Cnn14(in_chans, bands)
+
+
+@register_model
 def vggish(pretrained: bool = False, in_chans: int = 1, **options) -> Vggish:
     no_classifier(options)
     return Vggish(in_chans)

@@ -137,6 +137,48 @@ def cnn14(file: Path, net: nn.Module) -> dict[str, Tensor]:
     return without(file, net, left_out=front)
 
 
+def efficientat(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """EfficientAT: without its classifier of two layers."""
+    return without(file, net, left_out=("classifier.",))
+
+
+def passt(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """PaSST: without its classifiers, of which the one of the distillation token is not used."""
+    return without(file, net, left_out=("head.", "head_dist."))
+
+
+_AST = (
+    ("embeddings.cls_token", "cls_token"), ("embeddings.distillation_token", "dist_token"),
+    ("embeddings.position_embeddings", "pos_embed"), ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    ("encoder.layer.", "blocks."), (".attention.output.dense.", ".attn.proj."), (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."), (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."),
+    ("layernorm.", "norm."),
+)  # fmt: skip
+"""Names of the file on the hub, which transformers made, and those of AST's authors."""
+
+
+def ast(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """AST, from its authors' file or the hub's: without its classifiers."""
+    tensors = read_tensors(file)
+    prefix = "audio_spectrogram_transformer."
+    if not any(name.startswith(prefix) for name in tensors):
+        return without(file, net, "v.", left_out=("mlp_head.", "v.head.", "v.head_dist."))
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name.startswith("classifier."):
+            continue
+        name = name.removeprefix(prefix)
+        for theirs, ours in _AST:
+            name = name.replace(theirs, ours)
+        found[name] = value
+    for block in range(len(net.blocks)):
+        for kind in ("weight", "bias"):
+            parts = [f"blocks.{block}.attention.attention.{part}.{kind}" for part in ("query", "key", "value")]
+            if all(part in found for part in parts):
+                found[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([found.pop(part) for part in parts])
+    return match(file, found, net)
+
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation that torchvision's and timm's VGG16 were trained with."""
 

@@ -100,6 +100,32 @@ PUBLISHED = (
         "md5:541141fa2ee191a88f24a3219fff024e", conversion.cnn14,
     ),
     Source(
+        "panns", ("cnn14_16k",), "AudioSet", "CC BY 4.0",
+        "https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth?download=1", "Cnn14_16k_mAP=0.438.pth",
+        convert=conversion.cnn14,
+    ),
+    *(
+        Source(
+            "efficientat", (f"mn{width}",), "AudioSet", "MIT",
+            f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn{width}_as{tag}.pt",
+            f"mn{width}_as{tag}.pt", convert=conversion.efficientat,
+        )
+        for width, tag in (
+            ("04", "_mAP_432"), ("05", "_mAP_443"), ("10", "_mAP_471"), ("20", "_mAP_478"), ("30", "_mAP_482"),
+            ("40", "_ext_mAP_487"),
+        )
+    ),
+    Source(
+        "passt", ("passt_s",), "AudioSet", "Apache-2.0",
+        "https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt",
+        "passt-s-f128-p16-s10-ap.476-swa.pt", convert=conversion.passt,
+    ),
+    Source(
+        "ast", ("ast_base",), "AudioSet", "BSD-3-Clause",
+        "https://huggingface.co/MIT/ast-finetuned-audioset-10-10-0.4593/resolve/main/model.safetensors",
+        "ast-finetuned-audioset-10-10-0.4593.safetensors", convert=conversion.ast,
+    ),
+    Source(
         "torchvggish", ("vggish",), "YouTube-8M", "Apache-2.0",
         "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
         "vggish-10086976.pth", "sha256:10086976", conversion.without_classifier,

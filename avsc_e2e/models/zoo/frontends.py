@@ -21,6 +21,29 @@ PANN = {
 }  # fmt: skip
 """Kong et al., 2020: (1, 64, 101) for a second."""
 
+PANN_16K = {
+    **PANN, "audio": "cnn14_16k", "sample_rate": 16_000, "fft": 512, "hop": 160, "low": 50.0, "high": 8000.0,
+}  # fmt: skip
+
+PASST = {
+    "audio": "passt_s", "channels": "mono", "sample_rate": 32_000,
+    "fft": 1024, "win_length": 800, "taper": "symmetric_hann", "preemphasis": 0.97, "hop": 320, "power": 2.0,
+    "bands": 128, "low": 0.0, "high": 15_000.0, "scale": "vggish", "area_norm": False,
+    "log": "ln", "floor": 1e-5, "standardise": False,
+}  # fmt: skip
+"""Koutini et al., Interspeech 2022: (1, 128, 100) for a second."""
+
+EFFICIENTAT = {**PASST, "audio": "mn10"}
+"""Schmid et al., ICASSP 2023: the front end of PaSST, which taught it."""
+
+AST = {
+    "audio": "ast_base", "channels": "mono", "sample_rate": 16_000, "features": "fbank",
+    "fft": 512, "win_length": 400, "taper": "symmetric_hann", "preemphasis": 0.97, "hop": 160, "power": 2.0,
+    "bands": 128, "low": 20.0, "high": 8000.0,
+    "log": "ln_max", "floor": 1.1920929e-7, "standardise": False,
+}  # fmt: skip
+"""Gong et al., Interspeech 2021: (1, 128, 98) for a second."""
+
 VGGISH = {
     "audio": "vggish", "channels": "mono", "sample_rate": 16_000,
     "fft": 512, "win_length": 400, "hop": 160, "pad": 56, "power": 1.0,
