@@ -20,7 +20,8 @@ from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.metrics import Scores, score
-from avsc_e2e.outputs.output import SystemOutput, read_output, read_reference, targets_of, to_clips, write_output
+from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips, write_output
+from avsc_e2e.outputs.reference import read_reference, targets_of
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
 from avsc_e2e.submission.entry import Complexity, ExternalDataset, System, describe

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from avsc_e2e.outputs.metrics import macro_log_loss
-from avsc_e2e.outputs.output import read_output, read_reference, targets_of
+from avsc_e2e.outputs.output import read_output
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 
 def test_quick_demo_makes_all_that_it_names_and_prints_what_it_measured(tmp_path):

@@ -25,7 +25,8 @@ def score(
         report: HTML file to write a report to.
         json_to: File to write every figure of the report to.
     """
-    from avsc_e2e.outputs.output import read_output, read_reference
+    from avsc_e2e.outputs.output import read_output
+    from avsc_e2e.outputs.reference import read_reference
     from avsc_e2e.report.page import write_report
     from avsc_e2e.report.report import Report
 
@@ -69,23 +70,24 @@ def calibrate(
         out: CSV for the calibrated output: that of `apply-to` if given, else of the output itself.
         checkpoint: Checkpoint of the system that the calibration is to ride in: `predict` and `submit` then apply it.
     """
-    from avsc_e2e.outputs import calibration
-    from avsc_e2e.outputs import output as outputs
-
-    given = outputs.read_output(output)
     if (reference is None) == (use is None):
-        raise AvscError("calibrate: give --reference to fit to, or --use with a calibration that was saved")
+        raise AvscError("calibrate: give --reference to fit to, or --use with a saved calibration")
+    from avsc_e2e.outputs import calibration
+    from avsc_e2e.outputs.output import protocol_of, read_output, write_output
+    from avsc_e2e.outputs.reference import read_reference, targets_of
+
+    given = read_output(output)
     if use:
         rule = calibration.Calibration.load(use)
         calibrated = rule(given)
     else:
-        targets = outputs.targets_of(given, outputs.read_reference(reference))
-        protocol = outputs.protocol_of(given)
+        targets = targets_of(given, read_reference(reference))
+        protocol = protocol_of(given)
         result = calibration.calibrate(given, targets, method, folds=folds, protocol=protocol)
         rule, calibrated = result.calibration, result.output
         print(result.table())
     if apply_to:
-        calibrated = rule(outputs.read_output(apply_to))
+        calibrated = rule(read_output(apply_to))
     if save:
         rule.save(save)
         print(f"calibration: {save}")
@@ -95,7 +97,7 @@ def calibrate(
 
         print(f"calibration: in {add_notes(checkpoint, {CALIBRATION: json.dumps(rule.to_json())})}")
     if out:
-        outputs.write_output(out, calibrated)
+        write_output(out, calibrated)
         print(f"output: {out}")
 
 
@@ -113,7 +115,7 @@ def fuse(
     """Fuse the outputs of several systems into one.
 
     Args:
-        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        systems: System outputs of the same recordings, CSVs with a probability for each class; NAME=PATH names one.
         reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
         method: How to fuse; all compares the methods.
         folds: Parts of whole locations in cross-fitting.
@@ -121,12 +123,13 @@ def fuse(
         save: JSON file for the fusion fitted to all rows; of all methods the one with the least log loss.
         out: CSV for the fused output.
     """
-    from avsc_e2e.outputs import fusion
-    from avsc_e2e.outputs import output as outputs
-
-    given = outputs.read_outputs(systems)
     if (reference is None) == (use is None):
-        raise AvscError("fuse: give --reference to fit to, or --use with a fusion that was saved")
+        raise AvscError("fuse: give --reference to fit to, or --use with a saved fusion")
+    from avsc_e2e.outputs import fusion
+    from avsc_e2e.outputs.output import protocol_of, read_outputs, write_output
+    from avsc_e2e.outputs.reference import read_reference, targets_of
+
+    given = read_outputs(systems)
     if use:
         rule = fusion.Fusion.load(use)
         fused = rule(given)
@@ -134,16 +137,16 @@ def fuse(
         if len(given) < 2:
             raise AvscError(f"fuse: {len(given)} system output given; it takes two or more")
         first = next(iter(given.values()))
-        targets = outputs.targets_of(first, outputs.read_reference(reference))
+        targets = targets_of(first, read_reference(reference))
         methods = typing.get_args(fusion.Method) if method == "all" else (method,)
-        result = fusion.fuse(given, targets, methods, folds=folds, protocol=outputs.protocol_of(first))
+        result = fusion.fuse(given, targets, methods, folds=folds, protocol=protocol_of(first))
         rule, fused = result.fusions[result.best], result.outputs[result.best]
         print(result.table())
     if save:
         rule.save(save)
         print(f"fusion by {rule.method}: {save}")
     if out:
-        outputs.write_output(out, fused)
+        write_output(out, fused)
         print(f"output: {out}")
 
 
@@ -157,29 +160,31 @@ def compare(
     """Compare systems: intervals, paired tests, vote and oracle, correlations, where they disagree.
 
     Args:
-        systems: System outputs of the same recordings, CSVs with a probability for each class.
+        systems: System outputs of the same recordings, CSVs with a probability for each class; NAME=PATH names one.
         reference: CSV with the true scene of each file.
         parameters: Number of parameters of each system, in the order of the outputs.
         clips: Decide whole clips by the sum of their segments' probabilities first.
         json_to: File to write every figure to.
     """
-    from avsc_e2e.outputs import comparison
-    from avsc_e2e.outputs import output as outputs
+    from avsc_e2e.outputs.comparison import compare
+    from avsc_e2e.outputs.comparisontable import comparison_table
+    from avsc_e2e.outputs.output import protocol_of, read_outputs, to_clips
+    from avsc_e2e.outputs.reference import read_reference, targets_of
 
-    given = outputs.read_outputs(systems)
+    given = read_outputs(systems)
     if len(given) < 2:
         raise AvscError(f"compare: {len(given)} system output given; it takes two or more")
     if parameters and len(parameters) != len(given):
         raise AvscError(f"--parameters: {len(parameters)} numbers for {len(given)} outputs; give one for each")
     if clips:
-        given = {name: outputs.to_clips(one) for name, one in given.items()}
+        given = {name: to_clips(one) for name, one in given.items()}
     first = next(iter(given.values()))
-    result = comparison.compare(
+    result = compare(
         given,
-        outputs.targets_of(first, outputs.read_reference(reference)),
+        targets_of(first, read_reference(reference)),
         parameters=dict(zip(given, parameters, strict=True)) if parameters else None,
-        protocol=outputs.protocol_of(first),
+        protocol=protocol_of(first),
     )
-    print(result.table())
+    print(comparison_table(result))
     if json_to:
         json_to.write_text(json.dumps(result.to_json(), indent=2) + "\n")

@@ -17,7 +17,8 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.folds import choose, cross_fit
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 from avsc_e2e.outputs.metrics import Scores, score
-from avsc_e2e.outputs.output import SystemOutput, location_of
+from avsc_e2e.outputs.names import location_of
+from avsc_e2e.outputs.output import SystemOutput
 
 Method: TypeAlias = Literal["temperature", "classwise", "vector", "isotonic", "floor"]
 """temperature: one exponent for all classes. classwise: an exponent for each class. vector: an exponent and a bias for

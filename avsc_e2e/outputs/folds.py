@@ -26,11 +26,12 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
 
     Fewer groups than folds make fewer folds. Raises AvscError for fewer than two groups.
     """
+    places = len(np.unique(groups))
+    if places < 2:
+        raise AvscError("folds: all rows are of one location; fit on one file and apply it to another")
     if folds < 2:
         raise AvscError(f"folds {folds}: cross-fitting needs at least two folds")
-    folds = min(folds, len(np.unique(groups)))
-    if folds < 2:
-        raise AvscError("folds: all rows are of one location; fit on one file and apply it to another")
+    folds = min(folds, places)
     spread = targets if folds <= np.bincount(targets).max() else np.zeros_like(targets)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fitted, judged in splitter.split(spread, spread, groups):

@@ -17,7 +17,8 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.folds import cross_fit
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 from avsc_e2e.outputs.metrics import CLIP, Scores, class_means, log_losses, macro_log_loss, score
-from avsc_e2e.outputs.output import SystemOutput, align, location_of
+from avsc_e2e.outputs.names import location_of
+from avsc_e2e.outputs.output import SystemOutput, align
 
 Method: TypeAlias = Literal[
     "mean", "product", "vote", "weights", "pool", "classwise", "stacking", "greedy", "confidence"

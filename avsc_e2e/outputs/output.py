@@ -6,11 +6,7 @@ position.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import CLIP
+from avsc_e2e.outputs.names import base_of, path_of
+from avsc_e2e.outputs.table import read_table
 
 FILE_COLUMNS = ("filename", "file", "aid", "filename_audio", "filename_video", "path", "clip")
 START_COLUMNS = ("start", "onset", "segment_start")
@@ -67,7 +66,7 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     probabilities: repeated rows, unknown scenes, NaN, negative values, rows that do not sum to one within 1
     %.
     """
-    table = _read_table(path)
+    table = read_table(path)
     file_column = table.column(FILE_COLUMNS, "the file names")
     start_column = table.optional(START_COLUMNS)
     decision_column = table.optional(DECISION_COLUMNS)
@@ -103,9 +102,7 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     if start is not None:
         table.refuse(~(np.isfinite(start) & (start >= 0)), "the start is not a number of seconds from 0 on")
     keys = (
-        [_path_of(name) for name in files]
-        if start is None
-        else [*zip(map(_path_of, files), start.tolist(), strict=True)]
+        [path_of(name) for name in files] if start is None else [*zip(map(path_of, files), start.tolist(), strict=True)]
     )
     table.refuse_repeats(keys, files)
 
@@ -129,17 +126,8 @@ def write_output(path: str | Path, output: SystemOutput) -> None:
     text = format_output(output)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        umask = os.umask(0)  # mkstemp makes a private file; give it the rights of any other
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def format_output(output: SystemOutput) -> str:
@@ -168,59 +156,37 @@ def format_output(output: SystemOutput) -> str:
     return "\n".join(["\t".join([*head, "scene_label", *output.classes]), *rows, ""])
 
 
-def read_reference(path: str | Path) -> dict[str, str]:
-    """The true scene of every file, by base name without extension.
-
-    Reads the set's own `meta.csv` and `fold1_evaluate.csv`, a system output that carries labels beside its
-    decisions, and any table with a file column and a label column. Where two folders hold files of one base
-    name, their keys keep the folder. Raises AvscError for a file without labels and for two scenes of one
-    file.
-    """
-    table = _read_table(path)
-    file_column = table.column(FILE_COLUMNS, "the file names")
-    label_column = table.column(LABEL_COLUMNS, "the true scenes")
-    scenes = [row[label_column].strip() for row in table.rows]
-    table.refuse(np.array([not scene for scene in scenes]), "the scene is empty")
-    if table.optional(DECISION_COLUMNS) is None and set(scenes) <= set(table.header):
-        raise AvscError(
-            f"{path}: a system output without true labels: its {table.header[label_column]} is the decision"
-        )
-    by_path: dict[str, str] = {}
-    for number, row, scene in zip(table.lines, table.rows, scenes, strict=True):
-        if by_path.setdefault(_path_of(row[file_column].strip()), scene) != scene:
-            raise AvscError(f"{path}, line {number}: {row[file_column]} has another scene in an earlier line")
-    bases: dict[str, int] = {}
-    for name in by_path:
-        bases[_base_of(name)] = bases.get(_base_of(name), 0) + 1
-    return {name if bases[_base_of(name)] > 1 else _base_of(name): scene for name, scene in by_path.items()}
-
-
-def targets_of(output: SystemOutput, reference: dict[str, str]) -> np.ndarray:
-    """(N,) index of the true class of every row, by name; AvscError for an unknown file or scene."""
-    index = {name: i for i, name in enumerate(output.classes)}
-    targets = np.empty(len(output), dtype=np.int64)
-    for i, file in enumerate(output.files):
-        scene = reference.get(file) or reference.get(_path_of(file)) or reference.get(_base_of(file))
-        if scene is None:
-            raise AvscError(f"reference: no scene for {file}; give the reference of these recordings")
-        if scene not in index:
-            raise AvscError(f"reference: {file} is of scene {scene!r}; the output's are {', '.join(output.classes)}")
-        targets[i] = index[scene]
-    return targets
-
-
 def protocol_of(output: SystemOutput) -> str:
     """What the rows of an output are, as far as it tells; figures of the two do not compare."""
     return "whole clips" if output.start is None else "segments"
 
 
 def read_outputs(paths: Sequence[str | Path]) -> dict[str, SystemOutput]:
-    """System outputs by the stems of their files, by their paths where stems repeat."""
-    stems = [Path(path).stem for path in paths]
-    names = stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+    """Name -> system output. A path may be given as `NAME=PATH`; the others are named by their stems, or, where stems
+    repeat, by the parts of their paths that differ. Raises AvscError where two have one name."""
+    named, files = {}, []
+    for text in map(str, paths):
+        name, mark, file = text.partition("=")
+        given = bool(mark and name) and not Path(text).exists()
+        files.append(file if given else text)
+        named |= {len(files) - 1: name} if given else {}
+    rest = [i for i in range(len(files)) if i not in named]
+    named |= dict(zip(rest, _short_names([files[i] for i in rest]), strict=True))
+    names = [named[i] for i in range(len(files))]
     if len(set(names)) < len(names):
         raise AvscError(f"system outputs: {next(n for n in names if names.count(n) > 1)} is given twice")
-    return {name: read_output(path) for name, path in zip(names, paths, strict=True)}
+    return {name: read_output(file) for name, file in zip(names, files, strict=True)}
+
+
+def _short_names(files: Sequence[str]) -> list[str]:
+    stems = [Path(file).stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    parts = [Path(file).with_suffix("").parts for file in files]
+    for end in (0, -1):  # drop the parts that all have in common, at the beginning and at the end
+        while len({part[end] for part in parts}) == 1 and min(map(len, parts)) > 1:
+            parts = [part[1:] if end == 0 else part[:-1] for part in parts]
+    return ["/".join(part) for part in parts]
 
 
 def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
@@ -271,10 +237,10 @@ def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
 
 def _keys(output: SystemOutput) -> list[tuple[str, float]]:
     """Base name and start of every row; whole recordings start at -1. The folder is kept where base names repeat."""
-    names = [_base_of(file) for file in output.files]
+    names = [base_of(file) for file in output.files]
     starts = [-1.0] * len(output) if output.start is None else output.start.tolist()
     keys = list(zip(names, starts, strict=True))
-    return keys if len(set(keys)) == len(keys) else list(zip(map(_path_of, output.files), starts, strict=True))
+    return keys if len(set(keys)) == len(keys) else list(zip(map(path_of, output.files), starts, strict=True))
 
 
 def join(parts: Iterable[SystemOutput]) -> SystemOutput:
@@ -302,110 +268,3 @@ def join(parts: Iterable[SystemOutput]) -> SystemOutput:
         start=None if start is None else start[rows],
         predicted=tuple(decided.tolist()) if own else None,
     )
-
-
-def location_of(file: str) -> str:
-    """The place of a recording: `city-location` of `scene-city-location-segment`, other names as they are."""
-    match = _TAU_NAME.fullmatch(_base_of(file))
-    return f"{match['city']}-{match['location']}" if match else file
-
-
-def city_of(file: str) -> str:
-    """The city of a recording by its `scene-city-location-segment` name; other names as they are."""
-    match = _TAU_NAME.fullmatch(_base_of(file))
-    return match["city"] if match else file
-
-
-_TAU_NAME = re.compile(r"(?P<scene>[a-z_]+)-(?P<city>[a-z_]+)-(?P<location>\d+)-(?P<segment>\d+)(-\w+)*")
-_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
-
-
-def _path_of(file: str) -> str:
-    return _EXTENSION.sub("", file.replace("\\", "/"))
-
-
-def _base_of(file: str) -> str:
-    return _path_of(file).rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    path: str
-    header: list[str]
-    rows: list[list[str]]
-    lines: Sequence[int]
-    """Line of the file of every row, from 1."""
-
-    def optional(self, names: Sequence[str]) -> int | None:
-        for name in names:
-            if name in self.header:
-                return self.header.index(name)
-        return None
-
-    def column(self, names: Sequence[str], what: str) -> int:
-        index = self.optional(names)
-        if index is None:
-            raise AvscError(f"{self.path}, line 1: no column of {what}; it is called {' or '.join(names)}")
-        return index
-
-    def numbers(self, columns: Sequence[int]) -> np.ndarray:
-        """(N, columns) float64."""
-        try:
-            return np.array([[float(row[i]) for i in columns] for row in self.rows])
-        except ValueError:
-            for line, row in zip(self.lines, self.rows, strict=True):
-                for i in columns:
-                    _number(row[i], f"{self.path}, line {line}: {self.header[i]}")
-            raise
-
-    def refuse(self, wrong: np.ndarray, reason: str) -> None:
-        """Raises for the first row that is wrong (N,)."""
-        if wrong.any():
-            raise AvscError(f"{self.path}, line {self.lines[int(wrong.argmax())]}: {reason}")
-
-    def refuse_repeats(self, keys: list, names: Sequence[str]) -> None:
-        if len(set(keys)) == len(keys):
-            return
-        seen: dict = {}
-        for line, key, name in zip(self.lines, keys, names, strict=True):
-            if key in seen:
-                raise AvscError(f"{self.path}, line {line}: {name} is already in line {seen[key]}; keep one of them")
-            seen[key] = line
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise AvscError(f"{where} is {text!r}, which is not a number") from None
-
-
-def _read_table(path: str | Path) -> _Table:
-    """The rows of a text table; tab, comma or semicolon, any line end, with or without a byte order mark."""
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise AvscError(f"{path}: cannot be read ({error.strerror}); give the path of a CSV file") from None
-    except UnicodeDecodeError:
-        raise AvscError(f"{path}: not a text table; give a CSV file in UTF-8") from None
-    first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
-    delimiter = next((mark for mark in "\t,;" if mark in first), "\t")
-    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
-    rows, lines = [], []
-    try:
-        for row in reader:
-            if row and any(row):
-                rows.append(row)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise AvscError(f"{path}, line {reader.line_num}: {error}") from None
-    if len(rows) < 2:
-        raise AvscError(f"{path}: no rows; a table has a header and at least one row")
-    header = [name.strip() for name in rows[0]]
-    if len(set(header)) < len(header):
-        name = next(name for i, name in enumerate(header) if name in header[:i])
-        raise AvscError(f"{path}, line {lines[0]}: column {name!r} occurs twice")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise AvscError(f"{path}, line {line}: {len(row)} values for {len(header)} columns")
-    return _Table(str(path), header, rows[1:], lines[1:])

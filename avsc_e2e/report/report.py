@@ -21,7 +21,9 @@ import numpy as np
 from avsc_e2e.clip import Row
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score
-from avsc_e2e.outputs.output import SystemOutput, city_of, location_of, targets_of, to_clips
+from avsc_e2e.outputs.names import city_of, location_of
+from avsc_e2e.outputs.output import SystemOutput, to_clips
+from avsc_e2e.outputs.reference import targets_of
 from avsc_e2e.report.trials import Ladder, Robustness
 
 PACKAGES = (

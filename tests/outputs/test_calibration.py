@@ -10,7 +10,9 @@ from avsc_e2e.outputs.calibration import CELL, GRID, Calibration, Floors, Isoton
 from avsc_e2e.outputs.calibration import fit as fit_rule
 from avsc_e2e.outputs.folds import split
 from avsc_e2e.outputs.metrics import macro_log_loss
-from avsc_e2e.outputs.output import SystemOutput, location_of, read_output, read_reference, targets_of
+from avsc_e2e.outputs.names import location_of
+from avsc_e2e.outputs.output import SystemOutput, read_output
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")
 CLASSES = ("bus", "park", "tram")

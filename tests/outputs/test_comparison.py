@@ -8,7 +8,9 @@ from support import real
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs import comparison
 from avsc_e2e.outputs.comparison import compare, majority
-from avsc_e2e.outputs.output import SystemOutput, read_outputs, read_reference, targets_of
+from avsc_e2e.outputs.comparisontable import comparison_table
+from avsc_e2e.outputs.output import SystemOutput, read_outputs
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")
 CLASSES = ("bus", "park", "tram")
@@ -113,7 +115,7 @@ def test_real_systems():
     assert len(result.pairs) == 10
     assert result.size_correlation is None
     assert result.confused[0][:2] == ("public_square", "street_pedestrian")
-    text = result.table()
+    text = comparison_table(result)
     for words in ("10 s clips", "vote of best 3", "oracle of all", "McNemar", "street_traffic", "0.5394"):
         assert words in text
 

@@ -10,7 +10,8 @@ from avsc_e2e.outputs.fusion import Fusion, Method, fuse
 from avsc_e2e.outputs.fusion import fit as fit_rule
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 from avsc_e2e.outputs.metrics import macro_log_loss, score
-from avsc_e2e.outputs.output import SystemOutput, read_outputs, read_reference, targets_of
+from avsc_e2e.outputs.output import SystemOutput, read_outputs
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 SYSTEMS = ("audio_only", "video_only", "early_fusion", "late_fusion", "baseline")
 CLASSES = ("bus", "park", "tram")

@@ -6,19 +6,9 @@ from support import real
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs import metrics
-from avsc_e2e.outputs.output import (
-    SystemOutput,
-    align,
-    city_of,
-    join,
-    location_of,
-    read_output,
-    read_outputs,
-    read_reference,
-    targets_of,
-    to_clips,
-    write_output,
-)
+from avsc_e2e.outputs.names import city_of, location_of
+from avsc_e2e.outputs.output import SystemOutput, align, join, read_output, read_outputs, to_clips, write_output
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 PLAIN = "filename\tscene_label\tbus\tpark\ntwo.wav\tpark\t0.4\t0.6\none.wav\tbus\t0.9\t0.1\n"
 
@@ -301,7 +291,20 @@ def test_several_outputs_by_their_names(tmp_path):
     path = table(tmp_path, PLAIN, "other.csv")
     assert list(read_outputs([tmp_path / "x" / "output.csv", path])) == ["output", "other"]
     both = [tmp_path / "x" / "output.csv", tmp_path / "y" / "output.csv"]
-    assert list(read_outputs(both)) == [str(one) for one in both]
+    assert list(read_outputs(both)) == ["x", "y"]
+    assert list(read_outputs([f"mine={both[0]}", both[1]])) == ["mine", "output"]
+    deep = [tmp_path / "runs" / system / "hybrid" / "evaluation" / "segments.csv" for system in ("a", "b")]
+    for one in deep:
+        one.parent.mkdir(parents=True)
+        table(one.parent, PLAIN, one.name)
+    assert list(read_outputs(deep)) == ["a", "b"]
+    assert list(read_outputs([*deep, path])) == [
+        "runs/a/hybrid/evaluation/segments",
+        "runs/b/hybrid/evaluation/segments",
+        "other",
+    ]
+    with pytest.raises(AvscError, match="mine is given twice"):
+        read_outputs([f"mine={both[0]}", f"mine={both[1]}"])
     with pytest.raises(AvscError, match="given twice"):
         read_outputs([path, path])
 

@@ -22,7 +22,8 @@ from matplotlib.image import imread
 from avsc_e2e.clip import SCENES, Row
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import score
-from avsc_e2e.outputs.output import SystemOutput, read_output, read_reference, targets_of, to_clips
+from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips
+from avsc_e2e.outputs.reference import read_reference, targets_of
 from avsc_e2e.report import charts
 from avsc_e2e.report.page import page as html_page
 from avsc_e2e.report.report import Report, Rival, read_history, versions

@@ -1,0 +1,30 @@
+"""What the name of a recording tells: its path and base name, its city and location."""
+
+from __future__ import annotations
+
+import re
+
+_TAU_NAME = re.compile(r"(?P<scene>[a-z_]+)-(?P<city>[a-z_]+)-(?P<location>\d+)-(?P<segment>\d+)(-\w+)*")
+
+
+_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+
+
+def location_of(file: str) -> str:
+    """The place of a recording: `city-location` of `scene-city-location-segment`, other names as they are."""
+    match = _TAU_NAME.fullmatch(base_of(file))
+    return f"{match['city']}-{match['location']}" if match else file
+
+
+def city_of(file: str) -> str:
+    """The city of a recording by its `scene-city-location-segment` name; other names as they are."""
+    match = _TAU_NAME.fullmatch(base_of(file))
+    return match["city"] if match else file
+
+
+def path_of(file: str) -> str:
+    return _EXTENSION.sub("", file.replace("\\", "/"))
+
+
+def base_of(file: str) -> str:
+    return path_of(file).rsplit("/", 1)[-1]
