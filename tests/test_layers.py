@@ -57,6 +57,7 @@ OWNERS = {
     "timm": {
         "models.nets.aisfx",
         "models.nets.audioset",
+        "models.nets.clipnets",
         "models.nets.dcase",
         "models.nets.efficientat",
         "models.nets.l3",
@@ -67,7 +68,7 @@ OWNERS = {
         "models.weights.sources",
     },
     "torchaudio": {"models.filterbanks"},
-    "torchvision": {"data.sets.places"},
+    "torchvision": {"data.sets.places", "models.nets.clipnets"},
     "tqdm": {"cli.progress"},
     "tyro": {"cli.parsing"},
     "yaml": {"submission.metafile", "submission.package"},

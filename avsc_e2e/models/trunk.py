@@ -21,6 +21,7 @@ from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets import (  # noqa: F401, importing them registers nets with timm
     aisfx,
     audioset,
+    clipnets,
     dcase,
     efficientat,
     l3,
@@ -31,7 +32,7 @@ from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.weights import sources as weights
 
-OURS = ("aisfx", "audioset", "dcase", "efficientat", "l3", "patchtransformer", "residual")
+OURS = ("aisfx", "audioset", "clipnets", "dcase", "efficientat", "l3", "patchtransformer", "residual")
 """The modules of our own nets, as timm names them."""
 PATCHES = 32
 """Bands and frames come in multiples of this for a net that cuts them into patches and joins these: a ViT, a Swin."""
@@ -108,7 +109,9 @@ class Trunk(nn.Module):
             elif size:
                 self.options["img_size"] = size
         # Channels last in memory: on CPU and GPU convolutions are as fast or faster (benchmarks/trunks.py).
-        self.net = _created(name, self.options, drop_path).to(memory_format=torch.channels_last)
+        self.net = _created(name, self.options, drop_path)
+        if not getattr(self.net, "takes_clips", False):
+            self.net = self.net.to(memory_format=torch.channels_last)
         one = getattr(self.net, "head_hidden_size", None) or self.net.num_features
         self.token_width = getattr(self.net, "token_width", one)
         self.pool = Pool(pool, one)
@@ -124,6 +127,9 @@ class Trunk(nn.Module):
         if x.dim() == 4:
             x = x[:, None]
         clips, steps = x.shape[:2]
+        if getattr(self.net, "takes_clips", False):
+            each = self.net(x)[:, None]
+            return Branch(each, self.pool(each))
         x = x.flatten(0, 1)
         if self.sides:
             more = [side - given for side, given in zip(self.sides, x.shape[-2:], strict=True)]

@@ -142,6 +142,12 @@ def efficientat(file: Path, net: nn.Module) -> dict[str, Tensor]:
     return without(file, net, left_out=("classifier.",))
 
 
+def clipnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """torchvision's video nets: without their classifiers of 400 actions."""
+    inner = without(file, net.net, left_out=("head.", "fc.", "classifier."))
+    return {f"net.{name}": value for name, value in inner.items()}
+
+
 def passt(file: Path, net: nn.Module) -> dict[str, Tensor]:
     """PaSST: without its classifiers, of which the one of the distillation token is not used."""
     return without(file, net, left_out=("head.", "head_dist."))

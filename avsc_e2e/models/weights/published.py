@@ -115,6 +115,14 @@ PUBLISHED = (
             ("40", "_ext_mAP_487"),
         )
     ),
+    *(
+        Source(
+            "torchvision", (f"tv_{file.rpartition('-')[0]}",), "Kinetics-400", "BSD-3-Clause",
+            f"https://download.pytorch.org/models/{file}.pth", f"{file}.pth", f"sha256:{file.rpartition('-')[2]}",
+            conversion.clipnet,
+        )
+        for file in ("mvit_v2_s-ae3be167", "swin3d_t-7615ae03", "s3d-d76dad2f", "r2plus1d_18-91a641e6")
+    ),
     Source(
         "passt", ("passt_s",), "AudioSet", "Apache-2.0",
         "https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt",
