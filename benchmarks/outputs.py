@@ -115,14 +115,15 @@ def write(data: Path, docs: Path) -> str:
 
 <!-- Written by benchmarks/outputs.py: change that, not this. -->
 
-What a system says of the test part is a table of probabilities, and much can be won without training anything
-again. This page shows it on the outputs of five real systems for the 3,645 clips (126 locations) of the official
-test part of fold 1. All figures are for **10 s clips** and are macro averages over the ten scenes; the true scene's
-probability is clipped at 1e-15 and rows are not renormalised. The files hold three decimals, so zeros mean "below
-0.0005".
+How to score, calibrate, fuse and compare systems without training again. It is for people who have system outputs:
+tables with a probability for each recording and class.
 
-Whatever is fitted here is **cross-fitted by location**: the locations are dealt into ten parts, and every clip is
-judged by what was fitted without any clip of its place.
+The examples are the outputs of five real systems for the 3,645 clips (126 locations) of the official test part of
+fold 1. All figures are for **10 s clips** and are macro averages over the ten scenes. The probability of the true scene
+is clipped at 1e-15, and rows are not renormalised. The files hold three decimals, so a zero means "below 0.0005".
+
+Everything that is fitted here is **cross-fitted by location**: the locations are divided into ten parts, and each clip
+is scored by a fit that has not seen any clip of its location.
 
 ## Scores
 
