@@ -37,6 +37,7 @@ SKIPPED = {
     "openl3_baseline": ("audio_tuned", "video_tuned", "early_tuned", "late_tuned", "joint_tuned"),
     "zhang_ioa": ("places", "video_resnet50", "video_efficientnetv2", "video_swin", "video_jft"),
     "du_ustc": ("vggish", "pann"),
+    "flagship": ("probe", "student"),
     "okazaki_ldsl": ("regnet", "hrnet", "clip", "text"),
 }
 """Stages that small trunks make the same as another, and those for other data or words."""
@@ -67,9 +68,8 @@ def small(recipe: Recipe, root: Path, runs: Path) -> Recipe:
     both, frozen = len(model.modalities) == 2, not optim.audio_lr and not optim.video_lr
     # Where trunks are frozen for their published weights, there are none here: those of the single stages serve, and
     # the single stages learn them.
-    init = recipe.init or (
-        tuple(recipe.name.split("/")[0] + stage for stage in ("/audio", "/video")) * (both and frozen)
-    )
+    given = tuple(name for name in recipe.init if name.split("/")[1] not in SKIPPED.get(name.split("/")[0], ()))
+    init = given or (tuple(recipe.name.split("/")[0] + stage for stage in ("/audio", "/video")) * (both and frozen))
     later = bool(init)
     audio_lr = (3e-4 if optim.audio_lr else 0.0) if later else 2e-3
     video_lr = (1e-4 if optim.video_lr else 0.0) if later else 5e-4

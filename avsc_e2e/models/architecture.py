@@ -110,6 +110,7 @@ class Architecture:
         "gated",
         "bilinear",
         "cross_attention",
+        "bottleneck",
         "early",
         "two_heads",
         "product",

@@ -9,6 +9,7 @@ standardised values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,40 @@ class CrossAttentionFusion(_Inputs):
         return self.head(torch.cat(means, dim=1))
 
 
+class BottleneckFusion(_Inputs):
+    """Transformer layers of each modality's own, which exchange what they know through a few tokens alone (attention
+    bottlenecks, Nagrani et al., NeurIPS 2021): every layer sees its modality's tokens, a class token first, and the
+    bottleneck tokens, whose two updates are averaged. The mean of both class tokens' logits decides."""
+
+    takes_tokens = True
+    LAYERS, BOTTLENECKS = 2, 4
+    """The paper fuses in the last four layers of twelve by four tokens; these layers follow whole trunks."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
+        super().__init__(widths)
+        heads = next(count for count in (8, 4, 2, 1) if hidden % count == 0)
+        self.layers = nn.ModuleList(nn.Linear(width, hidden) for width in widths)
+        self.first = nn.ParameterList(nn.Parameter(0.02 * torch.randn(1, 1, hidden)) for _ in widths)
+        self.bottlenecks = nn.Parameter(0.02 * torch.randn(1, self.BOTTLENECKS, hidden))
+        layer = partial(nn.TransformerEncoderLayer, activation="gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(layer(hidden, heads, 4 * hidden, dropout) for _ in widths) for _ in range(self.LAYERS)
+        )
+        self.norms_after = nn.ModuleList(nn.LayerNorm(hidden) for _ in widths)
+        self.heads = nn.ModuleList(nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, classes)) for _ in widths)
+
+    def forward(self, tokens: Sequence[Tensor], present: Tensor) -> Tensor:
+        pair = [layer(x) for layer, x in zip(self.layers, self.inputs(tokens, present), strict=True)]
+        pair = [torch.cat([one.expand(len(x), -1, -1), x], 1) for one, x in zip(self.first, pair, strict=True)]
+        shared = self.bottlenecks.expand(len(present), -1, -1)
+        for block in self.blocks:
+            seen = [layer(torch.cat([x, shared], dim=1)) for layer, x in zip(block, pair, strict=True)]
+            pair = [x[:, : -self.BOTTLENECKS] for x in seen]
+            shared = (seen[0][:, -self.BOTTLENECKS :] + seen[1][:, -self.BOTTLENECKS :]) / 2
+        ends = zip(self.heads, self.norms_after, pair, strict=True)
+        return sum(head(norm(x[:, 0])) for head, norm, x in ends) / 2
+
+
 class EarlyFusion(BaselineHead):
     """The baseline's head on both embeddings joined (Fig. 1a of Wang et al., ICASSP 2021): 600,778 parameters for two
     of 512."""
@@ -194,6 +229,7 @@ def fusion_head(
         "gated": GatedFusion,
         "bilinear": BilinearFusion,
         "cross_attention": CrossAttentionFusion,
+        "bottleneck": BottleneckFusion,
         "early": EarlyFusion,
         "segments": SegmentFusion,
     }[kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -58,6 +58,14 @@ def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor],
             total[name] = total.get(name, 0) + value.double()
     mean = {name: (value / len(paths)).to(first_tensors[name].dtype) for name, value in total.items()}
     return mean, first
+
+
+def between(tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Tensors moved by a share of the way to those of the same names; counters stay."""
+    return {
+        name: torch.lerp(value, start[name].to(value), share) if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
 
 
 def save_average(paths: Sequence[str | Path], out: str | Path) -> Path:

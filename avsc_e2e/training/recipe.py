@@ -169,6 +169,9 @@ class Averaging:
     """Of a moving average over the steps, such as 0.999; it is what is evaluated and saved. 0 is off."""
     checkpoints: int = 0
     """Best epochs whose weights are averaged at the end, and saved where that is better than the best one; 0 is off."""
+    start: bool = False
+    """Mix the kept weights with those that training started from, in the share with the lowest validation log loss
+    (WiSE-FT, Wortsman et al., 2022)."""
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:

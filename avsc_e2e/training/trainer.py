@@ -19,13 +19,14 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from avsc_e2e import processes
+from avsc_e2e.clip import Corpus
 from avsc_e2e.durable import refusal, replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.scenenet import keep_statistics
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_checkpoint, save_model
-from avsc_e2e.training.averaging import average_checkpoints
+from avsc_e2e.training.averaging import average_checkpoints, between
 from avsc_e2e.training.callbacks import Progress, RunFolder
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.module import FineTuning
@@ -43,6 +44,8 @@ from avsc_e2e.training.strategy import ShardedStrategy, WholeCheckpoints
 
 log = logging.getLogger(__name__)
 
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
+"""Of the weights that training started from, among which the validation part chooses."""
 LEAST_WEIGHT = 1e-3
 """Of a head in fitted decision weights: one without any would not be built."""
 
@@ -87,6 +90,8 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
         if recipe.averaging.checkpoints:
             _average(recipe, run, trainer, tuning)
+        if recipe.averaging.start:
+            _mix_with_start(recipe, corpus, trainer, tuning)
         if recipe.heads.fit_decision:
             _fit_decision(recipe, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
@@ -126,6 +131,25 @@ def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTu
         if now < before:
             validation = {"epochs": sorted(epochs), **{k: v for k, v in figures.items() if k.startswith("validation")}}
             notes = {"recipe": metadata["recipe"], "validation": json.dumps(validation)}
+            save_model(tuning.judged, model_file(recipe), notes)
+
+
+def _mix_with_start(recipe: Recipe, corpus: Corpus, trainer: pl.Trainer, tuning: FineTuning) -> None:
+    """Keep the mixture of the kept model and the one that training started from with the least validation log loss."""
+    tensors, metadata = read_checkpoint(model_file(recipe))
+    start = initial_model(recipe, corpus).state_dict()
+    found: dict[float, dict[str, float]] = {}
+    for share in SHARES:
+        tuning.judged.load_state_dict(between(tensors, start, share))
+        trainer.validate(tuning, verbose=False)
+        found[share] = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("validation")}
+    best = min(found, key=lambda share: found[share]["validation_log_loss"])
+    if trainer.is_global_zero:
+        told = ", ".join(f"{share:g}: {figures['validation_log_loss']:.3f}" for share, figures in found.items())
+        log.info("%s: validation log loss by the start's share: %s; %g is kept", recipe.name, told, best)
+        if best:
+            tuning.judged.load_state_dict(between(tensors, start, best))
+            notes = {"recipe": metadata["recipe"], "validation": json.dumps({"start": best, **found[best]})}
             save_model(tuning.judged, model_file(recipe), notes)
 
 

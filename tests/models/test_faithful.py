@@ -18,6 +18,7 @@ from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.trunk import Trunk, settled
 from avsc_e2e.models.zoo.catalogue import architecture, list_models
+from avsc_e2e.models.zoo.complexity import complexity
 from avsc_e2e.training.optimiser import rate_share, schedule
 from avsc_e2e.training.recipe import Optim
 from avsc_e2e.transforms.frames import CentreCrop
@@ -387,3 +388,11 @@ def test_a_transformer_over_images_takes_planes(name):
         assert model.audio.sides == (64, 64)
         with pytest.raises(AvscError, match=r"let --data\.window be no longer"), torch.no_grad():
             model(model.preprocess(clip._replace(audio=torch.randn(2, 2, 96_000))))
+
+
+def test_the_flagship_is_made_of_what_it_says():
+    """On the meta device: 381 M parameters; what it teaches has about four million."""
+    flagship, student = (complexity(architecture(name)) for name in ("flagship", "flagship_student"))
+    assert 370e6 < flagship.parameters < 400e6
+    assert 3.5e6 < student.parameters < 5e6
+    assert flagship.multiply_adds > 100e9

@@ -20,8 +20,8 @@ from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.zoo import systems
 from avsc_e2e.outputs.metrics import macro_log_loss
 
-KINDS = ("concat", "gated", "bilinear", "cross_attention", "early", "sequence")
-LEARNED = ("concat", "gated", "bilinear", "cross_attention")
+KINDS = ("concat", "gated", "bilinear", "cross_attention", "bottleneck", "early", "sequence")
+LEARNED = ("concat", "gated", "bilinear", "cross_attention", "bottleneck")
 """Those that learn what stands for a missing modality."""
 
 
@@ -84,7 +84,7 @@ def test_what_stands_for_a_missing_modality_is_learned(kind):
     assert not torch.allclose(before, head(values, present))
 
 
-@pytest.mark.parametrize("kind", ["cross_attention", "sequence"])
+@pytest.mark.parametrize("kind", ["bottleneck", "cross_attention", "sequence"])
 def test_sequences_of_any_length(kind):
     head = fusion(kind).eval()
     present = torch.ones(2, 2, dtype=torch.bool)
@@ -305,10 +305,30 @@ def test_weights_need_clips():
         fit_decision({"audio": torch.zeros(0, 3)}, torch.zeros(0, dtype=torch.long))
 
 
+def test_bottlenecks_are_all_that_modalities_exchange():
+    """Without the averaged tokens, a class token would not know the other modality (Nagrani et al., 2021)."""
+    head = fusion("bottleneck").eval()
+    values, present = inputs(head, 2), torch.ones(2, 2, dtype=torch.bool)
+    other = [values[0], values[1] + torch.randn_like(values[1])]
+    ends = []
+    head.norms_after[0].register_forward_hook(lambda _norm, given, _out: ends.append(given[0]))
+    with torch.no_grad():
+        for tokens in (values, other):
+            head(tokens, present)
+        apart = float((ends[0] - ends[1]).abs().max())
+        for block in head.blocks:  # the video's layers say nothing new to the bottlenecks
+            block[1].forward = lambda x: x
+        ends.clear()
+        for tokens in (values, other):
+            head(tokens, present)
+    assert apart > 1e-4
+    assert torch.equal(*ends)
+
+
 # ---- Models
 
 
-@pytest.mark.parametrize("kind", ["gated", "bilinear", "cross_attention", "early", "sequence"])
+@pytest.mark.parametrize("kind", ["gated", "bilinear", "cross_attention", "bottleneck", "early", "sequence"])
 def test_models_train_with_every_fusion(kind):
     torch.manual_seed(0)
     arch = replace(systems.tiny(), fusion=kind, frames=2, dropout=0.0, decision=(1.0, 1.0, 1.0))

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from avsc_e2e.cli.targets import StageTarget, recipe_files, stages_of
+from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.models.zoo.catalogue import list_models
 from avsc_e2e.models.zoo.published import PUBLISHED, recipe_of
 from avsc_e2e.models.zoo.systems import ENSEMBLES
+from avsc_e2e.training.averaging import between
 from avsc_e2e.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +154,9 @@ def table_of_systems() -> dict[str, tuple[str, ...]]:
 def test_table_lists_every_system_with_its_published_figures():
     table = table_of_systems()
     systems = {row.strip("`"): cells for row, cells in table.items() if row not in AT_DECISION_LEVEL}
-    assert set(systems) == {name for name in list_models() if recipe_of(name) not in ("", "own_videos.py")}
+    assert set(systems) == {
+        name for name in list_models() if recipe_of(name) not in ("", "own_videos.py", "flagship.py")
+    }
     assert set(PUBLISHED) <= set(systems)
     for name, (paper, _, figures, *_) in systems.items():
         if name in PUBLISHED:
@@ -289,3 +294,22 @@ def test_rates_and_epochs_where_code_is_public():
     assert frames == 400
     baseline = [stages[f"openl3_baseline/{stage}"] for stage in ("audio", "joint")]
     assert [(one.epochs, one.data.windows, one.data.statistics) for one in baseline] == [(199, 96, 0), (99, 96, 0)]
+
+
+def test_weights_are_mixed_with_their_start(tiny_city, tmp_path, call):
+    """The share with the lowest validation log loss is kept, and the file says which."""
+    file = ROOT / "recipes" / "zhang_ioa.py"
+    flags = [*tiny(STAGES["zhang_ioa"]["audio"]), "--data.root", tiny_city, "--runs", tmp_path]
+    # A rate so high that the end is worse than the start.
+    call(file, "train", "audio", *flags, "--optim.lr", 0.1, "--optim.audio-lr", 0.1, "--averaging.start")
+    notes = read_checkpoint(tmp_path / "zhang_ioa" / "audio" / "model.safetensors")[1]
+    kept = json.loads(notes["validation"])
+    assert kept["start"] == 0.5
+    last = float(_metrics(tmp_path / "zhang_ioa" / "audio")[-1]["validation_log_loss"])
+    assert kept["validation_log_loss"] < last
+
+
+def test_the_way_between_two_models():
+    end, start = {"w": torch.tensor([4.0]), "n": torch.tensor(7)}, {"w": torch.tensor([0.0]), "n": torch.tensor(1)}
+    mixed = between(end, start, 0.25)
+    assert (float(mixed["w"]), int(mixed["n"])) == (3.0, 7)

@@ -27,7 +27,7 @@ class Complexity(NamedTuple):
 def complexity(architecture: Architecture) -> Complexity:
     """Count what a model of this architecture costs."""
     with torch.device("meta"):
-        model = SceneNet(architecture).eval()
+        model = SceneNet(architecture).eval().requires_grad_(False)
         clip = blank_batch(model)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(clip)

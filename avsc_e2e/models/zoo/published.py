@@ -114,6 +114,7 @@ RECIPES = {
     "yang_thu": "yang_thu.py",
     "hou_ugent": "hou_ugent.py",
     "naranjo_uv*": "naranjo_uv.py",
+    "flagship*": "flagship.py",
     "lite0*": "own_videos.py",
 }
 """Patterns of entries and the recipe, in the folder `recipes`, that trains them."""
