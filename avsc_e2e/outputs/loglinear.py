@@ -62,12 +62,14 @@ def fit_log_linear(
     bias: bool = False,
     start: float = 1.0,
     strength: float | None = 0.1,
+    rows: np.ndarray | None = None,
 ) -> LogLinear:
     """The weights with the least macro log loss on rows (M, N, K), targets (N,), pulled towards `start`.
 
     The loss gains strength * (squared distance of all parameters from equal weights `start` without bias, their common
     part counted less): a hundred places hold too little for free parameters. Where strength is None, cross-validation
-    by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not negative.
+    by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not negative. `rows` (N,)
+    say how much each row counts within its class; by default all the same.
     """
     if strength is None:
         strength = choose(
@@ -79,7 +81,8 @@ def fit_log_linear(
         )
     m, n, k = probabilities.shape
     features, truth = _features(probabilities), np.eye(k)[targets]
-    share = np.bincount(targets, minlength=k)[targets] * len(np.unique(targets))
+    counts = np.ones(n) if rows is None else rows
+    share = np.bincount(targets, weights=counts)[targets] * len(np.unique(targets)) / counts
     rows, eye = np.arange(n), np.eye(k, dtype=bool)
     free = {"system": 0, "class": m * k, "matrix": m * k * k}[shape]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +16,18 @@ from avsc_e2e import __version__
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.files import checkpoint_file
 
+ENSEMBLE = "ensemble"
+"""The key of a checkpoint's metadata that holds what rebuilds an Ensemble; without it the model is a SceneNet."""
+EQUAL = "equal"
+"""The key of the names of tensors that equal another one, which alone is stored: trunks that members share."""
+
 
 def save_model(
-    model: SceneNet,
+    model: SceneNet | Ensemble,
     path: str | os.PathLike,
     notes: Mapping[str, str] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
@@ -28,9 +36,10 @@ def save_model(
     how it was trained) to one file, which is complete or as it was before, never half. Raises AvscError where the disk
     is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in (tensors or model.state_dict()).items()}
-    return _write(
-        path, tensors, {**(notes or {}), "architecture": model.architecture.to_json(), "avsc_e2e": __version__}
-    )
+    about = {"architecture": model.architecture.to_json(), "avsc_e2e": __version__}
+    if isinstance(model, Ensemble):
+        about[ENSEMBLE] = model.to_json()
+    return _write(path, tensors, {**(notes or {}), **about})
 
 
 def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
@@ -43,10 +52,28 @@ def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
 def _write(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    tensors, equal = _unique(tensors) if ENSEMBLE in metadata else (tensors, {})
+    metadata = {name: text for name, text in metadata.items() if name != EQUAL} | (
+        {EQUAL: json.dumps(equal)} if equal else {}
+    )
     with replacing(path) as partial:
         safetensors.torch.save_file(tensors, partial, metadata=metadata)
         os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
     return path
+
+
+def _unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors that differ from one another, and of the others which one each equals."""
+    first: dict[tuple, str] = {}
+    kept, equal = {}, {}
+    for name, value in tensors.items():
+        digest = hashlib.sha256(value.view(-1).numpy().tobytes()).digest()
+        same = first.setdefault((value.shape, value.dtype, digest), name)
+        if same == name:
+            kept[name] = value
+        else:
+            equal[name] = same
+    return kept, equal
 
 
 def _umask() -> int:
@@ -69,15 +96,19 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
         raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file from training)") from error
     if "architecture" not in metadata:
         raise AvscError(f"{path}: has no Architecture inside, so it is not a checkpoint of avsc_e2e")
+    tensors |= {name: tensors[same] for name, same in json.loads(metadata.get(EQUAL, "{}")).items()}
     return tensors, metadata
 
 
-def load_model(path: str | os.PathLike) -> SceneNet:
+def load_model(path: str | os.PathLike) -> SceneNet | Ensemble:
     """The model of a checkpoint file, or of a run's folder, in evaluation mode, on the CPU. Raises AvscError."""
     tensors, metadata = read_checkpoint(path)
     try:
-        model = SceneNet(Architecture.from_json(metadata["architecture"]))
+        if ENSEMBLE in metadata:
+            model = Ensemble.from_json(metadata[ENSEMBLE])
+        else:
+            model = SceneNet(Architecture.from_json(metadata["architecture"]))
         model.load_state_dict(tensors)
-    except (AvscError, TypeError, ValueError, RuntimeError) as error:
+    except (AvscError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise AvscError(f"{path}: {str(error).splitlines()[0]}") from error
     return model.eval()

@@ -1,0 +1,146 @@
+"""Features of frozen trunks for segments of a data set, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from avsc_e2e.clip import Corpus, Row, Segment
+from avsc_e2e.data.dataset import ClipDataset, fixed_segments, loader
+from avsc_e2e.data.store.layout import Store
+from avsc_e2e.inference import sampling
+from avsc_e2e.models.ensemble import Member, Tower, inputs_of
+from avsc_e2e.models.nets.aisfx import AISFX
+from avsc_e2e.models.weights.sources import chosen
+from avsc_e2e.models.zoo import systems
+from avsc_e2e.processes import device
+from avsc_e2e.transforms.frames import CentreCrop
+
+RATE = 44_100
+"""Hz, at which all members hear."""
+FRAMES = 3
+"""Of a segment that the video members see; a store has as many a second."""
+SIZE = 160
+"""Pixels of the square that the video members see."""
+
+
+def members_at_hand() -> list[Member]:
+    """What features can be taken of, without a network: video trunks whose weights are there, audio trunks likewise,
+    and log-mel bands, which need no weights."""
+    sound = replace(systems.lite0_aisfx(), video="", fusion="")
+    frames = replace(systems.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES)
+    bands = replace(sound, **{**AISFX, "audio": "audio_bands", "bands": 64, "hop": 441, "deltas": 1})
+    found = [
+        Member("lite0", frames, ("mean", "deviation")),
+        Member("lite2", replace(frames, video="tf_efficientnet_lite2"), ("mean", "deviation")),
+        Member("aisfx", sound, ("mean", "deviation", "maximum")),
+        Member("log-mel", bands, ("mean", "deviation")),
+    ]
+    return [member for member in found if not pretrained(member) or at_hand(member)]
+
+
+def pretrained(member: Member) -> bool:
+    """Whether a member's trunk is of use with published weights only."""
+    return member.architecture.audio != "audio_bands"
+
+
+def at_hand(member: Member) -> bool:
+    """Whether published weights of its trunk can be had without a network."""
+    trunk = member.architecture.audio or member.architecture.video
+    source = chosen(trunk, "")
+    return source is not None and source.available
+
+
+def tower(member: Member) -> Tower:
+    """A member's tower with its published weights, on the device, in evaluation mode."""
+    made = Tower(member)
+    if pretrained(member):
+        made.trunk.load_pretrained()
+    return made.to(device()).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Which segments are looked at, and what is known of them. Axis: N segments."""
+
+    segments: tuple[Segment, ...]
+    targets: np.ndarray
+    """(N,) class."""
+    groups: np.ndarray
+    """(N,) source."""
+    weights: np.ndarray
+    """(N,) segments of the recording that each stands for."""
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+def segments_of(rows: Sequence[Row], classes: Sequence[str], most: int = 0) -> Segments:
+    """The fixed segments of recordings, evenly thinned out to `most` of each; 0: all."""
+    label = {name: index for index, name in enumerate(classes)}
+    kept, weights = [], []
+    for row in rows:
+        found = fixed_segments(row)
+        if most and len(found) > most:
+            places = np.unique(np.round((np.arange(most) + 0.5) * len(found) / most - 0.5).astype(int))
+            weights += [len(found) / len(places)] * len(places)
+            found = [found[place] for place in places]
+        else:
+            weights += [1.0] * len(found)
+        kept += found
+    return Segments(
+        tuple(kept),
+        np.array([label[segment.row.scene] for segment in kept]),
+        np.array([segment.row.location or segment.row.file for segment in kept]),
+        np.array(weights),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Features of segments. Axes: N segments, F features."""
+
+    features: Mapping[str, np.ndarray]
+    """Member -> (N, F) float32; rows without the modality are of no meaning."""
+    present: np.ndarray
+    """(N, 2) bool: audio, video could be read."""
+
+
+@torch.inference_mode()
+def embed(
+    towers: Iterable[Tower],
+    segments: Segments,
+    corpus: Corpus,
+    store: Store | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Embedded:
+    """Features of segments by each tower. Segments that cannot be read at all are without any modality."""
+    towers, count, where = list(towers), len(segments), device()
+    found: dict[str, np.ndarray] = {}
+    present = np.zeros((count, 2), bool)
+    place = {(one.row.file, one.start): index for index, one in enumerate(segments.segments)}
+    done = 0
+    for clip in loader(dataset_of(towers, segments, corpus, store), 32, shuffle=False):
+        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]
+        clip = clip._replace(**{n: getattr(clip, n).to(where) for n in ("audio", "video", "present")})
+        present[at] = clip.present.cpu().numpy()
+        for one in towers:
+            values = one(clip).float().cpu().numpy()
+            found.setdefault(one.member.name, np.zeros((count, values.shape[1]), np.float32))[at] = values
+        done += len(at)
+        if progress:
+            progress(done, count)
+    return Embedded(found, present)
+
+
+def dataset_of(towers: Sequence[Tower], segments: Segments, corpus: Corpus, store: Store | None) -> ClipDataset:
+    """Clips of the segments, in their order, as the towers take them."""
+    arch = inputs_of(corpus.classes, [one.member for one in towers])
+    rows = list({segment.row.file: segment.row for segment in segments.segments}.values())
+    want = sampling(arch, store.short_side if store else 0)
+    dataset = ClipDataset(rows, corpus.classes, want, CentreCrop(arch.size), store=store, on_bad="mask")
+    dataset.segments = list(segments.segments)
+    return dataset
