@@ -30,6 +30,7 @@ _HOMES = {
     "timeline": "inference",
     "train": "training.trainer",
     "evaluate": "evaluation",
+    "fit": "learner.fit",
 }
 """The module of each public name."""
 

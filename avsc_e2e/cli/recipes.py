@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from avsc_e2e.cli.learner import train_data
 from avsc_e2e.cli.parsing import Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.progress import progress
 from avsc_e2e.cli.submission import authors_of
@@ -98,6 +99,8 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
     if not argv or argv[0].startswith("-"):
         raise AvscError(f"avsc {verb}: name a stage first, such as {verb} zhang_ioa/hybrid; `avsc recipes` lists them")
     target = target_of(argv[0])
+    if isinstance(target, DataTarget) and verb == "train":
+        return call(train_data, "avsc train", argv)
     if isinstance(target, DataTarget):
         raise AvscError(
             f"{target.path} is data, not a recipe: give it to a stage, "

@@ -13,9 +13,10 @@ from avsc_e2e.data.dataset import ClipDataset, fixed_segments, loader
 from avsc_e2e.data.store.layout import Store
 from avsc_e2e.inference import sampling
 from avsc_e2e.models.ensemble import Member, Tower, inputs_of
-from avsc_e2e.models.nets.aisfx import AISFX
+from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo.frontends import AISFX
 from avsc_e2e.processes import device
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -31,7 +32,7 @@ def members_at_hand() -> list[Member]:
     """What features can be taken of, without a network: video trunks whose weights are there, audio trunks likewise,
     and log-mel bands, which need no weights."""
     sound = replace(systems.lite0_aisfx(), video="", fusion="")
-    frames = replace(systems.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES)
+    frames = settled(replace(systems.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES))
     bands = replace(sound, **{**AISFX, "audio": "audio_bands", "bands": 64, "hop": 441, "deltas": 1})
     found = [
         Member("lite0", frames, ("mean", "deviation")),

@@ -208,6 +208,6 @@ def inputs_of(classes: tuple[str, ...], members: Sequence[Member]) -> Architectu
     if video:
         largest = max(video, key=lambda arch: arch.size)
         frames = max(arch.frames for arch in video)
-        seen = {name: getattr(largest, name) for name in ("video", "size", "mean", "std")}
+        seen = {name: getattr(largest, name) for name in ("video", "size", "crop", "mean", "std")}
         whole = replace(whole, **seen, frames=frames)
     return whole

@@ -1,0 +1,33 @@
+"""avsc train DATA: the learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from avsc_e2e.cli.parsing import Positional
+from avsc_e2e.cli.progress import progress
+
+
+def train_data(
+    data: Annotated[str, Positional],
+    minutes: float = 15.0,
+    out: Path = Path("runs/learner"),
+    seed: int = 0,
+    resume: bool = False,
+) -> None:
+    """Learn to classify recordings within a number of minutes; no other choice is needed.
+
+    Args:
+        data: Class folders, a folder in the layout of TAU Urban Audio-Visual Scenes 2021, or a store.
+        minutes: Budget from start to report. It may be stopped before; the best model so far is on the disk.
+        out: Folder for model.safetensors, report.html, ladder.csv, and evaluation/ where there is a test part.
+        seed: Of the folds and of training.
+        resume: Go on in the folder of an earlier run, with what it has decoded.
+    """
+    from avsc_e2e.learner.fit import fit
+
+    learned = fit(data, minutes=minutes, out=out, seed=seed, resume=resume, progress=progress)
+    for protocol, (log_loss, accuracy) in learned.test.items():
+        print(f"test part, {protocol}: macro log loss {log_loss:.3f}, macro accuracy {100 * accuracy:.1f} %")
+    print(f"checkpoint: {learned.checkpoint}\nladder: {out / 'ladder.csv'}\nreport: {learned.report}")

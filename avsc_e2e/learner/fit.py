@@ -1,0 +1,258 @@
+"""`avsc train DATA`: a model of a folder of recordings within a number of minutes, never below a frozen probe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from avsc_e2e.clip import MODALITIES
+from avsc_e2e.data.store.prepare import Options
+from avsc_e2e.durable import replacing
+from avsc_e2e.errors import AvscError
+from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
+from avsc_e2e.inference import evaluation_dataset, predict
+from avsc_e2e.learner.assembly import Decisions, Head, assemble, decide
+from avsc_e2e.learner.budget import Clock
+from avsc_e2e.learner.decision import standard_error
+from avsc_e2e.learner.embeddings import FRAMES, SIZE, Embedded, Segments, embed, members_at_hand, segments_of, tower
+from avsc_e2e.learner.folds import Folds, accuracy_of, loss_of, losses_of
+from avsc_e2e.learner.ladder import Ladder, Rung
+from avsc_e2e.learner.look import Look, look
+from avsc_e2e.learner.probe import joined, probe
+from avsc_e2e.memory import keep_freed_memory
+from avsc_e2e.models.ensemble import Ensemble, Member, Tower
+from avsc_e2e.models.weights.checkpoint import save_model
+from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
+from avsc_e2e.report.page import write_report
+from avsc_e2e.report.report import Report
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.25
+"""Of the budget that embedding may take; of longer sets fewer segments a recording are looked at."""
+TRIAL = 96
+"""Segments that the machine's rate of embedding is measured on."""
+LEAST = 2
+"""Segments of a recording that are always looked at."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run has left."""
+
+    checkpoint: Path
+    report: Path
+    ladder: Ladder
+    test: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Protocol -> macro log loss and accuracy on the test part, where there is one."""
+
+
+Progress = Callable[[str], Callable[..., None]]
+
+
+def silent(label: str) -> Callable[..., None]:
+    """No progress."""
+    return lambda *_: None
+
+
+def fit(
+    data: str | os.PathLike,
+    *,
+    minutes: float = 15.0,
+    out: str | os.PathLike = "runs/learner",
+    seed: int = 0,
+    resume: bool = False,
+    members: Sequence[Member] | None = None,
+    progress: Progress = silent,
+) -> Learned:
+    """Learn to classify one-second segments of recordings: class folders, a TAU root, or a store of one.
+
+    Writes model.safetensors, ladder.csv and report.html to `out` after the first rung and again after each better
+    one, and evaluation/ where the data set has a test part. With `resume` it goes on in a folder of an earlier run.
+    `members` are the frozen trunks to start from; by default those at hand. Raises AvscError.
+    """
+    if minutes <= 0:
+        raise AvscError(f"--minutes {minutes:g}: give a number of minutes above 0")
+    clock, out = Clock(minutes), Path(out)
+    if (out / "ladder.csv").exists() and not resume:
+        raise AvscError(f"{out}: holds an earlier run; go on with --resume, delete it, or choose another --out")
+    if resume and not (out / "store").is_dir():
+        raise AvscError(f"{out}: nothing to resume, no data set was decoded here; leave --resume out to start")
+    out.mkdir(parents=True, exist_ok=True)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    seen = look(data, out, Options(SIZE, float(FRAMES), 90), progress("decoding"))
+    log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
+    return Run(seen, out, clock, seed, progress).climb(members)
+
+
+@dataclass
+class Run:
+    """A run: what is known so far, and what is on the disk of it."""
+
+    seen: Look
+    out: Path
+    clock: Clock
+    seed: int
+    progress: Progress
+    ladder: Ladder = field(default_factory=Ladder)
+    heads: dict[str, Head] = field(default_factory=dict)
+    towers: dict[str, Tower] = field(default_factory=dict)
+    loss: float = np.inf
+    """Out of fold, of the checkpoint on the disk."""
+
+    def climb(self, members: Sequence[Member] | None) -> Learned:
+        """All rungs that the budget affords, then the test part and the report."""
+        known = members_at_hand() if members is None else members
+        known = [member for member in known if member.modality in self.seen.modalities]
+        missing = set(self.seen.modalities) - {member.modality for member in known}
+        if missing:
+            raise AvscError(f"no pretrained {' or '.join(missing)} trunk is at hand: install avsc-e2e[lite0]")
+        self.towers = {member.name: tower(member) for member in known}
+        self.embed()
+        self.probes()
+        self.decide("probes")
+        return self.finish()
+
+    def embed(self) -> None:
+        """Features of the training part, of as many segments a recording as the budget allows."""
+        rows, classes = self.seen.corpus.train, self.seen.corpus.classes
+        every = segments_of(rows, classes)
+        began, trial = self.clock.used, _first(every, TRIAL)
+        embed(self.towers.values(), trial, self.seen.corpus, self.seen.store)
+        each = (self.clock.used - began) / len(trial)
+        most, kept = 0, every
+        while len(kept) * each > SHARE * self.clock.seconds and most != LEAST:
+            most = LEAST if most == LEAST + 1 else (most or max(len(every) // len(rows) * 2, LEAST + 2)) - 1
+            kept = segments_of(rows, classes, most)
+        told = f", {most} of each recording at most" if most else ""
+        log.info("embedding %d of %d segments%s, about %.0f s", len(kept), len(every), told, len(kept) * each)
+        self.segments: Segments = kept
+        self.found: Embedded = embed(
+            self.towers.values(), kept, self.seen.corpus, self.seen.store, self.progress("embedding")
+        )
+        self.folds = Folds.of(kept.targets, kept.groups, seed=self.seed)
+
+    def probes(self) -> None:
+        """Logistic regression on each member, on the members of each modality together, and on all."""
+        names = {m: [n for n, t in self.towers.items() if t.member.modality == m] for m in MODALITIES}
+        sets = {name: (name,) for name in self.towers}
+        sets |= {f"{m} probe": tuple(of) for m, of in names.items() if len(of) > 1}
+        if names["audio"] and names["video"]:
+            sets["joint probe"] = (*names["audio"], *names["video"])
+        log.info(Ladder.HEAD)
+        for name, reads in sets.items():
+            self.add_probe(name if len(reads) > 1 else f"{name} probe", reads)
+
+    def add_probe(self, name: str, reads: tuple[str, ...]) -> None:
+        modalities = frozenset(self.towers[member].member.modality for member in reads)
+        rows = self.found.present[:, [MODALITIES.index(m) for m in modalities]].all(axis=1)
+        targets, weights = self.segments.targets, self.segments.weights
+        if len(np.unique(self.segments.groups[rows])) < 2 or len(np.unique(targets[rows])) < 2:
+            return
+        classes = len(self.seen.corpus.classes)
+        features = joined([self.found.features[member][rows] for member in reads])
+        result = probe(features, targets[rows], weights[rows], self.folds.within(rows), classes)
+        logits = np.zeros((len(targets), classes), np.float32)
+        logits[rows] = result.logits
+        self.heads[name] = Head(reads, modalities, logits, rows, result.probe)
+        self.tell(name, logits[rows], rows, f"strength {result.strength:g}")
+
+    def tell(self, name: str, logs: np.ndarray, rows: np.ndarray, note: str = "") -> None:
+        """Add a rung and log it."""
+        targets, weights = self.segments.targets[rows], self.segments.weights[rows]
+        judged = _Rows(targets, self.segments.groups[rows], weights)
+        error = standard_error(losses_of(logs, targets), judged)
+        rung = Rung(
+            name, loss_of(logs, targets, weights), accuracy_of(logs, targets, weights), self.clock.used, error, note
+        )
+        self.ladder.add(rung)
+        log.info(str(rung))
+
+    def decide(self, stage: str) -> None:
+        """Fit the decision over all heads so far; write model, ladder and report where it is better than before."""
+        segments = self.segments
+        decisions = decide(
+            self.heads, segments.targets, segments.groups, segments.weights, self.found.present, self.seed
+        )
+        for candidate in decisions.tried:
+            self.tell(f"{stage}: {candidate.name}", candidate.logs, decisions.mask, " + ".join(candidate.heads))
+        if decisions.first.loss < self.loss:
+            self.loss, self.decisions = decisions.first.loss, decisions
+            self.ladder.chosen = f"{stage}: {decisions.first.name}"
+            self.save(decisions)
+
+    def save(self, decisions: Decisions) -> None:
+        self.ladder.method = (
+            f"{len(self.folds.judged)} folds of whole sources; the decision is cross-fitted on outputs out of fold."
+        )
+        self.model: Ensemble = assemble(self.seen.corpus.classes, self.towers, self.heads, decisions)
+        notes = {"ladder": json.dumps([vars(rung) for rung in self.ladder.rungs])}
+        save_model(self.model, self.out / "model.safetensors", notes)
+        self.ladder.write(self.out / "ladder.csv")
+        rows = [segment for segment, kept in zip(self.segments.segments, decisions.mask, strict=True) if kept]
+        output = SystemOutput(
+            tuple(segment.row.file for segment in rows),
+            self.seen.corpus.classes,
+            torch.from_numpy(decisions.first.logs).softmax(dim=1).numpy(),
+            np.array([segment.start for segment in rows]),
+        )
+        note = "Figures of the training part, out of fold: each recording is judged by models without its source."
+        self.report({"decision": output}, self.seen.corpus.train, note)
+
+    def report(self, outputs: dict[str, SystemOutput], rows: Sequence, note: str) -> Path:
+        corpus = self.seen.corpus
+        page = Report(
+            title="avsc train",
+            outputs=outputs,
+            reference={row.file: row.scene for row in rows},
+            headline="decision",
+            note=note,
+            rows=rows,
+            train_rows=corpus.train if rows is corpus.test else (),
+            ladder=self.ladder.report(len(corpus.train), len(np.unique(self.segments.groups))),
+        )
+        return write_report(page, self.out / "report.html")
+
+    def finish(self) -> Learned:
+        """The test part, where there is one, and the last report."""
+        self.ladder.write(self.out / "ladder.csv")
+        report, checkpoint = self.out / "report.html", self.out / "model.safetensors"
+        test = self.seen.corpus.test
+        if not test:
+            return Learned(checkpoint, report, self.ladder)
+        dataset = evaluation_dataset(self.model, test, self.seen.store.short_side, store=self.seen.store, on_bad="mask")
+        outputs = predict(self.model, dataset, progress=self.progress("predicting the test part"))
+        reference = {row.file: row.scene for row in test}
+        (self.out / SEGMENTS).parent.mkdir(exist_ok=True)
+        lines = ["filename\tscene_label", *(f"{file}\t{scene}" for file, scene in reference.items())]
+        with replacing(self.out / REFERENCE) as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_output(self.out / SEGMENTS, outputs["decision"])
+        write_output(self.out / "evaluation/clips.csv", to_clips(outputs["decision"]))
+        scores = scores_of(outputs["decision"], reference, test)
+        report = self.report({"decision": outputs["decision"]}, test, "Figures of the test part.")
+        figures = {protocol: (one.log_loss, one.accuracy) for protocol, one in scores.items()}
+        return Learned(checkpoint, report, self.ladder, figures)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    targets: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+
+
+def _first(segments: Segments, count: int) -> Segments:
+    """Some segments, spread over the data set."""
+    at = np.unique(np.linspace(0, len(segments) - 1, count).astype(int))
+    return Segments(
+        tuple(segments.segments[i] for i in at), segments.targets[at], segments.groups[at], segments.weights[at]
+    )

@@ -1,0 +1,113 @@
+"""What a data set holds, before anything is learnt from it: parts, classes, sources, and what will hurt."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.data.sets.corpus import read_corpus
+from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.errors import AvscError
+
+IMBALANCE = 10.0
+"""Segments of the largest class over those of the smallest that are worth a warning."""
+SHARD = 4 << 20
+"""Bytes of media in a shard of the learner's store: small ones keep all cores busy to the end."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A data set that is ready to be learnt from."""
+
+    corpus: Corpus
+    """Validation recordings are part of its training part: the learner holds out sources by itself."""
+    store: Store
+    warnings: tuple[str, ...]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that some training recordings have."""
+        return tuple(name for name in MODALITIES if any(getattr(row, name) for row in self.corpus.train))
+
+    def text(self) -> str:
+        """A line on the training part, one on the test part where there is one, and the warnings."""
+        lines = [f"training part: {_told(self.corpus.train)}, {len(self.corpus.classes)} classes"]
+        if self.corpus.test:
+            lines.append(f"test part: {_told(self.corpus.test)}")
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def look(
+    data: str | os.PathLike, folder: Path, options: Options, progress: Callable[[int, int], None] | None = None
+) -> Look:
+    """Decode a data set into a store below `folder`, unless it is one, and read its parts. Raises AvscError where there
+    is nothing to learn."""
+    store, bad = data, ()
+    if not is_store(data):
+        store = folder / "store"
+        bad = prepare(data, store, options, shard_size=SHARD, progress=progress).bad
+    corpus = read_corpus(store, validation=0.0, test=0.0)
+    opened = open_store(store)
+    train = _readable((*corpus.train, *corpus.validation), opened)
+    corpus = Corpus(tuple(sorted({row.scene for row in train})), train, (), _readable(corpus.test, opened))
+    corpus = corpus._replace(test=tuple(row for row in corpus.test if row.scene in corpus.classes))
+    if len(corpus.classes) < 2:
+        raise AvscError(f"{data}: recordings of {len(corpus.classes)} class can be read; two or more are needed")
+    sources = {row.location or row.file for row in train}
+    if len(sources) < 2:
+        raise AvscError(
+            f"{data}: all training recordings are of one source, {next(iter(sources))}; "
+            "the learner holds out whole sources and needs two or more"
+        )
+    return Look(corpus, opened, tuple(_warnings(corpus, bad)))
+
+
+def _readable(rows: tuple[Row, ...], store: Store) -> tuple[Row, ...]:
+    """The rows that have a modality that could be decoded, with that one alone where the other could not."""
+    found = []
+    for row in rows:
+        for name in store.recordings[row.file].bad:
+            row = row._replace(**{name: ""})
+        if row.audio or row.video:
+            found.append(row)
+    return tuple(found)
+
+
+def _told(rows: tuple[Row, ...]) -> str:
+    sources = len({row.location or row.file for row in rows})
+    kinds = Counter(" and ".join(name for name in MODALITIES if getattr(row, name)) for row in rows)
+    told = ", ".join(f"{count} with {kind}" for kind, count in kinds.most_common())
+    seconds = sum(row.duration for row in rows)
+    length = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    return f"{len(rows)} recordings ({told}) of {sources} sources, {length}"
+
+
+def _warnings(corpus: Corpus, bad: tuple[tuple[str, str, str], ...]) -> list[str]:
+    found = []
+    if bad:
+        file, modality, reason = bad[0]
+        found.append(
+            f"{len({name for name, *_ in bad})} recordings cannot be decoded, such as {file}: {modality} {reason}"
+        )
+    sources: dict[str, set[str]] = defaultdict(set)
+    seconds: Counter[str] = Counter()
+    for row in corpus.train:
+        sources[row.scene].add(row.location or row.file)
+        seconds[row.scene] += max(row.duration, 1.0)
+    alone = sorted(scene for scene, of_scene in sources.items() if len(of_scene) == 1)
+    if alone:
+        found.append(
+            f"one source alone for class {', '.join(alone)}: out of fold it is always new, and its figures are too low"
+        )
+    (most, largest), (least, smallest) = seconds.most_common(1)[0], seconds.most_common()[-1]
+    if largest > IMBALANCE * smallest:
+        found.append(f"class {most} has {largest / smallest:.0f} times as many seconds as {least}")
+    both = {row.location for row in corpus.train} & {row.location for row in corpus.test} - {""}
+    if both:
+        found.append(f"{len(both)} sources are in the training and in the test part, such as {min(both)}")
+    return found
