@@ -16,7 +16,7 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +27,18 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from avsc_e2e.models import trunk  # noqa: F401, which registers our nets
+from avsc_e2e.models import trunk
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.filterbanks import erb_centres
 from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.nets.efficientat import STEPS
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.sources import sources
 from avsc_e2e.models.zoo import frontends
 from avsc_e2e.models.zoo.catalogue import architecture
+from avsc_e2e.models.zoo.complexity import complexity
+from avsc_e2e.models.zoo.published import TRUNKS, short_count
 
 AUDIO = Path(__file__).parents[2] / "shared" / "data" / "real_audio"
 
@@ -272,11 +275,43 @@ def systems(audio: Path) -> list[Row]:
     ]  # fmt: skip
 
 
+FRONTS = {
+    "passt_s": frontends.PASST, "ast_base": frontends.AST, "cnn14": frontends.PANN, "cnn14_16k": frontends.PANN_16K,
+    "yamnet": frontends.YAMNET, "vggish": frontends.VGGISH, "l3_audio": frontends.OPENL3_MEL256,
+    "aisfx": frontends.AISFX,
+}  # fmt: skip
+"""Of audio trunks other than EfficientAT's."""
+
+
+def table_of_trunks() -> Iterator[str]:
+    """The table of recipes/README.md: audio trunks on a second, video trunks on a frame, or on 16 if over several."""
+    yield "| trunk | parameters | multiply-adds | published figure | weights | licence |"
+    yield "|---|---|---|---|---|---|"
+    for name, figure in TRUNKS.items():
+        front = FRONTS.get(name, {**frontends.EFFICIENTAT, "audio": name} if name.startswith("mn") else None)
+        if front:
+            cost = complexity(Architecture(**front, video=""))
+            head = 10 * (timm.create_model(name, num_classes=0).num_features + 1)
+        else:
+            cost = complexity(Architecture(audio="", video=name, frames=16 if name.startswith("tv_") else 1))
+            with torch.device("meta"):
+                head = 10 * (trunk.Trunk(name, 3).width + 1)
+        known = sources(name)
+        named = ", ".join(f"`{one.name}` ({one.data})" for one in known)
+        licence = ", ".join(dict.fromkeys(one.licence for one in known))
+        count = short_count(cost.parameters - head), short_count(cost.multiply_adds)
+        yield f"| `{name}` | {count[0]} | {count[1]} | {figure or '-'} | {named} | {licence} |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--audio", type=Path, default=AUDIO, help="folder of real recordings, .wav")
     parser.add_argument("--packages", type=Path, help="folder with hear21passt and transformers")
+    parser.add_argument("--trunks", action="store_true", help="print the table of trunks of recipes/README.md instead")
     options = parser.parse_args()
+    if options.trunks:
+        print("\n".join(table_of_trunks()))
+        return 0
     if options.packages:
         sys.path.append(str(options.packages))
     if not any(options.audio.glob("*.wav")):

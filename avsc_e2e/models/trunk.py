@@ -103,7 +103,7 @@ class Trunk(nn.Module):
         self.gain = 2.0 if map_pool == "sum" else 1.0  # timm's avgmax is half the sum
         if is_model_in_modules(name, list(OURS)):
             self.options |= {"bands": bands} if bands else {}
-        elif timm.get_pretrained_cfg(name).fixed_input_size:
+        elif getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):  # none of a net registered elsewhere
             if planes_of is not None:
                 self.sides = tuple(-(-side // PATCHES) * PATCHES for side in planes_of.shape()[-2:])
                 self.options["img_size"] = self.sides

@@ -16,7 +16,7 @@ import torch
 from avsc_e2e.cli.targets import StageTarget, recipe_files, stages_of
 from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.models.zoo.catalogue import list_models
-from avsc_e2e.models.zoo.published import PUBLISHED, recipe_of
+from avsc_e2e.models.zoo.published import PUBLISHED, TRUNKS, recipe_of
 from avsc_e2e.models.zoo.systems import ENSEMBLES
 from avsc_e2e.training.averaging import between
 from avsc_e2e.training.recipe import Recipe
@@ -146,7 +146,7 @@ def _figures(protocol: str, log_loss: float | None, accuracy: float) -> str:
 
 
 def table_of_systems() -> dict[str, tuple[str, ...]]:
-    text = (ROOT / "recipes" / "README.md").read_text()
+    text = (ROOT / "recipes" / "README.md").read_text().split("\n## ")[1]
     rows = [ROW.fullmatch(line).groups() for line in text.splitlines() if line.startswith("| ")]
     return {first: tuple(rest) for first, *rest in rows[1:]}
 
@@ -313,3 +313,11 @@ def test_the_way_between_two_models():
     end, start = {"w": torch.tensor([4.0]), "n": torch.tensor(7)}, {"w": torch.tensor([0.0]), "n": torch.tensor(1)}
     mixed = between(end, start, 0.25)
     assert (float(mixed["w"]), int(mixed["n"])) == (3.0, 7)
+
+
+def test_table_of_trunks_has_every_trunk_with_its_published_figure():
+    """`benchmarks/fidelity.py --trunks` prints it."""
+    text = (ROOT / "recipes" / "README.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `") and line.count(" | ") == 5]
+    found = {row[0].strip("| `"): row[3] for row in rows if row[3] == "-" or "mAP" in row[3] or "top 1" in row[3]}
+    assert {name: found.get(name) for name in TRUNKS} == {name: figure or "-" for name, figure in TRUNKS.items()}

@@ -103,6 +103,23 @@ PUBLISHED: dict[str, Published] = {
 }  # fmt: skip
 """By the name of the zoo entry."""
 
+MAP = "AudioSet mAP"
+TRUNKS: dict[str, str] = {
+    **{f"mn{width}": f"{MAP} {figure}" for width, figure in
+       (("04", ".432"), ("05", ".443"), ("10", ".471"), ("20", ".478"), ("30", ".482"), ("40", ".487"))},
+    "passt_s": f"{MAP} .476", "ast_base": f"{MAP} .459", "cnn14": f"{MAP} .431", "cnn14_16k": f"{MAP} .438",
+    "yamnet": "", "vggish": "", "l3_audio": "", "aisfx": "",
+    "tf_efficientnet_lite0": "", "tf_efficientnet_b5.aa_in1k": "", "resnet50.tv_in1k": "ImageNet top 1 76.13 %",
+    "convnext_base.fb_in22k_ft_in1k": "", "vit_base_patch32_clip_quickgelu_224.openai": "",
+    "vit_large_patch14_clip_224.openai": "", "vit_large_patch16_siglip_256.v2_webli": "",
+    "vit_large_patch16_dinov3.lvd1689m": "", "eva02_large_patch14_224.mim_in22k": "",
+    "vit_pe_core_large_patch14_336.fb": "",
+    "tv_mvit_v2_s": "Kinetics-400 top 1 80.76 %", "tv_swin3d_t": "Kinetics-400 top 1 77.72 %",
+    "tv_s3d": "Kinetics-400 top 1 68.37 %", "tv_r2plus1d_18": "Kinetics-400 top 1 67.46 %",
+}  # fmt: skip
+"""Trunks of which recipes/README.md has a table, and what their authors, or torchvision, say of them: the name of the
+published file, or the repository's table. Empty where we have read no figure."""
+
 RECIPES = {
     "openl3_*": "openl3_baseline.py",
     "mcdonnell_usa": "mcdonnell_usa.py",
