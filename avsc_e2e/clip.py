@@ -1,9 +1,9 @@
 """The one value that flows through the library, the scenes, and the legend of axes.
 
 Axes, everywhere in the library:
-    B clips of a batch      C channels of sound      N samples of a waveform
+    B clips of a batch      C channels of audio      N samples of a waveform
     T frames of a clip      H, W pixels              K classes
-    P planes of a time-frequency picture (log-mels of the channels, deltas), then bands and time frames
+    P planes of a time-frequency image (log-mels of the channels, deltas), then bands and time frames
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNKNOWN = -1
 
 
 class Clip(NamedTuple):
-    """About one second of picture and sound; a batch is a Clip whose tensors have a leading axis B."""
+    """About one second of video and audio; a batch is a Clip whose tensors have a leading axis B."""
 
     audio: Tensor
     """(C, N) float32 waveform in [-1, 1]; after `preprocess` (P, bands, frames)."""
@@ -49,13 +49,13 @@ class Row(NamedTuple):
     file: str
     """Its name in a system output, unique in the set."""
     audio: str = ""
-    """Path of the sound: a WAV or FLAC file, or a video file with a sound track; empty where there is none."""
+    """Path of a WAV or FLAC file, or of a video file with an audio stream; empty where there is no audio."""
     video: str = ""
-    """Path of the video file; empty where there is none."""
+    """Path of the video file; empty where there is no video."""
     scene: str = ""
     """Name of the class; empty where unknown."""
     location: str = ""
-    """Group that no split may divide: the place, or the source recording."""
+    """Group that no split may divide: the location, or the source recording."""
     city: str = ""
     duration: float = 0.0
     """Seconds."""

@@ -1,4 +1,4 @@
-"""The main job in small: a rendered toy city from raw clips to a report and a checked submission."""
+"""The demo: from a rendered toy city to trained models, a report and a checked submission."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def stages(root: Path, runs: Path, quick: bool = False) -> tuple[Recipe, Recipe,
 
 
 def run_demo(out: Path, *, quick: bool = False, progress: Callable[[str], Callable[[int, int], None]]) -> str:
-    """Do all of it below `out` and return the table of results with the paths. What is finished there already (the
-    city) is not done again; earlier runs are replaced."""
+    """Run the demo in the folder `out` and return the table of results with the paths. A finished toy city is used
+    again; earlier runs are replaced."""
     root, runs = out / "toycity", out / "runs"
     city = ToyCity(train_locations=3, test_locations=1, duration=3.0) if quick else ToyCity()
     city.render(root, progress=progress("rendering the toy city"))
@@ -90,7 +90,7 @@ def run_demo(out: Path, *, quick: bool = False, progress: Callable[[str], Callab
 
 
 def _package(recipe: Recipe) -> Path:
-    """A submission of the test part, as the challenge's would be of its evaluation set."""
+    """A submission of the test set, which stands in for the challenge's evaluation set."""
     output = predict_evaluation_set(recipe)
     system = system_of_run(output.parent)
     author = Person("Doe", "Jane", "jane.doe@example.org", Affiliation("Example Institute", abbreviation="EXA"))

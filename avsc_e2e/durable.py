@@ -1,4 +1,4 @@
-"""Files that are whole or as they were, whatever happens while they are written."""
+"""Atomic file writes: after a crash, a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from avsc_e2e.errors import AvscError
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a path beside `path` to write to. When the block ends its bytes are flushed to the disk, it takes the
-    place of `path` at once, and the folder is flushed: a kill or a loss of power at any instant leaves the file of
-    before or the new one. Raises AvscError where the disk is full or refuses, with the file of before untouched."""
+    """Yields a temporary path beside `path` to write to. When the block ends, the bytes are flushed to the disk, the
+    file replaces `path` in one step, and the folder is flushed. A kill or a power failure at any time leaves the old
+    file or the new one. Raises AvscError, with the old file untouched, if the disk is full or refuses to write."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -29,12 +29,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         reason = refusal(error)
         if reason is None:
             raise
-        kept = "the file of before is as it was" if path.exists() else "nothing of it is left"
+        kept = "the old file is unchanged" if path.exists() else "no part of it is left"
         raise AvscError(f"{path}: cannot be written ({reason}), {kept}; make room and try again") from error
 
 
 def flush_folder(folder: str | os.PathLike) -> None:
-    """Make the names in a folder last through a loss of power."""
+    """Flush the names in a folder to the disk, so that they survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,8 +43,8 @@ def flush_folder(folder: str | os.PathLike) -> None:
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """What the system said where an error, or what led to it, is the system's refusal to write; torch and safetensors
-    wrap it each in its own way."""
+    """The system's message if an error, or its cause, is a refusal to write; None otherwise. torch and safetensors wrap
+    such errors in ways of their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return os.strerror(error.errno)

@@ -1,8 +1,8 @@
-"""The errors a user can mend: each is one line that names the file or flag, what is wrong and the way out."""
+"""Errors that a user can correct: one line that names the file or option, what is wrong, and what to do."""
 
 
 class AvscError(Exception):
-    """A mistake in what was asked or given; the command line prints it as one line and exits with status 2."""
+    """A mistake in the input; the command line prints it as one line and exits with status 2."""
 
 
 class MediaError(AvscError):

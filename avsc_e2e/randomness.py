@@ -1,4 +1,4 @@
-"""Keyed randomness: every draw depends on what it is for, never on who draws it or what was drawn before."""
+"""Keyed randomness: a draw depends on its purpose only, not on the process that draws it or on earlier draws."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 CLIP_KEY, BATCH_KEY, STEP_KEY, WEIGHTS_KEY = range(4)
-"""What a draw is for; the second word of its key, so that no two purposes share their randomness."""
+"""The purpose of a draw: the second number of its key, so that no two purposes share random numbers."""
 
 
 @contextmanager
 def keyed(*key: int) -> Iterator[np.random.Generator]:
-    """Within the block `random`, `numpy.random` and torch's CPU generator are seeded by `key`; after it they go on as
-    if nothing had been drawn. Yields a numpy generator of the same key. Keys are non-negative integers, such as
+    """Within the block `random`, `numpy.random` and torch's CPU generator are seeded by `key`; afterwards they continue
+    as if nothing had been drawn. Yields a numpy generator of the same key. Keys are non-negative integers, such as
     (seed, epoch, index) for a clip and (seed, epoch, batch, rank) for a batch."""
     sequence = np.random.SeedSequence(key)
     words = sequence.generate_state(3)

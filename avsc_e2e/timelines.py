@@ -11,7 +11,7 @@ from avsc_e2e.inference import Window
 
 Format = Literal["table", "json", "csv"]
 
-HEARD = {("audio", "video"): "sound and pictures", ("audio",): "sound alone", ("video",): "pictures alone"}
+BASIS = {("audio", "video"): "audio and video", ("audio",): "audio only", ("video",): "video only"}
 
 
 def header(form: Format, classes: Sequence[str]) -> str:
@@ -27,7 +27,7 @@ def timeline_text(form: Format, path: str | os.PathLike, windows: Sequence[Windo
 def _table(path: str | os.PathLike, windows: Sequence[Window], classes: Sequence[str]) -> str:
     mean = sum(window.probabilities for window in windows) / len(windows)
     best = int(mean.argmax())
-    lines = [f"{path}: {classes[best]} {100 * mean[best]:.0f} %, from {HEARD[windows[0].modalities]}"]
+    lines = [f"{path}: {classes[best]} {100 * mean[best]:.0f} %, from {BASIS[windows[0].modalities]}"]
     for window in windows:
         order = window.probabilities.argsort()[::-1]
         likely = ", ".join(f"{classes[i]} {100 * window.probabilities[i]:.0f} %" for i in order[:3])

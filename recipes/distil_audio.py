@@ -1,16 +1,16 @@
-"""A student that only hears, taught by a system that hears and sees: for devices without a camera.
+"""An audio-only student, taught by an audio-visual teacher: for devices without a camera.
 
-    avsc train distil_audio/teacher --data.root VIDEOS   hears and sees
-    avsc train distil_audio/student --data.root VIDEOS   hears, and learns from the teacher
-    avsc train distil_audio/alone   --data.root VIDEOS   the same net without a teacher, to compare
+    avsc train distil_audio/teacher --data.root VIDEOS   # audio and video
+    avsc train distil_audio/student --data.root VIDEOS   # audio only, learns from the teacher
+    avsc train distil_audio/alone   --data.root VIDEOS   # the same network without a teacher, to compare
 
-Any stage or checkpoint can teach (--distil.teachers runs/mine/model.safetensors), several teach by the mean of their
-probabilities, and so does the output of any system for the training part, such as an ensemble's:
+Any stage or checkpoint can be the teacher (--distil.teachers runs/mine/model.safetensors). Several teachers are
+averaged. The output of any system for the training set, such as an ensemble's, can be one too:
 
-    avsc teach distil_audio/teacher --data.root VIDEOS   writes training.output.csv into the run's folder
+    avsc teach distil_audio/teacher --data.root VIDEOS   # writes training.output.csv into the run's folder
     avsc train distil_audio/student --data.root VIDEOS --distil.teachers ENSEMBLE.csv
 
-After Hinton et al., 2015: the teacher sees the student's own clips, before both are mixed (Beyer et al., 2022). All
+After Hinton et al., 2015: the teacher gets the same clips as the student, before mixup (Beyer et al., 2022). All
 values are our choice.
 """
 

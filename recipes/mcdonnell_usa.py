@@ -1,4 +1,4 @@
-"""McDonnell_USA's split-frequency ResNet, the audio system that the dataset paper compares with.
+"""McDonnell_USA's split-frequency ResNet, the audio system in the comparison of the dataset paper.
 
     avsc train mcdonnell_usa/audio --data.root ROOT
 

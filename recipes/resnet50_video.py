@@ -1,4 +1,4 @@
-"""ResNet-50 on single frames, the video system that the dataset paper compares with.
+"""ResNet-50 on single frames, the video system in the comparison of the dataset paper.
 
     avsc train resnet50_video/video --data.root ROOT
 

@@ -1,4 +1,4 @@
-"""Zhang_IOA_3, rank 1 of DCASE 2021 Task 1B: audio and video branches trained apart, then together.
+"""Zhang_IOA_3, rank 1 of DCASE 2021 Task 1B: audio and video branches trained separately, then together.
 
     avsc train zhang_ioa/places --data.root PLACES365
     avsc train zhang_ioa/audio  --data.root ROOT

@@ -23,12 +23,12 @@ def render(
 
     Args:
         root: Folder to write it to.
-        train_locations: Locations of each scene to train on.
-        test_locations: Further locations of each scene to test on.
-        clips: Recordings at each location.
-        duration: Seconds of a recording.
-        seed: Another seed is another city.
-        workers: Processes; 0: one for each core.
+        train_locations: Locations of each scene in the training set.
+        test_locations: Locations of each scene in the test set, none of them in the training set.
+        clips: Recordings of each location.
+        duration: Length of a recording, seconds.
+        seed: Seed of all random draws; another seed gives another city.
+        workers: Number of processes; 0: one for each core.
     """
     from avsc_e2e.toycity.city import ToyCity
 
@@ -47,15 +47,15 @@ def download(
     parallel: int = 4,
     plan: bool = False,
 ) -> None:
-    """Fetch TAU Urban Audio-Visual Scenes 2021, verify every archive and unpack it; goes on where it was stopped.
+    """Download TAU Urban Audio-Visual Scenes 2021, verify and unpack it; resumes an interrupted download.
 
     Args:
-        root: Folder for the set; each part gets one of its own inside.
+        root: Folder for the data set; each part gets a folder of its own inside.
         part: Development set (108 GB) or evaluation set (61 GB).
-        base_url: Where the archives lie; empty: the set's home at Zenodo.
+        base_url: Address of the archives; empty: the data set's page at Zenodo.
         keep: Keep the archives after unpacking.
-        parallel: Archives fetched at the same time.
-        plan: Only say what would be fetched and the disk space that it needs.
+        parallel: Number of archives to download at the same time.
+        plan: Only print what would be downloaded and the disk space needed.
     """
     from avsc_e2e.data.download import Progress, download, list_archives, plan_download
 
@@ -70,7 +70,7 @@ def download(
         bar(now.done, now.total, f"{now.finished} of {now.archives} archives; {', '.join(now.at_work)}")
 
     where = download(root, archives, base_url=base_url, keep=keep, parallel=parallel, progress=show)
-    print(f"{where}: complete; `avsc data check {where}` looks at it closely")
+    print(f"{where}: complete; `avsc data check {where}` checks its files")
 
 
 def check(
@@ -79,13 +79,13 @@ def check(
     part: Literal["", "development", "evaluation"] = "",
     list_to: Path | None = None,
 ) -> int:
-    """Compare a data set with what it should be; exit status 1 when something is wrong.
+    """Check a data set for missing, broken and unexpected files; exit status 1 if there is a problem.
 
     Args:
         root: Folder of the data set.
-        fast: Read names and headers only.
-        part: Which part of TAU it is; empty: told from what lies there.
-        list_to: CSV that gets every problem with its file.
+        fast: Check names and headers only; do not decode the media.
+        part: Part of TAU that the folder holds; empty: detect it.
+        list_to: CSV to write every problem to, with its file.
     """
     from avsc_e2e.data.check import check
 
@@ -106,17 +106,17 @@ def prepare(
     quality: int = 95,
     workers: int = 0,
 ) -> int:
-    """Decode a data set once into a store that clips are read from in a millisecond; goes on where it was stopped.
+    """Decode a data set once into a store, which reads a clip in about a millisecond; resumes an interrupted run.
 
-    Machines that share the store's folder divide the work by RANK and WORLD_SIZE, as under torchrun.
+    Several machines with a shared folder divide the work by RANK and WORLD_SIZE, which torchrun sets.
 
     Args:
         root: Folder of the data set.
-        store: Folder for the store; give it to recipes as --data.store.
-        short_side: Pixels of a frame's shorter side.
-        rate: Frames a second, each from the middle of its span; odd rates hold the centres of one-second segments.
-        quality: Of the JPEG frames, 1 to 100.
-        workers: Processes; 0: one for each core.
+        store: Folder for the store; pass it to a stage as --data.store.
+        short_side: Shorter side of a frame, pixels.
+        rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments.
+        quality: JPEG quality of the frames, 1 to 100.
+        workers: Number of processes; 0: one for each core.
     """
     from avsc_e2e.data.store.prepare import Options, prepare
 
@@ -131,7 +131,7 @@ def prepare(
     )
     for file, modality, reason in done.bad:
         print(f"{file}: its {modality} {reason}")
-    rest = f", {done.missing} shards are left to other machines" if done.missing else ""
+    rest = f", {done.missing} shards are left for other machines" if done.missing else ""
     bad = f", {len({file for file, *_ in done.bad})} of them bad" if done.bad else ""
     print(f"{store}: {done.clips} recordings{bad}, {done.decoded} decoded now, {done.size / 1e9:.2f} GB{rest}")
     return 1 if done.bad else 0

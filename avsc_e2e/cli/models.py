@@ -1,4 +1,4 @@
-"""avsc models, predict, average: from the zoo to what a checkpoint makes of a recording."""
+"""avsc models, predict, average: the zoo and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from avsc_e2e.errors import AvscError, MediaError
 
 
 def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> None:
-    """List the model zoo, with published figures beside our own counts.
+    """List the models of the zoo, with their published figures and our counts of parameters and multiply-adds.
 
     Args:
         pattern: Shell pattern of names, such as "*ioa*".
-        count: Count parameters and multiply-adds, most of a second for each entry.
+        count: Count parameters and multiply-adds; takes most of a second for each model.
     """
     from avsc_e2e.models.zoo.card import model_card
     from avsc_e2e.models.zoo.catalogue import list_models
@@ -70,7 +70,7 @@ def predict(
     for path, store in recordings(media):
         try:
             windows = timeline(model, path, store=store, calibration=calibration, test_time=test_time)
-        except MediaError as error:  # the other files are still worth their timelines
+        except MediaError as error:  # continue with the other files
             print(f"error: {error}", file=sys.stderr)
             unread += 1
         else:

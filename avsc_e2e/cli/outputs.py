@@ -22,8 +22,8 @@ def score(
     Args:
         output: System output, a CSV with a probability for each class.
         reference: CSV with the true scene of each file, such as fold1_evaluate.csv.
-        report: HTML file to write a report to.
-        json_to: File to write every figure of the report to.
+        report: HTML file for a report.
+        json_to: JSON file for all figures of the report.
     """
     from avsc_e2e.outputs.output import read_output
     from avsc_e2e.outputs.reference import read_reference
@@ -61,14 +61,15 @@ def calibrate(
 
     Args:
         output: System output, a CSV with a probability for each class.
-        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
-        method: What is fitted: one exponent, one a class, with biases, rising curves, or floors of small confidences.
-        folds: Parts of whole locations in cross-fitting.
-        apply_to: Another output of the same system, to be calibrated by the fit to the first.
-        use: Calibration that was saved, instead of a reference to fit to.
-        save: JSON file for the calibration fitted to all rows.
-        out: CSV for the calibrated output: that of `apply-to` if given, else of the output itself.
-        checkpoint: Checkpoint of the system that the calibration is to ride in: `predict` and `submit` then apply it.
+        reference: CSV with the true scene of each file, for the fit; the figures are cross-fitted by location.
+        method: Temperature: one exponent; classwise: one for each class; vector: exponents and biases; isotonic: rising
+            curves; floor: lower bounds of the probabilities.
+        folds: Number of folds of the cross-fitting; a location is never divided.
+        apply_to: Another output of the same system, to calibrate with the fit to the first.
+        use: Saved calibration to apply, instead of a fit to a reference.
+        save: JSON file for the calibration, fitted to all rows.
+        out: CSV for the calibrated output: of `apply-to` if given, otherwise of the output itself.
+        checkpoint: Checkpoint of the system, to store the calibration in; `predict` and `submit` then apply it.
     """
     if (reference is None) == (use is None):
         raise AvscError("calibrate: give --reference to fit to, or --use with a saved calibration")
@@ -116,11 +117,11 @@ def fuse(
 
     Args:
         systems: System outputs of the same recordings, CSVs with a probability for each class; NAME=PATH names one.
-        reference: CSV with the true scene of each file, to fit to; the figures are cross-fitted by location.
-        method: How to fuse; all compares the methods.
-        folds: Parts of whole locations in cross-fitting.
-        use: Fusion that was saved, instead of a reference to fit to; outputs are matched by their files' names.
-        save: JSON file for the fusion fitted to all rows; of all methods the one with the least log loss.
+        reference: CSV with the true scene of each file, for the fit; the figures are cross-fitted by location.
+        method: Method of fusion; all compares the methods.
+        folds: Number of folds of the cross-fitting; a location is never divided.
+        use: Saved fusion to apply, instead of a fit to a reference; outputs are matched by their names.
+        save: JSON file for the fusion, fitted to all rows; with several methods, the one with the lowest log loss.
         out: CSV for the fused output.
     """
     if (reference is None) == (use is None):
@@ -157,14 +158,14 @@ def compare(
     clips: bool = False,
     json_to: Path | None = None,
 ) -> None:
-    """Compare systems: intervals, paired tests, vote and oracle, correlations, where they disagree.
+    """Compare systems: intervals, paired tests, vote and oracle, correlations, disagreements.
 
     Args:
         systems: System outputs of the same recordings, CSVs with a probability for each class; NAME=PATH names one.
         reference: CSV with the true scene of each file.
         parameters: Number of parameters of each system, in the order of the outputs.
-        clips: Decide whole clips by the sum of their segments' probabilities first.
-        json_to: File to write every figure to.
+        clips: First sum the probabilities of the segments of each clip, and compare whole clips.
+        json_to: JSON file for all figures.
     """
     from avsc_e2e.outputs.comparison import compare
     from avsc_e2e.outputs.comparisontable import comparison_table

@@ -1,5 +1,5 @@
-"""From a command line to a call: a verb is a typed function, its signature is its flags and its docstring their help.
-A user's mistake is one line on stderr and exit status 2."""
+"""From a command line to a call. A command is a typed function: its signature defines the options, its docstring the
+help. A mistake of the user is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unknown(what: str, given: str, known: Sequence[str]) -> str:
 
 
 def call(function: Callable[..., int | None], program: str, argv: Sequence[str]) -> int | None:
-    """Call a function with flags; a mistake in them is one line, not a box. Raises AvscError."""
+    """Parse options and call a function with them. Raises AvscError, one line, for mistaken options."""
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
@@ -56,7 +56,8 @@ def call(function: Callable[..., int | None], program: str, argv: Sequence[str])
 
 
 def flags_of(verb: Callable, value: object) -> Callable:
-    """A verb whose first parameter, a dataclass, has the defaults of `value`, its fields flags without a prefix."""
+    """A command whose first parameter is a dataclass: its fields are options without a prefix, with the defaults of
+    `value`."""
     signature = inspect.signature(verb)
     first, *others = signature.parameters.values()
     hints = typing.get_type_hints(verb, localns={type(value).__name__: type(value)}, include_extras=True)
@@ -89,8 +90,8 @@ def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect
 
 
 def _deferred(function: Callable) -> Callable:
-    """The same signature, but calling it only binds the arguments, so that parsing and working are told apart. A
-    positional argument is shown by its name."""
+    """The same signature, but a call only binds the arguments, to keep errors of parsing and of the work apart.
+    Positional arguments are shown by their names."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, hint in hints.items():
         if Positional in typing.get_args(hint)[1:]:
@@ -134,7 +135,7 @@ def _mistake(box: str) -> str:
 
 @contextlib.contextmanager
 def one_line_errors():
-    """A user's mistake ends with one line on stderr and status 2, a defect of ours with its traceback."""
+    """AvscError ends with one line on stderr and status 2. Other exceptions are defects and keep their traceback."""
     try:
         yield
     except AvscError as error:
@@ -143,7 +144,7 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

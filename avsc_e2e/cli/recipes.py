@@ -136,11 +136,11 @@ def show(recipe: Recipe) -> None:
 
 
 def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
-    """Train a stage; its folder below `runs` gets the checkpoint, the log and the recipe.
+    """Train a stage; its folder below `runs` holds the checkpoint, the log and the recipe.
 
     Args:
-        resume: Go on where an interrupted run of the same recipe stopped.
-        profile: Trace six steps of the first epochs: a table of where a step's milliseconds go, and a trace to look at.
+        resume: Continue an interrupted run of the same recipe.
+        profile: Profile six steps of the first epochs: write a table of milliseconds by operation, and a trace.
     """
     from avsc_e2e import processes
     from avsc_e2e.training.trainer import train
@@ -151,7 +151,7 @@ def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
 
 
 def evaluate(recipe: Recipe) -> None:
-    """Evaluate a trained stage on the test part: system outputs, scores and a report."""
+    """Evaluate a trained stage on the test set: write system outputs, scores and a report."""
     from avsc_e2e import processes
     from avsc_e2e.evaluation import evaluate
 
@@ -162,7 +162,7 @@ def evaluate(recipe: Recipe) -> None:
 
 
 def teach(recipe: Recipe) -> None:
-    """Predict the training part with a trained stage: a system output that students learn from (--distil.teachers)."""
+    """Predict the training set with a trained stage: writes a system output for students (--distil.teachers)."""
     from avsc_e2e import processes
     from avsc_e2e.evaluation import predict_training_part
 
@@ -172,12 +172,12 @@ def teach(recipe: Recipe) -> None:
 
 
 def submit(recipe: Recipe, people: Path | None = None, report: Path | None = None, out: Path | None = None) -> None:
-    """Predict the evaluation set (--data.evaluation) with a trained and evaluated stage, and pack it as a submission.
+    """Predict the evaluation set (--data.evaluation) with a trained and evaluated stage, and pack a submission.
 
     Args:
-        people: TOML file with the authors (`avsc submission people` prints a template); without it they are asked for.
-        report: PDF of the technical report; a package without one is fit for trials only.
-        out: The package; by default submission.zip in the run's folder.
+        people: TOML file with the authors (`avsc submission people` prints a template); by default it asks for them.
+        report: PDF of the technical report; without it, the package serves for trials only.
+        out: Package to write; by default submission.zip in the folder of the run.
     """
     from avsc_e2e import processes
     from avsc_e2e.evaluation import predict_evaluation_set, system_of_run
@@ -190,7 +190,7 @@ def submit(recipe: Recipe, people: Path | None = None, report: Path | None = Non
     system = system_of_run(output.parent)
     trial = None if recipe.data.evaluation else set(system.output.files)
     path = pack(out or output.parent / "submission.zip", [system], authors, report, files=trial)
-    print(f"package: {path}" + ("" if trial is None else " (a trial: the test part's files, not the evaluation set's)"))
+    print(f"package: {path}" + ("" if trial is None else " (a trial: of the test set, not of the evaluation set)"))
 
 
 STAGE_VERBS: dict[str, Callable[..., None]] = {

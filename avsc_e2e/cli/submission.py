@@ -20,14 +20,14 @@ def pack(
     report: Path | None = None,
     trial: bool = False,
 ) -> None:
-    """Pack up to four trained, evaluated and submitted stages as one challenge submission, and check it.
+    """Pack up to four trained, evaluated and submitted stages as one submission to the challenge, and check it.
 
     Args:
-        out: The package, a .zip file, or a folder.
+        out: Package to write, a .zip file or a folder.
         runs: Folders of the stages, such as runs/zhang_ioa/hybrid.
-        people: TOML file with the authors (`avsc submission people` prints a template); without it they are asked for.
+        people: TOML file with the authors (`avsc submission people` prints a template); by default it asks for them.
         report: PDF of the technical report.
-        trial: Take the files of the first output for the evaluation set's, whatever they are.
+        trial: Accept the files of the first output instead of those of the evaluation set.
     """
     authors = authors_of(people)
 
@@ -50,11 +50,11 @@ def people() -> None:
 
 
 def check(package: Annotated[Path, Positional], files: Path | None = None) -> int:
-    """Check a submission; every violation is listed with its line, and the exit status is 1 if there is any.
+    """Check a submission and list every violation with its line; exit status 1 if there is one.
 
     Args:
-        package: A package (zip or folder), an .output.csv or a .meta.yaml.
-        files: A system output whose files are the evaluation set's, for trials; by default 0.wav to 71999.wav.
+        package: Package (zip or folder), .output.csv or .meta.yaml.
+        files: For trials: a system output whose files replace those of the evaluation set, 0.wav to 71999.wav.
     """
     from avsc_e2e.outputs.output import read_output
     from avsc_e2e.submission.check import check

@@ -1,6 +1,6 @@
-"""Calibration: probabilities that mean what they say, so that a confident miss costs no more log loss than it must.
+"""Calibration: probabilities that match the observed frequencies, for a lower log loss.
 
-Axes: N rows, K classes. What is fitted is a small JSON file, or rides as text in a checkpoint's metadata.
+Axes: N rows, K classes. A fitted calibration is a small JSON file, or text in the metadata of a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from avsc_e2e.outputs.output import SystemOutput
 
 Method: TypeAlias = Literal["temperature", "classwise", "vector", "isotonic", "floor"]
 """temperature: one exponent for all classes. classwise: an exponent for each class. vector: an exponent and a bias for
-each class. isotonic: any rising curve for each class. floor: small confidences replaced, a bound for each class."""
+each class. isotonic: any rising curve for each class. floor: a lower bound of the probability for each class."""
 
 CELL = 0.001
-"""Isotonic probabilities lie this far from 0 and 1: steps fitted to few rows reach both."""
+"""Isotonic probabilities keep this distance from 0 and 1, which steps fitted to few rows would reach."""
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the isotonic curves among which cross-validation chooses."""
+"""Candidate shares of the isotonic curves; cross-validation chooses one."""
 
 GRID = np.concatenate([[1e-6], np.geomspace(1e-4, 0.1, 25)])
-"""Floors among which confidence replacement chooses."""
+"""Candidate lower bounds of confidence replacement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,10 @@ class Isotonic:
     given: tuple[tuple[float, ...], ...]
     """For each class, probabilities at the corners of its curve, rising."""
     true: tuple[tuple[float, ...], ...]
-    """The calibrated ones there."""
+    """The calibrated probabilities at these corners."""
     share: float = 1.0
-    """Of the curves in the result; the rest is the given probabilities. Curves of few places are too sure."""
+    """Share of the curves in the result; the rest is the given probability. Curves from few locations are
+    overconfident."""
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """(N, K) -> (N, K)."""
@@ -55,7 +56,8 @@ class Isotonic:
 
 @dataclass(frozen=True, eq=False)
 class Floors:
-    """Confidence replacement: what lies below its class's floor is replaced by it, then rows are renormalised.
+    """Confidence replacement: probabilities below the floor of their class are raised to it, then rows are
+    renormalised.
 
     After Okazaki et al. (DCASE 2021 Task 1B), who bound the confidence that enters the log loss; a floor
     for each class that minimises macro log loss is our rule.
@@ -138,7 +140,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """What calibrating one output brought, judged on rows whose location took no part in the fit."""
+    """The effect of calibrating one output, measured on rows whose location was not used in the fit."""
 
     calibration: Calibration
     """Fitted to all rows, for further outputs of the system."""
@@ -172,7 +174,7 @@ def calibrate(
     seed: int = 0,
     protocol: str = "",
 ) -> Calibrated:
-    """Calibrate one output on its own labels (N,) without flattering it: rows are judged by fits on other locations.
+    """Calibrate one output on its own labels (N,). Each row is scored with a fit on other locations.
 
     `groups` (N,) are the locations, by default those in the file names. To fit on one file and use the calibration on
     another, call `.calibration` of the result on that. Raises AvscError for an unknown method or a single location.
@@ -198,8 +200,8 @@ def fit(
 ) -> LogLinear | Isotonic | Floors:
     """The rule with the least macro log loss on rows (N, K), targets (N,), groups (N,).
 
-    One temperature is only held close to 1; the many values of the other scalings and of isotonic curves are held back
-    as strongly as cross-validation by groups inside these rows asks for.
+    The temperature is regularised towards 1. For the other scalings and for isotonic curves, cross-validation by groups
+    within these rows chooses the strength of the regularisation.
     """
     if method == "isotonic":
         share = choose(lambda value: lambda p, t, _: _fit_isotonic(p, t, value), SHARES, probabilities, targets, groups)
@@ -222,7 +224,7 @@ def _apply(rule: LogLinear | Isotonic | Floors, probabilities: np.ndarray) -> np
 
 
 def _fit_isotonic(probabilities: np.ndarray, targets: np.ndarray, share: float) -> Isotonic:
-    """One curve a class against all others, classes weighing the same; a class without rows keeps its values."""
+    """One curve for each class against all others, with equal class weights; a class without rows keeps its values."""
     weights = 1 / np.bincount(targets)[targets]
     given, true = [], []
     for label in range(probabilities.shape[1]):

@@ -1,4 +1,4 @@
-"""Systems on the same recordings: intervals, paired tests, what a vote or an oracle reaches, where they disagree.
+"""Comparison of systems on the same recordings: intervals, paired tests, vote and oracle, disagreements.
 
 The kinds of figures are those of Wang, Heittola, Mesaros and Virtanen, "Audio-visual scene classification:
 analysis of DCASE 2021 Challenge submissions" (DCASE Workshop 2021), section 4.
@@ -45,10 +45,10 @@ class Pair(NamedTuple):
     agreement: float
     """Share of rows with the same decision."""
     only_first: int
-    """Rows that the first alone has right."""
+    """Rows that only the first decides correctly."""
     only_second: int
     mcnemar: float
-    """Two-sided exact p of McNemar's test that both are right equally often; takes rows as independent."""
+    """Two-sided exact p of McNemar's test that both are right equally often; treats rows as independent."""
     log_loss: float
     """Macro log loss of the first less that of the second, nats."""
     interval: Interval
@@ -66,12 +66,12 @@ class Combination(NamedTuple):
     vote_intervals: tuple[Interval, Interval]
     """By Wald and by bootstrap over locations."""
     oracle: float
-    """Macro accuracy if a row were right as soon as one of the systems has it right."""
+    """Macro accuracy if a row counts as correct when any of the systems is correct."""
     oracle_intervals: tuple[Interval, Interval]
 
 
 class Disagreement(NamedTuple):
-    """A row on which the systems contradict each other."""
+    """A row on which the decisions of the systems differ."""
 
     file: str
     start: float | None
@@ -92,9 +92,9 @@ class Comparison:
     classes: tuple[str, ...]
     scores: dict[str, Scores]
     wald: dict[str, Intervals]
-    """Rows taken as independent, as published."""
+    """Treats rows as independent, as published."""
     bootstrap: dict[str, Intervals]
-    """Over locations, the honest ones."""
+    """Over locations: the realistic intervals."""
     locations: int
     pairs: tuple[Pair, ...]
     combinations: tuple[Combination, ...]

@@ -1,4 +1,4 @@
-"""Cross-fitting by location: every row is judged by what was fitted without any row of its place.
+"""Cross-fitting by location: each row is scored with a fit that used no row of its location.
 
 Axes: M systems, N rows, K classes. Probabilities are (M, N, K), or (N, K) for one system.
 """
@@ -22,7 +22,7 @@ Fit: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], Rule]
 
 
 def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 0) -> Iterator[tuple]:
-    """Rows to fit on and rows to judge, fold by fold; no group is on both sides, classes are spread evenly.
+    """For each fold, the rows to fit on and the rows to score. No group is in both; classes are spread evenly.
 
     Fewer groups than folds make fewer folds. Raises AvscError for fewer than two groups.
     """
@@ -42,7 +42,7 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
 def cross_fit(
     fit: Fit, probabilities: np.ndarray, targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 0
 ) -> np.ndarray:
-    """(N, K) what `fit` makes of every row when the row's location took no part in the fit."""
+    """(N, K) result for each row by a fit that did not use the row's location."""
     result = np.full(probabilities.shape[-2:], np.nan)
     for fitted, judged in split(targets, groups, folds, seed):
         rule = fit(probabilities[..., fitted, :], targets[fitted], groups[fitted])
@@ -58,7 +58,8 @@ def choose(
     groups: np.ndarray,
     folds: int = 5,
 ) -> float:
-    """The option whose fit has the lowest cross-fitted macro log loss on these rows; the last one for one location."""
+    """The option whose fit has the lowest cross-fitted macro log loss on these rows; the last option if there is only
+    one location."""
     if len(np.unique(groups)) < 2:
         return options[-1]
     fitted = [cross_fit(fit(option), probabilities, targets, groups, folds) for option in options]

@@ -1,4 +1,4 @@
-"""Fusion of system outputs: one decision out of several systems' probabilities.
+"""Fusion of system outputs: the probabilities of several systems become one.
 
 Axes: M systems, N rows, K classes.
 """
@@ -50,7 +50,7 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Vote:
-    """Shares of the most probable classes; the mean of the probabilities counts as one vote more and breaks ties."""
+    """Shares of the votes for each class; the mean of the probabilities counts as one more vote and breaks ties."""
 
     def check(self, m: int, k: int) -> None:
         """Fits any number of systems and classes."""
@@ -123,7 +123,7 @@ class Fusion:
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """What fusing outputs brought, judged on rows whose location took no part in the fit."""
+    """The effect of fusing outputs, measured on rows whose location was not used in the fit."""
 
     fusions: dict[str, Fusion]
     """By method, fitted to all rows, for further outputs of the systems."""
@@ -135,7 +135,7 @@ class Fused:
 
     @property
     def best(self) -> str:
-        """The method with the least macro log loss. To name it after the fact flatters it by a little."""
+        """The method with the lowest macro log loss. Choosing it afterwards makes its figure slightly optimistic."""
         return min(self.outputs, key=lambda method: self.scores[method].log_loss)
 
     def table(self) -> str:
@@ -199,7 +199,7 @@ def stack(
 def fit(probabilities: np.ndarray, targets: np.ndarray, groups: np.ndarray, method: Method = "pool") -> FusionRule:
     """The rule of a method for rows (M, N, K), targets (N,), groups (N,); mean, product and vote need no fit.
 
-    The exponents of the log-linear methods start from the geometric mean and are held back from leaving it.
+    The exponents of the log-linear methods are regularised towards the geometric mean.
     """
     m = len(probabilities)
     if method == "mean":
@@ -228,7 +228,7 @@ def _fitter(method: Method):
 
 
 def _fit_weights(probabilities: np.ndarray, targets: np.ndarray, rounds: int = 300) -> Mean:
-    """Weights of a mixture of the systems, by expectation maximisation on rows that weigh the same by class."""
+    """Weights of a mixture of the systems, by expectation maximisation with equal class weights."""
     right = np.maximum(probabilities[:, np.arange(len(targets)), targets], CLIP)
     share = 1 / np.bincount(targets)[targets]
     weights = np.full(len(probabilities), 1 / len(probabilities))
@@ -240,8 +240,8 @@ def _fit_weights(probabilities: np.ndarray, targets: np.ndarray, rounds: int = 3
 
 
 def _fit_greedy(probabilities: np.ndarray, targets: np.ndarray, rounds: int = 30) -> Mean:
-    """Ensemble selection with replacement (Caruana et al., ICML 2004): add what lowers macro log loss most, keep the
-    best ensemble on the way."""
+    """Ensemble selection with replacement (Caruana et al., ICML 2004): repeatedly add the system that lowers the
+    macro log loss most, and keep the best ensemble."""
     total = np.zeros(probabilities.shape[1:])
     chosen: list[int] = []
     losses: list[float] = []
@@ -256,7 +256,8 @@ def _fit_greedy(probabilities: np.ndarray, targets: np.ndarray, rounds: int = 30
 
 
 def _fit_confidence(probabilities: np.ndarray, targets: np.ndarray) -> Mean:
-    """Class-wise weights after Okazaki et al. (DCASE 2021 Task 1B): a system speaks on a class by how sure it is of it.
+    """Class-wise weights after Okazaki et al. (DCASE 2021 Task 1B): a system's weight for a class is its confidence
+    in it.
 
     The weight is the geometric mean of the probability that the system gives the class where it is the true one,
     that is exp(-class log loss), shared among the systems. This rule is ours.

@@ -18,18 +18,18 @@ from threadpoolctl import threadpool_limits
 from avsc_e2e.outputs.folds import choose
 
 FLOOR = 1e-4
-"""Probabilities below it count as it. Tables of three decimals hold zeros that only mean "below 0.0005", and one
-zero must not silence the other systems."""
+"""Lower probabilities are raised to it. Tables of three decimals hold zeros that only mean "below 0.0005", and a
+single zero must not overrule the other systems."""
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Strengths of the pull towards the starting weights among which the data choose."""
+"""Candidate strengths of the regularisation towards the starting weights; cross-validation chooses one."""
 
 LOOSE = 0.3
-"""How much of the pull holds back the systems' common exponent: one number can be learnt from little, and all may
-be too sure or too unsure together."""
+"""Share of the regularisation that applies to the common exponent of all systems. It is a single number, which few data
+suffice to fit, and all systems may be overconfident or underconfident together."""
 
 Shape: TypeAlias = Literal["system", "class", "matrix"]
-"""What has a weight of its own: every system, every class of every system, every pair of classes of every system."""
+"""Number of weights: one for each system, for each class of a system, or for each pair of classes of a system."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,12 @@ def fit_log_linear(
     strength: float | None = 0.1,
     rows: np.ndarray | None = None,
 ) -> LogLinear:
-    """The weights with the least macro log loss on rows (M, N, K), targets (N,), pulled towards `start`.
+    """The weights with the least macro log loss on rows (M, N, K), targets (N,), regularised towards `start`.
 
-    The loss gains strength * (squared distance of all parameters from equal weights `start` without bias, their common
-    part counted less): a hundred places hold too little for free parameters. Where strength is None, cross-validation
-    by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not negative. `rows` (N,)
-    say how much each row counts within its class; by default all the same.
+    The regularisation is strength * (squared distance of all parameters from equal weights `start` without bias, their
+    common part counted less), because a hundred locations are too few for free parameters. Where strength is None,
+    cross-validation by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not
+    negative. `rows` (N,) are weights of the rows within their classes, by default equal.
     """
     if strength is None:
         strength = choose(

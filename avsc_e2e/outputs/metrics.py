@@ -1,8 +1,8 @@
-"""How good probabilities are: macro log loss and accuracy, calibration error, confidence intervals.
+"""Quality of probabilities: macro log loss and accuracy, calibration error, confidence intervals.
 
 Axes: N rows (segments or clips), K classes, R resamples. Rows are summed class by class and the class means
-are averaged (macro), so that a frequent class weighs no more than a rare one. A class without any row has no
-mean: it is nan in the class-wise figures and left out of the macro ones.
+are averaged (macro), so that frequent and rare classes have the same weight. A class without rows has
+no mean: it is nan in the class-wise figures and left out of the macro ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.stats import norm
 from avsc_e2e.errors import AvscError
 
 CLIP = 1e-15
-"""Floor of the true class's probability in the log loss. Rows are not renormalised. It changes the score: one
-row that gives its true class zero costs 34.5 nats here, and infinitely much without it."""
+"""Floor of the true class's probability in the log loss. Rows are not renormalised. It changes the score: a
+row with probability zero for its true class costs 34.5 nats, and would cost infinitely many without it."""
 
 BINS = 15
 """Equally wide bins of confidence in the expected calibration error."""
@@ -59,7 +59,7 @@ class Reliability(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What one system reaches on labelled rows."""
+    """The figures of one system on labelled rows."""
 
     protocol: str
     """What a row is: "1 s segments", "10 s clips". Published tables mix the two."""
@@ -185,8 +185,9 @@ def intervals(
 ) -> Intervals:
     """Confidence intervals of macro log loss and accuracy.
 
-    With groups (N,), the location of each row, by bootstrap over them: the honest ones, as clips of one place
-    resemble one another. Without, by Wald as the challenge publishes them, which takes rows as independent.
+    With groups (N,), the location of each row, by bootstrap over the locations. These are the
+    realistic ones, because clips of one location resemble one another. Without groups, Wald intervals as the challenge
+    publishes them, which treat rows as independent.
     """
     probabilities, targets = _checked(probabilities, targets)
     decided = probabilities.argmax(1) if predictions is None else np.asarray(predictions)
@@ -197,7 +198,7 @@ def intervals(
 
 
 def wald(values: np.ndarray, targets: np.ndarray, level: float = 0.95) -> Interval:
-    """Normal interval of a macro mean of values (N,) from rows taken as independent.
+    """Normal interval of a macro mean of values (N,), treating rows as independent.
 
     For hits this is the published a +- 1.96 sqrt(a (1 - a) / N) with the macro accuracy a.
     """

@@ -1,4 +1,4 @@
-"""What the name of a recording tells: its path and base name, its city and location."""
+"""Information in the name of a recording: path, base name, city and location."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System outputs, the tables of class probabilities that systems hand over: read, write, align.
+"""System outputs, tables of class probabilities: reading, writing, aligning.
 
 Axes: N rows (segments, or whole recordings), K classes. Columns and rows are matched by name, never by
 position.
@@ -24,23 +24,23 @@ FILE_COLUMNS = ("filename", "file", "aid", "filename_audio", "filename_video", "
 START_COLUMNS = ("start", "onset", "segment_start")
 DECISION_COLUMNS = ("scene_pred", "predicted", "prediction")
 LABEL_COLUMNS = ("scene_label", "scene", "label", "class")
-"""The true scene in a reference, or beside a decision column; the decision in an output without one."""
+"""In a reference, or beside a decision column, these hold the true scene; in other outputs, the decision."""
 OTHER_COLUMNS = ("identifier", "source_label", "city", "location", "end", "duration")
 
 TOLERANCE = 0.01
-"""How far the probabilities of a row may sum from one."""
+"""Largest deviation of the sum of a row from one."""
 
 
 @dataclass(frozen=True, eq=False)
 class SystemOutput:
-    """The probabilities of one system for every row it was asked about."""
+    """The probabilities of one system for a number of recordings or segments."""
 
     files: tuple[str, ...]
-    """(N,) name of the recording, as in the file."""
+    """(N,) name of the recording, as written in the file."""
     classes: tuple[str, ...]
     """(K,) names of the columns of `probabilities`."""
     probabilities: np.ndarray
-    """(N, K) float64, as in the file: rows are not renormalised."""
+    """(N, K) float64, as written in the file: rows are not renormalised."""
     start: np.ndarray | None = None
     """(N,) seconds from the start of the recording; None where the rows are whole recordings."""
     predicted: tuple[str, ...] | None = None
@@ -192,9 +192,8 @@ def _short_names(files: Sequence[str]) -> list[str]:
 def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
     """One row a recording from the rows of its segments, renormalised.
 
-    by="sum" averages the probabilities, as the set's paper does; by="log" their logarithms (clipped at
-    1e-15), that is the product of the probabilities, drawn back by the number of segments so that its
-    confidence stays meaningful.
+    by="sum" averages the probabilities, as the dataset's paper does. by="log" averages their logarithms (clipped
+    at 1e-15): this is the geometric mean, whose confidence does not grow with the number of segments.
     """
     if by not in ("sum", "log"):
         raise AvscError(f"clips: by={by!r} is not known; it is 'sum' or 'log'")
@@ -246,8 +245,8 @@ def _keys(output: SystemOutput) -> list[tuple[str, float]]:
 def join(parts: Iterable[SystemOutput]) -> SystemOutput:
     """One output from the parts that several processes made, in the order of names and starts.
 
-    A distributed sampler repeats rows to fill its last batch: what comes twice is kept once, so that scores
-    of the joined output are those of a single process. Raises AvscError for differing classes and for no part
+    A distributed sampler repeats rows to fill its last batch. Repeated rows are kept once, so that the scores
+    equal those of a single process. Raises AvscError for differing classes and for no part
     at all.
     """
     parts = list(parts)

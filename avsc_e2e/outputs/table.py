@@ -1,4 +1,4 @@
-"""Text tables: rows of named columns, whose mistakes are told with their line."""
+"""Text tables with named columns; errors name the line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether a DCASE 2021 Task 1B submission is as the challenge asks, and sound beyond it: every violation at once.
+"""Checks of a DCASE 2021 Task 1B submission. All violations are reported at once.
 
-The organisers' checker stops at names and columns. NaN, rows that do not sum to one, labels that are not the most
-probable scene and results that contradict each other are refused here too.
+The organisers' checker tests names and columns only. This one also refuses NaN, rows that do not sum to one, labels
+that are not the most probable scene, and results that contradict each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPORT = re.compile(r"([^_./]+)_([^_./]+)_task1_technical_report\.pdf")
 
 
 def check(path: str | Path, files: Collection[str] | None = None, report: bool = True) -> list[Violation]:
-    """Everything that is wrong with a package (zip or folder), an output.csv or a meta.yaml, in reading order.
+    """The violations in a package (zip or folder), an output.csv or a meta.yaml, in reading order.
 
     `files` are the names that an output must hold, by default the challenge's 72,000; `report` tells whether the
     technical report must be there. Raises AvscError for a path that is none of these.

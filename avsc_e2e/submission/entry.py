@@ -17,7 +17,7 @@ MOST_SYSTEMS = 4
 
 @dataclass(frozen=True)
 class Description:
-    """How a system works, in the challenge's words; what is None becomes !!null."""
+    """Description of a system in the challenge's terms; None becomes !!null."""
 
     input_channels: str | None = None
     """mono, binaural, left, right, mixed."""
@@ -37,7 +37,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Parameters of a system, those of frozen parts included."""
+    """Number of parameters of a system, frozen parts included."""
 
     total_parameters: int | None = None
     total_parameters_audio: int | None = None
@@ -46,7 +46,7 @@ class Complexity:
 
 @dataclass(frozen=True)
 class ExternalDataset:
-    """Data beyond the challenge's own that a system was trained on, before or in the challenge."""
+    """External data that a system was trained on."""
 
     name: str
     url: str | None = None
@@ -77,7 +77,8 @@ def describe(
 ) -> Description:
     """The description of a system by its architecture.
 
-    `augmentation` names the transforms that training used, `pretrained` what the trunks had learnt from before.
+    `augmentation` names the transforms that training used, `pretrained` names the data that the trunks were pretrained
+    on.
     """
     channels = {
         "mono": "mono",

@@ -1,4 +1,4 @@
-"""Checks of a meta.yaml, what a submission says of a system and its authors."""
+"""Checks of a meta.yaml, the description of a system and its authors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avsc_e2e.submission.violation import Violation, check_label
 
 
 def check_meta(data: bytes, name: str, label: str | None = None) -> Iterator[Violation]:
-    """Violations of the content of a meta.yaml; `label` is what its folder is called."""
+    """Violations of the content of a meta.yaml; `label` is the name of its folder."""
     try:
         root = yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
         if root is None:
@@ -37,7 +37,7 @@ def check_meta(data: bytes, name: str, label: str | None = None) -> Iterator[Vio
 
 
 class _Meta:
-    """Walks one meta.yaml and collects what is wrong."""
+    """Walks through one meta.yaml and collects violations."""
 
     def __init__(self, name: str, label: str | None):
         self.name, self.label, self.found = name, label, []

@@ -138,9 +138,9 @@ def _check_rows(rows: list[list[str]], numbers: list[int], file: str) -> Iterato
             yield Violation(file, numbers[row], reason)
     for row in np.flatnonzero(off):
         yield Violation(file, numbers[row], f"the probabilities sum to {sums[row]:.4g}, not to 1")
-    sound = readable & ~nan & ~infinite & (labels >= 0)
+    complete = readable & ~nan & ~infinite & (labels >= 0)
     chosen = values[np.arange(len(rows)), np.maximum(labels, 0)]
-    for row in np.flatnonzero(sound & (chosen < values.max(1, initial=0))):
+    for row in np.flatnonzero(complete & (chosen < values.max(1, initial=0))):
         best = SCENES[int(values[row].argmax())]
         yield Violation(file, numbers[row], f"the label {rows[row][1]} is not the most probable scene, {best}")
 

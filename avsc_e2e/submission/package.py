@@ -26,7 +26,7 @@ from avsc_e2e.submission.people import Person, team_of
 from avsc_e2e.submission.violation import listing
 
 SHOWN = 10
-"""Violations that the error of `pack` tells one by one."""
+"""Number of violations that the error of `pack` lists."""
 
 
 def pack(
@@ -39,9 +39,8 @@ def pack(
     """Write the package of up to four systems and return its path; it is checked before it is written.
 
     A path ending in .zip gets an archive with the same bytes for the same content, any other a folder. `report` is
-    the PDF of the technical report; without it the package holds none, which is fit for trials only. `files` are the
-    names that every output must hold, by default the challenge's 72,000. Raises AvscError where `check` would find
-    anything.
+    the PDF of the technical report; a package without it serves for trials only. `files` are the
+    names that every output must hold, by default the challenge's 72,000. Raises AvscError for any violation.
     """
     path = Path(path)
     if not 1 <= len(systems) <= MOST_SYSTEMS:

@@ -34,7 +34,7 @@ TYPES = {"corresponding": "true or false, without quotes", "affiliation": "a tab
 
 @dataclass(frozen=True)
 class Affiliation:
-    """Where an author works; what is empty becomes !!null."""
+    """Affiliation of an author; empty fields become !!null."""
 
     institute: str
     abbreviation: str = ""
@@ -76,7 +76,7 @@ def read_people(path: str | Path) -> tuple[Person, ...]:
 
 
 def ask_people(ask: Callable[[str], str]) -> tuple[Person, ...]:
-    """The authors as a person tells them; `ask` shows a question and returns the answer. An empty last name ends."""
+    """The authors by questions: `ask` shows a question and returns the answer. An empty last name ends the list."""
     people: list[Person] = []
     while True:
         lastname = ask(f"Last name of author {len(people) + 1}{' (empty: no more)' if people else ''}: ").strip()
@@ -95,7 +95,7 @@ def ask_people(ask: Callable[[str], str]) -> tuple[Person, ...]:
 
 
 def with_correspondent(people: Sequence[Person]) -> tuple[Person, ...]:
-    """The people, the first as corresponding author unless one is it already."""
+    """The people, with the first as corresponding author unless another one is."""
     if any(person.corresponding for person in people):
         return tuple(people)
     return (replace(people[0], corresponding=True), *people[1:])

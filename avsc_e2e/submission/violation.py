@@ -1,4 +1,4 @@
-"""What is wrong with a submission, thing by thing."""
+"""Violations of the rules of a submission."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABEL = re.compile(r"([^\W_]+(?:-[^\W_]+)*)_([^\W_]+(?:-[^\W_]+)*)_task1b_([1-9]
 
 
 class Violation(NamedTuple):
-    """One thing that is wrong with a submission."""
+    """One violation, with its place."""
 
     file: str
     """Inside the package."""

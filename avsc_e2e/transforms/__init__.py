@@ -10,8 +10,8 @@ from avsc_e2e.clip import Clip
 
 @dataclass(frozen=True)
 class Compose:
-    """Transforms of a clip, one after the other. It lies apart from training because worker processes, which have to
-    import what they are sent, would otherwise import all that training needs."""
+    """Several transforms of a clip, one after the other. Worker processes import this module; it is not part of
+    `training`, so that they do not import everything that training needs."""
 
     steps: tuple[Callable[[Clip], Clip], ...]
 

@@ -1,6 +1,6 @@
-"""Transforms of a batch on its device, after `preprocess`. They draw on the CPU, a few numbers a clip, so that the
-same key gives the same batch on every device. torch is imported when a transform is called: a recipe is read, and its
-flags are, without it."""
+"""Transforms of a batch on its device, after `preprocess`. They draw a few numbers for each clip on the CPU, so the
+same key gives the same batch on every device. torch is imported when a transform is called, so that recipes and their
+options are read without it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Masks stretches of bands and of time frames, other ones for each clip (Park et al., 2019)."""
+    """Masks ranges of bands and of time frames, drawn for each clip (Park et al., 2019)."""
 
     bands: float = 0.2
-    """Largest share of the bands in one mask; 0 is off."""
+    """Largest share of the bands in one mask; 0 switches it off."""
     times: float = 0.2
-    """Largest share of the time frames in one mask; 0 is off."""
+    """Largest share of the time frames in one mask; 0 switches it off."""
     masks: int = 2
-    """Masks along each axis."""
+    """Number of masks along each axis."""
 
     def __call__(self, clip: Clip) -> Clip:
         if not clip.audio.numel():
@@ -49,11 +49,11 @@ class SpecAugment:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Blends each clip with another of the batch: one permutation, and for each clip one weight for sound, pictures
-    and target (Zhang et al., 2018)."""
+    """Mixes each clip with another of the batch. Audio, video and target have the same partner and the same weight
+    (Zhang et al., 2018)."""
 
     alpha: float = 0.2
-    """Of the Beta distribution that the weight is drawn from; 0 is off."""
+    """Parameter of the Beta distribution of the weight; 0 switches it off."""
 
     def __call__(self, clip: Clip) -> Clip:
         """Takes targets as (B, K) float32 weights of the classes."""
@@ -69,7 +69,7 @@ class Mixup:
             _to(other, clip.target.device),
         )
         present = clip.present | clip.present[other]
-        # Where one of the two lacks a modality, the other's stands alone: blending with zeros would only dim it.
+        # If one of the two lacks a modality, the other's is used as it is: mixing with zeros would only attenuate it.
         mine = torch.where(clip.present, torch.where(clip.present[other], weight[:, None], 1.0), 0.0)
         return clip._replace(
             audio=_blend(clip.audio, other, mine[:, 0]),
@@ -81,13 +81,13 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Puts a box of another clip's pictures and a stretch of its sound, of the same share, into each clip, and the
-    share into the target (Yun et al., 2019)."""
+    """Replaces a box of the frames and a range of the audio by those of another clip, with the same share in both, and
+    mixes the targets by this share (Yun et al., 2019)."""
 
     alpha: float = 0.0
-    """Of the Beta distribution that the share is drawn from; 0 is off."""
+    """Parameter of the Beta distribution of the share; 0 switches it off."""
     probability: float = 0.5
-    """Of a batch to be cut instead of blended by mixup."""
+    """Probability that a batch gets CutMix instead of Mixup."""
 
     def __call__(self, clip: Clip) -> Clip:
         """Takes targets as (B, K) float32 weights of the classes."""
@@ -101,7 +101,7 @@ class CutMix:
         height, width = clip.video.shape[-2:]
         tall, wide = (share.sqrt() * height).round(), (share.sqrt() * width).round()
         if clip.video.numel():
-            share = tall * wide / (height * width)  # what the box of whole pixels really covers
+            share = tall * wide / (height * width)  # the share that the box of whole pixels covers
         length = (share * clip.audio.shape[-1]).round()
         if not clip.video.numel() and clip.audio.numel():
             share = length / clip.audio.shape[-1]
@@ -113,8 +113,8 @@ class CutMix:
         rows, columns = _within(top, tall, height)[:, :, None], _within(left, wide, width)[:, None, :]
         times = _within(first, length, clip.audio.shape[-1])
         mine, theirs = clip.present, clip.present[other]
-        # Where one of the two lacks a modality, the other's stands alone, as in mixup.
-        take = torch.where(theirs, torch.where(mine, 0, 1), -1)  # all of the other's, the cut, or none of it
+        # If one of the two lacks a modality, the other's is used as it is, as in Mixup.
+        take = torch.where(theirs, torch.where(mine, 0, 1), -1)  # all of the other clip's, a part, or nothing
         return clip._replace(
             audio=_put(clip.audio, other, times, take[:, 0]),
             video=_put(clip.video, other, rows & columns, take[:, 1]),
@@ -125,7 +125,7 @@ class CutMix:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixup or CutMix, drawn for each batch."""
+    """Mixup or CutMix, chosen at random for each batch."""
 
     mixup: Mixup
     cutmix: CutMix
@@ -140,10 +140,10 @@ class Mixing:
 
 @dataclass(frozen=True)
 class DropModality:
-    """Hides the sound or the pictures of some clips, so that the model learns to do without either."""
+    """Hides the audio or the video of some clips, so that the model learns to work with either alone."""
 
     probability: float = 0.0
-    """Of hiding one of the two; 0 is off. A clip never loses the only one it has."""
+    """Probability of hiding one of the two; 0 switches it off. A clip never loses its only modality."""
 
     def __call__(self, clip: Clip) -> Clip:
         import torch

@@ -1,4 +1,4 @@
-"""Transforms of the pictures of a clip, through albumentations: drawn once, the same for all its frames."""
+"""Transforms of the frames of a clip, with albumentations: drawn once, the same for all frames of the clip."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the picture, resized to the model's square (Szegedy et al., 2015)."""
+    """A random part of the frame, resized to the model's square (Szegedy et al., 2015)."""
 
     smallest: float = 0.5
-    """Smallest share of the picture's area; 1 crops the centre instead."""
+    """Smallest share of the frame's area; 1 crops the centre instead."""
     ratio: float = 1.333
-    """Largest ratio of the part's sides, either way."""
+    """Largest ratio of the sides of the part; the smallest is its inverse."""
     size: int = 0
-    """Pixels of a side; 0 is the model's."""
+    """Pixels of a side; 0: the size of the model."""
     share: float = 1.0
     """Of the shorter side that the centre crop takes; the model's."""
 
@@ -51,10 +51,10 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class HorizontalFlip:
-    """Mirrors the picture, and swaps the ears with it: what was heard from the left is now seen on the right."""
+    """Mirrors the frames and swaps the left and right audio channels with them."""
 
     probability: float = 0.5
-    """Of a clip to be mirrored; 0 is off."""
+    """Probability of mirroring a clip; 0 switches it off."""
 
     def __call__(self, clip: Clip) -> Clip:
         if random.random() >= self.probability:
@@ -67,9 +67,9 @@ class ColourJitter:
     """Random brightness, contrast, saturation and hue, the same for all frames of a clip."""
 
     strength: float = 0.3
-    """Largest relative change of brightness, contrast and saturation; 0 is off, hue included."""
+    """Largest relative change of brightness, contrast and saturation; 0 switches it off, hue included."""
     hue: float = 0.05
-    """Largest turn of the hue circle, of 1."""
+    """Largest rotation of the hue circle, as a share of the whole circle."""
 
     def __call__(self, clip: Clip) -> Clip:
         if not self.strength:
@@ -79,13 +79,13 @@ class ColourJitter:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """A few changes of the pictures, drawn from those that leave a scene what it is, the same for all frames of a clip
-    (Cubuk et al., 2020): contrast by histogram, gamma, sharpness, blur, fewer tones, rotation, shear and shift."""
+    """A few random changes that keep the scene recognisable, the same for all frames of a clip (Cubuk et al., 2020):
+    autocontrast, local contrast, gamma, sharpness, blur, fewer tones, rotation, shear and shift."""
 
     operations: int = 0
-    """Changes of a clip; 0 is off."""
+    """Number of changes of a clip; 0 switches it off."""
     magnitude: float = 0.3
-    """Of the changes, from 0 to 1."""
+    """Strength of the changes, from 0 to 1."""
 
     def __call__(self, clip: Clip) -> Clip:
         if self.operations <= 0 or self.magnitude <= 0:
@@ -95,7 +95,7 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class Crops:
-    """Several squares of every picture, one after the other along T: (count * T, 3, size, size)."""
+    """Several square crops of each frame, one after the other along T: (count * T, 3, size, size)."""
 
     size: int
     """Pixels of a side."""
@@ -106,7 +106,7 @@ class Crops:
         if self.count == 1 or not clip.video.numel():
             one = CentreCrop(self.size)(clip)
             return one._replace(video=one.video.repeat(self.count, 1, 1, 1))
-        # Corners overlap less than entirely only if the picture is larger than the square.
+        # The corners differ only if the frame is larger than the square.
         shorter = self.size if self.count == 3 else -(-self.size * 8 // 7)
         video = _apply(clip, _shorter_side(shorter)).video
         down, right = (side - self.size for side in video.shape[-2:])
@@ -191,14 +191,14 @@ class TestTime:
     """Views of a clip whose probabilities are averaged when a trained model is evaluated or submits."""
 
     flip: bool = False
-    """The mirrored picture too, with the ears swapped."""
+    """Also predict the mirrored frames with the audio channels swapped."""
     crops: Literal[1, 3, 5] = 1
-    """Squares of a picture: its centre, three along its longer side, or four corners and the centre."""
+    """Square crops of a frame: 1: the centre; 3: along the longer side; 5: the four corners and the centre."""
     views: int = 1
-    """Sets of frames, at times of their own."""
+    """Number of sets of frames, each taken at other times."""
 
     __test__ = False  # no test, whatever pytest thinks of the name
 
     def __post_init__(self):
         if self.views < 1:
-            raise AvscError(f"--test-time.views {self.views}: at least one is needed")
+            raise AvscError(f"--test-time.views {self.views}: give 1 or more")

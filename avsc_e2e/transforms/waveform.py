@@ -1,4 +1,4 @@
-"""Transforms of the waveform of a clip, through audiomentations; they draw from `random` and `numpy.random`, which the
+"""Transforms of the waveform of a clip, with audiomentations. They draw from `random` and `numpy.random`, which the
 dataset keys for each clip."""
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ class Waveform:
     """Random gain, noise, shift in time and shift in pitch."""
 
     gain: float = 6.0
-    """Largest change of level, dB either way; 0 is off."""
+    """Largest change of level in dB, up or down; 0 switches it off."""
     noise: float = 0.0
-    """Probability of added Gaussian noise, 10 to 40 dB below the sound."""
+    """Probability of added Gaussian noise, 10 to 40 dB below the signal."""
     shift: float = 0.0
-    """Largest shift in time, seconds either way, the end wrapped to the beginning; 0 is off."""
+    """Largest shift in time in seconds, forwards or backwards, with wrap-around; 0 switches it off."""
     pitch: float = 0.0
-    """Largest shift of pitch, semitones either way, drawn for half of the clips; 0 is off."""
+    """Largest shift of pitch in semitones, up or down, applied to half of the clips; 0 switches it off."""
     sample_rate: int = 0
-    """Hz; 0 is the model's."""
+    """Hz; 0: the sample rate of the model."""
 
     def __call__(self, clip: Clip) -> Clip:
         if not (self.gain or self.noise or self.shift or self.pitch) or not clip.present[0]:

@@ -63,7 +63,7 @@ def test_predict_table(predictions, media):
     lines = predictions[0].splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert [Path(line.split(": ")[0]).name for line in heads] == ["both.mp4", "mute.mkv", "sound.wav", "still.jpg"]
-    used = ["sound and pictures", "pictures alone", "sound alone", "pictures alone"]
+    used = ["audio and video", "video only", "audio only", "video only"]
     assert [line.split(", from ")[1] for line in heads] == used
     spans = [line.split(" s ")[0].split() for line in lines if line.startswith(" ")]
     assert [(float(a), float(b)) for a, _, b in spans[:2]] == [(0.0, 1.0), (1.0, 2.0)]  # as long as both last
@@ -106,8 +106,8 @@ def test_predict_with_one_branch_and_on_real_media(trained, media):
         [AVSC, "predict", trained.checkpoint("hybrid"), clip, wav, "--format", "json"],
     )
     assert [command.status for command in done] == [0, 0, 2, 0]
-    assert "from sound alone" in done[0].out
-    assert "from pictures alone" in done[1].out
+    assert "from audio only" in done[0].out
+    assert "from video only" in done[1].out
     assert done[2].err == f"error: {media / 'mute.mkv'}: has only pictures, and the model wants sound\n"
     records = [json.loads(line) for line in done[3].out.splitlines()]
     assert [record["modalities"] for record in records] == [["audio", "video"], ["audio"]]
@@ -204,11 +204,11 @@ def test_help_prints_it():
     for flag, text in (
         ("--optim.audio-lr", "Highest learning rate of the audio trunk"),
         ("--model.sample-rate", "Hz"),
-        ("--augment.waveform.gain", "dB either way"),
+        ("--augment.waveform.gain", "change of level in dB"),
         ("--augment.flip.probability", "mirror"),
         ("--heads.fusion", "fusion head"),
         ("--batch-size", "Clips of a step"),
-        ("--resume", "Go on where"),
+        ("--resume", "Continue an interrupted run"),
     ):
         at = re.search(f" {flag}[ ,]", done.stdout).start()
         assert text.lower() in done.stdout[at : at + 400].lower(), flag

@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(toy_city, tmp_path):
             model = load_model(folder / "model.safetensors")
             assert model is not None
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-            with pytest.raises(AvscError, match=r"cannot be written .* the file of before is as it was") as caught:
+            with pytest.raises(AvscError, match=r"cannot be written .* the old file is unchanged") as caught:
                 save()
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             assert "\n" not in str(caught.value)
@@ -671,7 +671,7 @@ FLAGS = {
     "--optim.clip": "norm", "--heads.fit-decision": "validation part",
     "--averaging.decay": "steps", "--averaging.checkpoints": "epochs", "--distil.teachers": "checkpoint",
     "--distil.weight": "0 to 1", "--distil.temperature": "softened", "--test-time.flip": "mirrored",
-    "--test-time.crops": "Squares", "--test-time.views": "Sets", "--machine.compile": "torch.compile",
+    "--test-time.crops": "Square crops", "--test-time.views": "sets of frames", "--machine.compile": "torch.compile",
     "--machine.checkpoint-activations": "memory", "--machine.sync-batchnorm": "devices", "--smoothing": "Share",
     "--machine.shard-model": "memory", "--patience": "Epochs", "--keep": "lowest", "--precision": "bf16",
     "--profile": "milliseconds", "--resume": "interrupted",
