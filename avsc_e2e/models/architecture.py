@@ -22,10 +22,10 @@ class Architecture:
     """Length of a clip, seconds."""
 
     audio: str = "audio_resnet10"
-    """Audio trunk, any timm name; empty for a model without sound."""
+    """Audio trunk, any timm name; empty for a model without audio."""
     channels: Literal["mono", "stereo", "mid_side", "left_right_difference"] = "mid_side"
-    """Which channels the front end hears: the mean of the ears, both, their average and half their difference, or both
-    and their difference."""
+    """Channels that the front end takes: the mean of left and right, both, their average and half their difference, or
+    both and their difference."""
     sample_rate: int = 48_000
     """Hz."""
     features: Literal["log_mel", "bark", "gammatone", "fbank", "constant_q", "wavelet"] = "log_mel"
@@ -68,12 +68,12 @@ class Architecture:
     deltas: Literal[0, 1, 2] = 0
     """Orders of differences over time that follow the planes, each over 5 frames, which costs 2 at either end."""
     standardise: bool = True
-    """The trunk hears planes with zero mean and unit deviation in every band; else, as published weights need it,
-    those planes undone."""
+    """The trunk gets planes with zero mean and unit deviation in every band; if false, as most published weights
+    expect, the values before."""
     rescale: bool = False
     """The planes of each clip are scaled to [-1, 1] by their own least and greatest value."""
     audio_window: float = 0.0
-    """Length of the windows that a clip's sound is cut into, of which the audio trunk makes one embedding each,
+    """Length of the windows that a clip's audio is cut into, of which the audio trunk makes one embedding each,
     seconds; 0: the whole clip is one."""
     audio_hop: float = 0.1
     """Seconds between two such windows; the first is centred on the clip's start."""
@@ -81,7 +81,7 @@ class Architecture:
     """What makes one embedding of those of the windows."""
 
     video: str = "tf_efficientnet_lite0"
-    """Video trunk, any timm name; empty for a model without pictures."""
+    """Video trunk, any timm name; empty for a model without video."""
     frames: int = 1
     """Frames of a clip, evenly spread."""
     size: int = 0

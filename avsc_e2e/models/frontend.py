@@ -90,7 +90,7 @@ class FrontEnd(nn.Module):
         moments = Moments()
         for audio in waveforms:
             moments.add(self.planes(audio.float().to(self.mean.device)).flatten(0, -4).movedim(-1, 1).flatten(0, 1))
-        # A plane without sound (the difference of a mono recording) must not be blown up to noise.
+        # A silent plane (the difference of a mono recording) must not be blown up to noise.
         least = 2.0 if self.architecture.log == "db" else 0.5
         order = torch.arange(len(self.std)) // (len(self.std) // (1 + self.architecture.deltas))
         least = (least * 0.1**order)[:, None].to(self.std)

@@ -57,7 +57,7 @@ class ConcatFusion(_Inputs):
 
 
 class GatedFusion(_Inputs):
-    """Each hidden unit weighs sound against pictures by a gate that sees both (gated multimodal unit, Arevalo et al.,
+    """Each hidden unit weighs audio against video by a gate that sees both (gated multimodal unit, Arevalo et al.,
     2017)."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
@@ -86,7 +86,7 @@ class BilinearFusion(_Inputs):
 
 
 class CrossAttentionFusion(_Inputs):
-    """The steps of the sound attend to the frames and the frames to the sound (Vaswani et al., 2017; Lu et al., 2019);
+    """The steps of the audio attend to the frames and the frames to the audio (Vaswani et al., 2017; Lu et al., 2019);
     the means of both, joined, are classified."""
 
     takes_tokens = True
@@ -174,7 +174,7 @@ class TwoHeadsFusion(nn.Module):
 
 class ProductFusion(nn.Module):
     """The weighted sum of both trained heads' logits: up to a constant, the product of their probabilities (Hinton,
-    2002), which is right where, given the scene, sound and pictures err independently. A missing modality drops out."""
+    2002), which is right where, given the scene, audio and video err independently. A missing modality drops out."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -189,7 +189,7 @@ class ProductFusion(nn.Module):
 
 class SegmentFusion(_Inputs):
     """Concatenation of both embeddings and that of the audio-visual segment model over their tokens, each frame of
-    which is what is heard and seen at the time (Du_USTC, DCASE 2021). The segment model is fitted before training, on
+    which is the audio and video of the time (Du_USTC, DCASE 2021). The segment model is fitted before training, on
     the trunks as they are then, so they come from earlier stages or are frozen."""
 
     takes_tokens = True

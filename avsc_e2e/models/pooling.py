@@ -1,4 +1,4 @@
-"""One embedding of a sequence of them: over the frames of a clip, or over the windows of its sound."""
+"""One embedding of a sequence of them: over the frames of a clip, or over the windows of its audio."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class SceneNet(nn.Module):
 
     @property
     def standardises_embeddings(self) -> bool:
-        """Whether `fit` also needs the embeddings, and so the pictures, of training clips."""
+        """Whether `fit` also needs the embeddings, and so the frames, of training clips."""
         return any(isinstance(head, (BaselineHead, SegmentFusion)) for head in self.heads.values())
 
     @property

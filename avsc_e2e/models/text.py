@@ -1,4 +1,4 @@
-"""Scenes by their names: CLIP compares pictures with sentences (Radford et al., 2021), as Okazaki_LDSLVision's
+"""Scenes by their names: CLIP compares images with sentences (Radford et al., 2021), as Okazaki_LDSLVision's
 text-guided features do (DCASE 2021). Sentences are embedded once, by open_clip; the model itself needs no text."""
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ default_cfgs = generate_default_cfgs(  # frames from 0 to 1
 class L3(AudioNet):
     """Four blocks of two 3x3 convolutions; the maximum over the last map is the embedding of 512.
 
-    Sound: (B, 1, 256 mel, 199 frames), raw dB below the clip's maximum; pictures: (B, 3, 224, 224) in [0, 1].
+    Audio: (B, 1, 256 mel, 199 frames), raw dB below the clip's maximum; images: (B, 3, 224, 224) in [0, 1].
     """
 
     def __init__(self, in_chans: int, norm_last: bool):

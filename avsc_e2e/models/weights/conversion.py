@@ -204,7 +204,7 @@ def vgg16(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def openl3(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """OpenL3's h5, sound or pictures: layers in the order of the net; those of its spectrogram are no part of it."""
+    """OpenL3's h5, audio or image: layers in the order of the net; those of its spectrogram are no part of it."""
     return from_keras(file, net, [layer for name, layer in read_keras(file).items() if "spectrogram" not in name])
 
 

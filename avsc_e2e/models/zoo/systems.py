@@ -28,13 +28,13 @@ HALF = (0.5, 0.5, 0.5)
 
 @system
 def openl3_audio() -> Architecture:
-    """OpenL3 sound embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    """OpenL3 audio embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
     return Architecture(**OPENL3_MEL256, video="", head="baseline")
 
 
 @system
 def openl3_video() -> Architecture:
-    """OpenL3 picture embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    """OpenL3 image embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
     return Architecture(audio="", **OPENL3_IMAGE, head="baseline")
 
 
@@ -52,14 +52,14 @@ def openl3_joint() -> Architecture:
 
 @system
 def mcdonnell_usa() -> Architecture:
-    """McDonnell_USA's split-frequency ResNet on sound alone (Gao and McDonnell, DCASE 2019)."""
+    """McDonnell_USA's split-frequency ResNet on audio alone (Gao and McDonnell, DCASE 2019)."""
     # Ten seconds are classified at once; the recipe trains on 400 of their 461 frames.
     return Architecture(**MCDONNELL, video="", window=10.0)
 
 
 @system
 def resnet50_video() -> Architecture:
-    """ResNet-50 on one random frame a second, pictures only (Wang et al., ICASSP 2021)."""
+    """ResNet-50 on one random frame a second, video only (Wang et al., ICASSP 2021)."""
     return Architecture(audio="", video="resnet50.tv_in1k", size=224)
 
 
@@ -97,19 +97,19 @@ def zhang_ioa_bark() -> Architecture:
 
 @system
 def zhang_ioa_resnet50() -> Architecture:
-    """zhang_ioa with ResNet-50 for the pictures (Wang et al., DCASE 2021)."""
+    """zhang_ioa with ResNet-50 for the video (Wang et al., DCASE 2021)."""
     return replace(zhang_ioa(), video="resnet50.tv_in1k", size=224)
 
 
 @system
 def zhang_ioa_efficientnetv2() -> Architecture:
-    """zhang_ioa with EfficientNetV2-S for the pictures (Wang et al., DCASE 2021)."""
+    """zhang_ioa with EfficientNetV2-S for the video (Wang et al., DCASE 2021)."""
     return replace(zhang_ioa(), video="tf_efficientnetv2_s.in1k", size=384)
 
 
 @system
 def zhang_ioa_swin() -> Architecture:
-    """zhang_ioa with a Swin transformer for the pictures (Wang et al., DCASE 2021)."""
+    """zhang_ioa with a Swin transformer for the video (Wang et al., DCASE 2021)."""
     # Which Swin is not published.
     return replace(zhang_ioa(), video="swin_base_patch4_window7_224.ms_in1k", size=224)
 
@@ -122,7 +122,7 @@ def zhang_ioa_jft() -> Architecture:
 
 @system
 def ioa_joint() -> Architecture:
-    """Zhang_IOA's later single system: pictures and a 1-D CNN trained jointly (Chen et al., arXiv 2204.11420)."""
+    """Zhang_IOA's later single system: an image net and a 1-D CNN trained jointly (Chen et al., arXiv 2204.11420)."""
     # Published: the lower part of a pretrained image net, a 1-D CNN, one classifier. Which image net: our choice.
     return replace(zhang_ioa(), decision=(0.0, 0.0, 1.0))
 
@@ -139,14 +139,14 @@ def du_ustc() -> Architecture:
 
 @system
 def du_ustc_fcnn() -> Architecture:
-    """Du_USTC's fully convolutional net on sound alone (Hu et al., DCASE 2020)."""
+    """Du_USTC's fully convolutional net on audio alone (Hu et al., DCASE 2020)."""
     # As the team had it in DCASE 2020: log-mels with deltas; stereo is our choice.
     return Architecture(**dict(MCDONNELL, audio="du_fcnn", head="linear"), video="")
 
 
 @system
 def du_ustc_resnet17() -> Architecture:
-    """Du_USTC's 17-layer ResNet on sound alone (Hu et al., DCASE 2020)."""
+    """Du_USTC's 17-layer ResNet on audio alone (Hu et al., DCASE 2020)."""
     return Architecture(**dict(MCDONNELL, audio="du_resnet17"), video="")
 
 
@@ -164,7 +164,7 @@ def du_ustc_pann() -> Architecture:
 
 @system
 def du_ustc_video() -> Architecture:
-    """Du_USTC's member on pictures, ResNet-50 from Places365."""
+    """Du_USTC's member on video, ResNet-50 from Places365."""
     # Which nets is not published.
     return Architecture(audio="", video="resnet50.tv_in1k", size=224)
 
@@ -172,7 +172,7 @@ def du_ustc_video() -> Architecture:
 @system
 def du_ustc_segments() -> Architecture:
     """du_ustc with the embedding of the audio-visual segment model in its fusion (Wang et al., DCASE 2021)."""
-    # Published: units, n-grams and text categorisation. That it hears the trunks' own frames is our choice: train the
+    # Published: units, n-grams and text categorisation. That it takes the trunks' own frames is our choice: train the
     # two trunks in earlier stages, on which its units are then fitted.
     return replace(du_ustc(), frames=4, fusion="segments")
 
@@ -182,31 +182,31 @@ def du_ustc_segments() -> Architecture:
 
 @system
 def okazaki_ldsl() -> Architecture:
-    """Sound and pictures of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
+    """Audio and video of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
     return Architecture(**PANN, video="resnest50d.in1k", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0))
 
 
 @system
 def okazaki_ldsl_audio() -> Architecture:
-    """Okazaki_LDSLVision's member on sound: a CNN from AudioSet on log-mels (Kong et al., 2020)."""
+    """Okazaki_LDSLVision's member on audio: a CNN from AudioSet on log-mels (Kong et al., 2020)."""
     return Architecture(**PANN, video="")
 
 
 @system
 def okazaki_ldsl_video() -> Architecture:
-    """Okazaki_LDSLVision_1, pictures alone, rank 12: its ResNeSt-50 member."""
+    """Okazaki_LDSLVision_1, video alone, rank 12: its ResNeSt-50 member."""
     return Architecture(audio="", video="resnest50d.in1k", size=224, frames=4)
 
 
 @system
 def okazaki_ldsl_regnet() -> Architecture:
-    """Okazaki_LDSLVision's member on pictures with a RegNet."""
+    """Okazaki_LDSLVision's member on video with a RegNet."""
     return replace(okazaki_ldsl_video(), video="regnety_064.pycls_in1k")
 
 
 @system
 def okazaki_ldsl_hrnet() -> Architecture:
-    """Okazaki_LDSLVision's member on pictures with an HRNet."""
+    """Okazaki_LDSLVision's member on video with an HRNet."""
     return replace(okazaki_ldsl_video(), video="hrnet_w48.ms_in1k")
 
 
@@ -218,7 +218,7 @@ def okazaki_ldsl_clip() -> Architecture:
 
 @system
 def okazaki_ldsl_text() -> Architecture:
-    """Okazaki_LDSLVision's text-guided features: CLIP's pictures compared with scenes in words (Radford et al.)."""
+    """Okazaki_LDSLVision's text-guided features: CLIP's images compared with scenes in words (Radford et al.)."""
     # Filled by text.guide(): zero-shot as it is, or trained on. The sentences are our choice.
     return replace(okazaki_ldsl_clip(), head="text")
 
@@ -237,7 +237,7 @@ def yang_thu() -> Architecture:
 
 @system
 def hou_ugent() -> Architecture:
-    """Self-attention over sound embeddings, ResNet-50 on ten frames, late fusion over time; rank 16 (Hou et al.)."""
+    """Self-attention over audio embeddings, ResNet-50 on ten frames, late fusion over time; rank 16 (Hou et al.)."""
     # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames. They train on ten
     # seconds.
     return Architecture(
@@ -305,7 +305,7 @@ def lite0() -> Architecture:
 
 @system
 def lite0_aisfx() -> Architecture:
-    """lite0 with aisfx for the sound (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
+    """lite0 with aisfx for the audio (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
     return replace(lite0(), **AISFX)
 
 
