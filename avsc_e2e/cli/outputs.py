@@ -34,12 +34,14 @@ def score(
     page = Report(title=output.stem, outputs={output.stem: found}, reference=read_reference(reference))
     for protocol, of_protocol in page.results.items():
         result = of_protocol[output.stem]
-        scores, spans = result.scores, result.intervals
-        print(f"{protocol}, {scores.count} rows, macro averages over classes")
-        print(f"  log loss {scores.log_loss:.4f}   accuracy {100 * scores.accuracy:.2f} %")
+        scores, (loss, accuracy) = result.scores, result.intervals
+        spans = f"{loss.low:.4f} to {loss.high:.4f}" if loss else "none", f"{accuracy.low:.2%} to {accuracy.high:.2%}"
+        print(f"{protocol}, {scores.count} rows, macro averages over classes, 95 % intervals by location")
+        print(f"  log loss {scores.log_loss:.4f} ({spans[0]})   accuracy {scores.accuracy:.2%} ({spans[1]})")
         for name, loss, accuracy in zip(scores.classes, scores.class_log_loss, scores.class_accuracy, strict=True):
             print(f"  {name:<20} {loss:8.3f} {100 * accuracy:9.1f} %")
-        del spans
+    if page.warning:
+        print(f"warning: {page.warning}")
     if report:
         print(f"report: {write_report(page, report)}")
     if json_to:

@@ -8,6 +8,7 @@ Axes: M systems, N rows, K classes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from avsc_e2e.outputs.metrics import (
     Intervals,
     Scores,
     bootstrap,
+    can_resample,
     intervals,
     log_losses,
     macro_mean,
     percentiles,
     score,
     wald,
+    warning_of_few,
 )
 from avsc_e2e.outputs.names import location_of
 from avsc_e2e.outputs.output import SystemOutput, align
@@ -51,10 +54,10 @@ class Pair(NamedTuple):
     """Two-sided exact p of McNemar's test that both are right equally often; treats rows as independent."""
     log_loss: float
     """Macro log loss of the first less that of the second, nats."""
-    interval: Interval
-    """Of that difference, by bootstrap over locations."""
+    interval: Interval | None
+    """Of that difference, by bootstrap over locations; None where a class has a single location."""
     p: float
-    """Two-sided p that it is zero, by the same bootstrap."""
+    """Two-sided p that it is zero, by the same bootstrap; nan where there is none."""
 
 
 class Combination(NamedTuple):
@@ -63,11 +66,11 @@ class Combination(NamedTuple):
     systems: tuple[str, ...]
     vote: float
     """Macro accuracy of the majority; ties go to the class with the highest mean probability."""
-    vote_intervals: tuple[Interval, Interval]
-    """By Wald and by bootstrap over locations."""
+    vote_intervals: tuple[Interval, Interval | None]
+    """By Wald, and by bootstrap over locations where every class has two or more."""
     oracle: float
     """Macro accuracy if a row counts as correct when any of the systems is correct."""
-    oracle_intervals: tuple[Interval, Interval]
+    oracle_intervals: tuple[Interval, Interval | None]
 
 
 class Disagreement(NamedTuple):
@@ -107,6 +110,8 @@ class Comparison:
     """All rows without a common decision, the greatest divergence first."""
     confused: tuple[tuple[str, str, int], ...]
     """Pairs of classes between which decisions about one row differ, and how many rows, most first."""
+    warning: str = ""
+    """One sentence where the test data are few; else empty."""
 
     def to_json(self) -> dict:
         """The same as plain values."""
@@ -116,12 +121,13 @@ class Comparison:
                 name: {
                     **self.scores[name].to_json(),
                     "wald": {key: list(span) for key, span in self.wald[name]._asdict().items()},
-                    "bootstrap": {key: list(span) for key, span in self.bootstrap[name]._asdict().items()},
+                    "bootstrap": {key: span and list(span) for key, span in self.bootstrap[name]._asdict().items()},
                 }
                 for name in self.systems
             },
             "locations": self.locations,
-            "pairs": [pair._asdict() for pair in self.pairs],
+            "warning": self.warning,
+            "pairs": [pair._asdict() | {"p": None if math.isnan(pair.p) else pair.p} for pair in self.pairs],
             "combinations": [combination._asdict() for combination in self.combinations],
             "rank_correlation": None if np.isnan(self.rank_correlation) else self.rank_correlation,
             "size_correlation": self.size_correlation,
@@ -178,6 +184,7 @@ def compare(
         size_correlation=sizes,
         disagreements=_disagreements([aligned[name] for name in names], targets),
         confused=_confused([decisions[name] for name in names], first.classes),
+        warning=warning_of_few(targets, groups, first.classes),
     )
 
 
@@ -193,8 +200,11 @@ def _pair(first: str, second: str, outputs: dict, targets: np.ndarray, groups: n
     right_a, right_b = a.decisions == targets, b.decisions == targets
     alone = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     difference = log_losses(a.probabilities, targets) - log_losses(b.probabilities, targets)
-    samples = bootstrap(difference, targets, groups)
-    beyond = min((samples <= 0).sum(), (samples >= 0).sum())
+    interval, p = None, float("nan")
+    if can_resample(targets, groups):
+        samples = bootstrap(difference, targets, groups)
+        beyond = min((samples <= 0).sum(), (samples >= 0).sum())
+        interval, p = percentiles(samples), float(min(1.0, 2 * (beyond + 1) / (len(samples) + 1)))
     return Pair(
         first=first,
         second=second,
@@ -203,8 +213,8 @@ def _pair(first: str, second: str, outputs: dict, targets: np.ndarray, groups: n
         only_second=alone[1],
         mcnemar=float(binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0,
         log_loss=macro_mean(difference, targets),
-        interval=percentiles(samples),
-        p=float(min(1.0, 2 * (beyond + 1) / (len(samples) + 1))),
+        interval=interval,
+        p=p,
     )
 
 
@@ -212,7 +222,11 @@ def _combination(names: tuple[str, ...], outputs: dict, targets: np.ndarray, gro
     chosen = [outputs[name] for name in names]
     vote = (majority(chosen) == targets).astype(np.float64)
     oracle = np.any([one.decisions == targets for one in chosen], axis=0).astype(np.float64)
-    spans = [(wald(hits, targets), percentiles(bootstrap(hits, targets, groups))) for hits in (vote, oracle)]
+    honest = can_resample(targets, groups)
+    spans = [
+        (wald(hits, targets), percentiles(bootstrap(hits, targets, groups)) if honest else None)
+        for hits in (vote, oracle)
+    ]
     return Combination(names, macro_mean(vote, targets), spans[0], macro_mean(oracle, targets), spans[1])
 
 

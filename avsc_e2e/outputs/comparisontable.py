@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from avsc_e2e.outputs.comparison import Comparison
@@ -15,7 +17,9 @@ def comparison_table(found: Comparison, most: int = 5) -> str:
     width = max(18, *(len(name) + 2 for name in (*found.systems, *found.classes)))
     total = next(iter(found.scores.values())).count
     heads = f"{'log loss':>9}{'95 % by location':>19}{'accuracy':>11}{'Wald':>15}{'by location':>15}"
-    lines = [f"{found.protocol or 'rows'}: {total} of {found.locations} locations", "", f"{'':<{width}}{heads}"]
+    lines = [f"{found.protocol or 'rows'}: {total} of {found.locations} locations"]
+    lines += [f"warning: {found.warning}"] if found.warning else []
+    lines += ["", f"{'':<{width}}{heads}"]
     for name in found.systems:
         scores, honest = found.scores[name], found.bootstrap[name]
         lines.append(
@@ -37,10 +41,11 @@ def comparison_table(found: Comparison, most: int = 5) -> str:
     heads = f"{'agree':>8}{'right alone':>14}{'McNemar p':>11}{'log loss':>10}{'95 %':>18}{'p':>8}"
     lines += ["", f"{'paired':<{wide}}{heads}"]
     for pair in found.pairs:
+        span = f"{pair.interval.low:+.3f}, {pair.interval.high:+.3f}" if pair.interval else "none"
         lines.append(
             f"{f'{pair.first} - {pair.second}':<{wide}}{100 * pair.agreement:>6.1f} %"
             f"{f'{pair.only_first} : {pair.only_second}':>14}{pair.mcnemar:>11.2g}"
-            f"{pair.log_loss:>+10.4f}{f'{pair.interval.low:+.3f}, {pair.interval.high:+.3f}':>18}{pair.p:>8.2g}"
+            f"{pair.log_loss:>+10.4f}{span:>18}{'' if math.isnan(pair.p) else f'{pair.p:.2g}':>8}"
         )
     lines += ["", "log loss by class"]
     lines.append(f"{'':<{width}}" + "".join(f"{name[:17]:<19}" for name in found.systems))
@@ -56,12 +61,12 @@ def comparison_table(found: Comparison, most: int = 5) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _span(interval: Interval) -> str:
-    return f"{interval.low:.3f} - {interval.high:.3f}"
+def _span(interval: Interval | None) -> str:
+    return f"{interval.low:.3f} - {interval.high:.3f}" if interval else "none"
 
 
-def _percents(interval: Interval) -> str:
-    return f"{100 * interval.low:.1f} - {100 * interval.high:.1f}"
+def _percents(interval: Interval | None) -> str:
+    return f"{100 * interval.low:.1f} - {100 * interval.high:.1f}" if interval else "none"
 
 
 def _bar(share: float, width: int) -> str:

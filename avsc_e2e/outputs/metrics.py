@@ -7,6 +7,8 @@ no mean: it is nan in the class-wise figures and left out of the macro ones.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ row with probability zero for its true class costs 34.5 nats, and would cost inf
 BINS = 15
 """Equally wide bins of confidence in the expected calibration error."""
 
+FEW_GROUPS, FEW_IN_CLASS = 30, 5
+"""Below so many locations in all, or of a class, figures come with a warning."""
+
 
 class Interval(NamedTuple):
     """A confidence interval."""
@@ -31,10 +36,10 @@ class Interval(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """The intervals of the two figures that rank systems."""
+    """The intervals of the two figures that rank systems; None where the data cannot give one."""
 
-    log_loss: Interval
-    accuracy: Interval
+    log_loss: Interval | None
+    accuracy: Interval | None
 
 
 class Reliability(NamedTuple):
@@ -185,16 +190,58 @@ def intervals(
 ) -> Intervals:
     """Confidence intervals of macro log loss and accuracy.
 
-    With groups (N,), the location of each row, by bootstrap over the locations. These are the
-    realistic ones, because clips of one location resemble one another. Without groups, Wald intervals as the challenge
-    publishes them, which treat rows as independent.
+    With groups (N,), the location of each row, by bootstrap over them, since clips of one location resemble each
+    other. A class with a single location gives the bootstrap no spread: then there is no interval of the log loss, and
+    that of the accuracy is Wilson's with as many trials as locations. The accuracy gets Wilson's interval as well
+    where every decision is right, or every one wrong. Without groups, by Wald as the challenge publishes them, which
+    takes rows as independent.
     """
     probabilities, targets = _checked(probabilities, targets)
     decided = probabilities.argmax(1) if predictions is None else np.asarray(predictions)
-    values = log_losses(probabilities, targets), (decided == targets).astype(np.float64)
+    losses, hits = log_losses(probabilities, targets), (decided == targets).astype(np.float64)
     if groups is None:
-        return Intervals(*(wald(value, targets, level) for value in values))
-    return Intervals(*(percentiles(bootstrap(value, targets, groups), level) for value in values))
+        return Intervals(wald(losses, targets, level), wald(hits, targets, level))
+    resampled = can_resample(targets, groups)
+    if resampled and hits.min() < hits.max():
+        accuracy = percentiles(bootstrap(hits, targets, groups), level)
+    else:
+        accuracy = wilson(macro_mean(hits, targets), len(np.unique(groups)), level)
+    return Intervals(percentiles(bootstrap(losses, targets, groups), level) if resampled else None, accuracy)
+
+
+def groups_per_class(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(K',) number of different groups (N,) with rows of each class up to the last one in targets (N,)."""
+    pairs = np.unique(np.stack([targets, np.unique(np.asarray(groups), return_inverse=True)[1]]), axis=1)
+    return np.bincount(pairs[0], minlength=int(targets.max()) + 1)
+
+
+def can_resample(targets: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether every class that occurs has two groups or more, so that a bootstrap over groups varies all of them."""
+    count = groups_per_class(targets, groups)
+    return bool(count[count > 0].min() > 1)
+
+
+def warning_of_few(targets: np.ndarray, groups: np.ndarray, classes: Sequence[str], what: str = "locations") -> str:
+    """One sentence where the test data are too few to trust a figure, naming the scarcest class; else empty."""
+    count = groups_per_class(targets, groups)
+    there = np.flatnonzero(count)
+    total, scarcest = len(np.unique(groups)), there[count[there].argmin()]
+    if total >= FEW_GROUPS and count[scarcest] >= FEW_IN_CLASS:
+        return ""
+    words = lambda number: f"{number} {what[:-1] if number == 1 else what}"  # noqa: E731
+    return (
+        f"few test data: {words(total)} in all, {words(int(count[scarcest]))} of class {classes[scarcest]}; figures "
+        f"from so few may change much with other test data. Test on {FEW_GROUPS} or more, {FEW_IN_CLASS} of each class"
+    )
+
+
+def wilson(share: float, trials: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (0 to 1) of so many independent trials (Wilson, JASA 1927)."""
+    z = float(norm.ppf((1 + level) / 2))
+    middle, scale = share + z * z / (2 * trials), 1 + z * z / trials
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    # At a share of 0 or 1 rounding must not leave the share outside its interval.
+    return Interval(min(max((middle - half) / scale, 0.0), share), max(min((middle + half) / scale, 1.0), share))
 
 
 def wald(values: np.ndarray, targets: np.ndarray, level: float = 0.95) -> Interval:

@@ -20,7 +20,7 @@ import numpy as np
 
 from avsc_e2e.clip import Row
 from avsc_e2e.errors import MediaError
-from avsc_e2e.outputs.metrics import bootstrap, percentiles, reliability
+from avsc_e2e.outputs.metrics import Interval, bootstrap, can_resample, percentiles, reliability
 from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.report import charts
 from avsc_e2e.report.report import ConfidentError, History, Report, Result, Rival, fields_of, read_history, versions
@@ -89,9 +89,9 @@ def _figures(report: Report) -> str:
             f'<div class="card"><h3>{escape(protocol)}</h3><small>{_sample(report, result)}</small>'
             '<dl class="figures">'
             f'<div><dt>macro log loss</dt><dd><span class="big">{scores.log_loss:.3f}</span>'
-            f'<span class="interval">95 %: {loss.low:.3f} to {loss.high:.3f}</span></dd></div>'
+            f'<span class="interval">{_interval(loss, ".3f")}</span></dd></div>'
             f'<div><dt>macro accuracy</dt><dd><span class="big">{_percent(scores.accuracy)}</span>'
-            f'<span class="interval">95 %: {100 * accuracy.low:.1f} to {_percent(accuracy.high)}</span></dd></div>'
+            f'<span class="interval">{_interval(accuracy, ".1%")}</span></dd></div>'
             f"</dl>{_against(report, protocol)}</div>"
         )
     chance = (
@@ -126,6 +126,13 @@ def _against(report: Report, protocol: str) -> str:
     return f'<p class="small">Against {escape(name)}: {", ".join(parts)}.</p>' if parts else ""
 
 
+def _interval(span: Interval | None, form: str) -> str:
+    if span is None:
+        return "no interval: a class has one location"
+    low, high = (charts.number(value, form) for value in span)
+    return f"95 %: {low.removesuffix(chr(160) + '%')} to {high}"
+
+
 def _sample(report: Report, result: Result) -> str:
     recordings = len(set(result.output.files))
     parts = [_count(recordings, "recording")]
@@ -139,6 +146,8 @@ def _paired(own: Result, other: Result) -> str:
     """The interval of the difference of log losses, where both have the same rows."""
     starts = [np.zeros(1) if r.output.start is None else r.output.start for r in (own, other)]
     if own.output.files != other.output.files or not np.array_equal(*starts):
+        return ""
+    if not can_resample(own.targets, own.places):
         return ""
     samples = [bootstrap(r.losses, r.targets, r.places) for r in (own, other)]
     low, high = percentiles(samples[0] - samples[1])
@@ -154,8 +163,9 @@ def _systems(report: Report) -> str:
         for what in ("log loss", "accuracy"):
             head.append(what)
             key = what.replace(" ", "_")
-            spans = [getattr(r.intervals, key) for r in by_name.values()]
-            bounds[protocol, key] = min(s.low for s in spans), max(s.high for s in spans)
+            spans = [getattr(r.intervals, key) or () for r in by_name.values()]
+            ends = [getattr(r.scores, key) for r in by_name.values()] + [end for span in spans for end in span]
+            bounds[protocol, key] = min(ends), max(ends)
     rows = []
     for name in report.outputs:
         cells = [_label(report, name)]
@@ -167,8 +177,9 @@ def _systems(report: Report) -> str:
             for key, form in (("log_loss", ".3f"), ("accuracy", ".1%")):
                 value, span = getattr(result.scores, key), getattr(result.intervals, key)
                 mark = charts.whisker(value, span, *bounds[protocol, key], report.colours[name])
-                low, high = (charts.number(v, form).removesuffix("\u00a0%") for v in span)
-                cells.append(f'{charts.number(value, form)}<span class="interval">{low}–<wbr>{high}</span>{mark}')
+                low, high = (charts.number(v, form).removesuffix("\u00a0%") for v in span or (math.nan, math.nan))
+                shown = f"{low}–<wbr>{high}" if span else "no interval"
+                cells.append(f'{charts.number(value, form)}<span class="interval">{shown}</span>{mark}')
         rows.append(cells)
     if isinstance(report.rival, Rival):
         cells = [f"{_label(report, report.rival.name)}<span class=interval>published</span>"]

@@ -20,7 +20,7 @@ import numpy as np
 
 from avsc_e2e.clip import Row
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score
+from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score, warning_of_few
 from avsc_e2e.outputs.names import city_of, location_of
 from avsc_e2e.outputs.output import SystemOutput, to_clips
 from avsc_e2e.outputs.reference import targets_of
@@ -275,6 +275,13 @@ class Report:
                 "versions": versions(),
             }
         )
+
+    @cached_property
+    def warning(self) -> str:
+        """One sentence where the test data are few; else empty."""
+        result = self.clips[self.system]
+        what = "locations" if self.has_places else "recordings"
+        return warning_of_few(result.targets, result.places, self.classes, what)
 
     def cities(self, result: Result) -> dict[str, np.ndarray]:
         """City -> indices of the rows of a result; the name is empty where it is not known."""

@@ -20,6 +20,8 @@ from avsc_e2e.outputs.metrics import (
     reliability,
     score,
     wald,
+    warning_of_few,
+    wilson,
 )
 
 
@@ -226,3 +228,33 @@ def test_intervals_are_of_the_level_that_is_asked():
     assert (wide.high - wide.low) / 2 == pytest.approx(
         1.959964 * np.sqrt(macro_mean((losses - macro_mean(losses, targets)) ** 2, targets) / 300)
     )
+
+
+def test_no_interval_that_cannot_be_had():
+    """Four recordings, one location a class: "100.0 to 100.0" says nothing. Wilson's interval, or none."""
+    probabilities = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
+    targets = np.arange(4)
+    alone = intervals(probabilities, targets, groups=np.arange(4))
+    assert alone.log_loss is None
+    assert alone.accuracy == pytest.approx((4 / (4 + 3.841459), 1.0), abs=1e-6)  # n / (n + z^2)
+    doubled = np.repeat(probabilities, 2, 0), np.repeat(targets, 2)
+    all_right = intervals(*doubled, groups=np.arange(8))
+    assert all_right.accuracy == pytest.approx((8 / (8 + 3.841459), 1.0), abs=1e-6)
+    assert all_right.log_loss is not None
+    # One class of a single location spoils the interval of all: its part of the mean would not vary.
+    assert intervals(*doubled, groups=[0, 0, 1, 2, 3, 4, 5, 6]).log_loss is None
+
+
+def test_wilson_against_published_values():
+    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+
+
+def test_few_test_data_give_a_warning():
+    targets = np.repeat(np.arange(3), [20, 20, 4])
+    text = warning_of_few(targets, np.arange(44), ("bus", "metro", "park"))
+    assert text.startswith("few test data: 44 locations in all, 4 locations of class park")
+    assert warning_of_few(np.array([0]), np.array(["x"]), ("bus",)).startswith(
+        "few test data: 1 location in all, 1 location of class bus"
+    )
+    assert warning_of_few(np.repeat(np.arange(3), 10), np.arange(30), ("bus", "metro", "park")) == ""
