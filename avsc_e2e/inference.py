@@ -16,7 +16,8 @@ import torch
 from avsc_e2e import processes
 from avsc_e2e.clip import MODALITIES, Clip, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
-from avsc_e2e.data.media import IMAGES, probe
+from avsc_e2e.data.extensions import MEDIA, kind
+from avsc_e2e.data.media import probe
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
@@ -27,23 +28,6 @@ from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.processes import device
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
-
-MEDIA = (
-    *IMAGES,
-    ".mp4",
-    ".mkv",
-    ".mov",
-    ".avi",
-    ".webm",
-    ".m4v",
-    ".mpg",
-    ".ts",
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".m4a",
-    ".ogg",
-)
 
 CALIBRATION = "calibration"
 """The key of a checkpoint's metadata that a calibration rides under."""
@@ -196,9 +180,9 @@ def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in MEDIA and not f.name.startswith("."))
+            inside = sorted(f for f in path.rglob("*") if kind(f) and not f.name.startswith(".") and f.is_file())
             if not inside:
-                raise AvscError(f"{path}: no media file in this folder (looked for {', '.join(MEDIA)})")
+                raise AvscError(f"{path}: no media file in this folder (looked for {', '.join(sorted(MEDIA))})")
             found += inside
         elif path.is_file():
             found.append(path)

@@ -78,18 +78,36 @@ def check(
     fast: bool = False,
     part: Literal["", "development", "evaluation"] = "",
     list_to: Path | None = None,
+    group: str = "",
+    groups: str = "",
+    test: float = 0.2,
+    validation: float = 0.1,
 ) -> int:
-    """Check a data set for missing, broken and unexpected files; exit status 1 if there is a problem.
+    """Check a data set for all that training and evaluation would refuse or leave out; exit status 1 if there is a
+    problem.
 
     Args:
         root: Folder of the data set.
         fast: Check names and headers only; do not decode the media.
         part: Part of TAU that the folder holds; empty: detect it.
         list_to: CSV to write every problem to, with its file.
+        group: As --data.group of a recipe, for class folders.
+        groups: As --data.groups.
+        test: As --data.test.
+        validation: As --data.validation, a share.
     """
     from avsc_e2e.data.check import check
 
-    result = check(root, fast=fast, part=part, progress=progress("checking"))
+    result = check(
+        root,
+        fast=fast,
+        part=part,
+        group=group,
+        groups=groups,
+        test=test,
+        validation=validation,
+        progress=progress("checking"),
+    )
     print(result.table())
     if result.problems:
         print(result.problem_list())

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
+from avsc_e2e.data.extensions import kind as kind_of
+from avsc_e2e.data.foretell import foretell
 from avsc_e2e.data.media import Media, probe, read_audio, read_frames
-from avsc_e2e.data.sets.folder import read_rows
-from avsc_e2e.data.sets.grouping import group_rows
+from avsc_e2e.data.sets.listing import scan
 from avsc_e2e.data.sets.tau import (
     CLIP_SECONDS,
     EVALUATION_SECONDS,
@@ -181,14 +182,17 @@ def check(
     modalities: Sequence[str] = MODALITIES,
     group: str = "",
     groups: str | os.PathLike[str] = "",
+    test: float = 0.2,
+    validation: float = 0.1,
     progress: Progress | None = None,
 ) -> Check:
     """Check a development set, an evaluation set, a set of one's own in their layout, or class folders.
 
     `fast` reads names and headers; otherwise every frame and sample is decoded as well. Without a `part`
     ("development" or "evaluation") the root is taken for what it looks like. A set nearly as large as the release is
-    compared with it, any other only with itself. Raises AvscError only where there is no set to check; whatever is
-    wrong with one is among the problems.
+    compared with it, any other only with itself. Class folders are judged by what a run with `group`, `groups`, `test`
+    and `validation` would refuse or leave out. Raises AvscError only where there is no set to check; whatever is wrong
+    with one is among the problems.
     """
     layout = find_layout(root)
     if part not in ("", "development", "evaluation"):
@@ -198,7 +202,7 @@ def check(
         return _check_development(layout, fold, modalities, fast, progress)
     if part == "evaluation" or _looks_like_evaluation(root):
         return _check_evaluation(root, modalities, fast, progress)
-    return _check_folders(root, group, groups, modalities, fast, progress)
+    return _check_folders(root, group, groups, test, validation, fast, progress)
 
 
 # ---- the official layout
@@ -366,21 +370,26 @@ def _check_folders(
     root: str | os.PathLike[str],
     group: str,
     groups: str | os.PathLike[str],
-    modalities: Sequence[str],
+    test: float,
+    validation: float,
     fast: bool,
     progress: Progress | None,
 ) -> Check:
-    read = group_rows(read_rows(root), group, groups)
-    parts = {part: read[part] for part in ("", "train", "validation", "test") if part in read}
+    root = os.path.abspath(root)
+    found = scan(root)
+    order = [part for part in ("", "train", "validation", "test") if part in found.parts]
     files: dict[str, list[str]] = defaultdict(list)
-    for row in (row for rows in parts.values() for row in rows):
+    for row in (row for part in order for row in found.parts[part]):
         for modality, path in (("audio", row.audio), ("video", row.video)):
-            if path and modality in modalities:
+            if path:
                 files[path].append(modality)
     problems: list[Problem] = []
     media, size = _look_at(files, fast, problems, progress)
+    told = foretell(root, found, group=group, groups=groups, test=test, validation=validation)
+    parts = {part: told.parts[part] for part in order}
+    problems += [Problem(kind, fault.path, f"{fault.reason}: {fault.mend}") for kind, fault in told.faults]
     for path, header in media.items():
-        if header.duration < 1:
+        if header.duration < 1 and kind_of(path) != "image":
             problems.append(Problem("format", path, f"lasts {header.duration:.2f} s, less than a clip of 1 s"))
     places = {part: {row.location for row in rows} for part, rows in parts.items()}
     for part in ("validation", "test"):
@@ -394,18 +403,18 @@ def _check_folders(
             )
     counts = _count({part or "all": rows for part, rows in parts.items()}, seconds, None)
     shown = {
-        "sound": [f"{one.sample_rate} Hz x {one.channels}" for one in media.values() if one.has_audio],
-        "pictures": [f"{one.width} x {one.height}, {one.frame_rate:.4g} /s" for one in media.values() if one.has_video],
-        "videos without sound": [Path(path).suffix for path, one in media.items() if not one.has_audio],
+        "files": [Path(path).suffix.lower() for path in media],
+        "audio": [f"{one.sample_rate} Hz x {one.channels}" for one in media.values() if one.has_audio],
+        "video": [f"{one.width} x {one.height}, {one.frame_rate:.4g} /s" for one in media.values() if one.has_video],
     }
     notes = [
         f"{what}: {', '.join(f'{value} ({number} files)' for value, number in Counter(values).most_common(4))}"
         for what, values in shown.items()
         if values
     ]
-    kind = "class folders, checked against themselves only"
-    return Check(os.path.abspath(root), kind, tuple(part or "all" for part in parts), counts, tuple(problems),
-                 tuple(notes), len(files), size)  # fmt: skip
+    about = "class folders, judged by what training and evaluation ask of them"
+    return Check(root, about, tuple(part or "all" for part in parts), counts, tuple(problems),
+                 (*notes, *told.notes), len(files), size)  # fmt: skip
 
 
 # ---- shared

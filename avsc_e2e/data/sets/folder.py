@@ -11,45 +11,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.sets.duplicates import find_copies, join
 from avsc_e2e.data.sets.grouping import ADVICE, group_rows, tell_far_shares
+from avsc_e2e.data.sets.listing import scan
 from avsc_e2e.data.sets.rows import hold_out, measure
 from avsc_e2e.errors import AvscError
 
 log = logging.getLogger(__name__)
-
-VIDEO = frozenset(
-    (
-        ".mp4",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".avi",
-        ".webm",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".3gp",
-        ".wmv",
-        ".flv",
-        ".ogv",
-    )
-)
-SOUND = frozenset((".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"))
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-}
-"""Names of sub-folders that stand for parts, not for classes."""
 
 
 def read_folder(
@@ -136,80 +108,15 @@ def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float,
 
 
 def read_rows(root: str | os.PathLike[str]) -> dict[str, list[Row]]:
-    """List the rows of each part, the part "" where the root holds the classes itself, without opening a file: a
-    video is taken to have audio until it is measured, and rows have no location. Raises AvscError as `read_folder`
-    does."""
-    root = Path(os.path.abspath(root))
-    found = {
-        part: [row for folder in of_part for row in _rows(root, folder)]
-        for part, of_part in class_folders(root).items()
-    }
-    names = Counter(row.file for rows in found.values() for row in rows)
-    doubled = next((name for name, count in names.items() if count > 1), None)
-    if doubled:
-        raise AvscError(f"{root / doubled}: more than one recording of this name: rename all but one")
-    return found
-
-
-def class_folders(root: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """The class folders of each part, the part "" where the root holds them itself.
-
-    Raises AvscError where the root is no folder, holds no class folders, or mixes them with part folders.
-    """
-    root = Path(os.path.abspath(root))
-    if not root.is_dir():
-        raise AvscError(f"{root}: no such folder: give a folder with one sub-folder per class")
-    below = _folders(root)
-    parts = [folder for folder in below if folder.name.lower() in PARTS]
-    if not any(PARTS[folder.name.lower()] == "train" for folder in parts):
-        parts = []  # "test" may be the name of a class
-    if {folder.name for folder in below} <= {"audio", "video", "evaluation_setup"}:  # or none at all
-        raise AvscError(
-            f"{root}: neither meta.csv with evaluation_setup/ (TAU Urban Audio-Visual Scenes 2021) nor a sub-folder per"
-            " class with recordings in it: give a folder that has one of the two"
+    """The rows of each part, not yet measured and without locations (see `Scan`). Raises AvscError for the first fault
+    of the root, saying how many there are."""
+    found = scan(root)
+    if found.faults:
+        more = f" (and {len(found.faults) - 1} more faults: `avsc data check` lists all)" * (len(found.faults) > 1)
+        raise AvscError(f"{found.faults[0]}{more}")
+    if found.passed_over:
+        log.info(
+            "%s: %d files ignored, such as %s (%s)",
+            *(os.path.abspath(root), len(found.passed_over), found.passed_over[0].path, found.passed_over[0].reason),
         )
-    if not parts:
-        return {"": below}
-    found: dict[str, list[Path]] = {}
-    for folder in below:
-        if folder not in parts:
-            raise AvscError(f"{folder}: neither train, validation nor test: with a train folder, classes lie inside it")
-        part = PARTS[folder.name.lower()]
-        if part in found:
-            raise AvscError(f"{folder}: a second folder for the {part} part: keep one")
-        found[part] = _folders(folder)
-        if not found[part]:
-            raise AvscError(f"{folder}: no sub-folders: put each class's recordings into a sub-folder of its name")
-    return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _rows(root: Path, folder: Path) -> list[Row]:
-    """Rows of one class folder, not yet probed: both paths of a row may name the same video."""
-    recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
-    ignored: list[str] = []
-    for path in sorted(Path(base) / name for base, _, names in os.walk(folder, followlinks=True) for name in names):
-        suffix = path.suffix.lower()
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or suffix not in VIDEO | SOUND:
-            ignored.append(path.relative_to(root).as_posix())
-        else:
-            recordings[path.with_suffix("")]["video" if suffix in VIDEO else "audio"].append(path)
-    if ignored:
-        log.info("%s: %d files ignored, neither video nor sound: %s%s", folder, len(ignored),
-                 ", ".join(ignored[:5]), " ..." if len(ignored) > 5 else "")  # fmt: skip
-    if not recordings:
-        raise AvscError(f"{folder}: no video or sound in this class: remove the folder, or put recordings into it")
-    rows = []
-    for stem, files in sorted(recordings.items()):
-        for kind, paths in files.items():
-            if len(paths) > 1:
-                raise AvscError(
-                    f"{paths[1]}: {paths[0].name} beside it has the same name and is {kind} too: rename one"
-                )
-        video = str(files["video"][0]) if files["video"] else ""
-        audio = str(files["audio"][0]) if files["audio"] else video
-        rows.append(Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name))
-    return rows
+    return found.parts

@@ -244,7 +244,7 @@ def tell_far_shares(whole: Sequence[Row], held: Iterable[Row], share: float, par
     counts, of_part = Counter(row.scene for row in whole), Counter(row.scene for row in held)
     for scene, count in sorted(counts.items()):
         wanted = share * count
-        if share and abs(of_part[scene] - wanted) > max(1.0, wanted / 2):
+        if share and abs(of_part[scene] - wanted) > max(2.0, wanted / 2):
             [(source, size)] = Counter(row.location for row in whole if row.scene == scene).most_common(1)
             log.warning(
                 "class %r: %d of %d recordings are in the %s part, where %.0f %% were asked for: sources are not "

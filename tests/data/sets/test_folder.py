@@ -166,7 +166,7 @@ def test_ignored_files_are_told(make, caplog):
     with caplog.at_level(logging.INFO):
         corpus = read_folder(root, validation=0, test=0)
     assert len(corpus.train) == 4
-    assert "3 files ignored" in caplog.text
+    assert "1 files ignored" in caplog.text
     assert "a/notes.txt" in caplog.text
 
 
@@ -190,7 +190,7 @@ def test_every_fault_of_a_folder_is_one_line(make, tmp_path):
     fails("x.wav: x.flac beside it has the same name", root)
     (root / "b" / "x.flac").unlink()
     (root / "c").mkdir()
-    fails("own/c: no video or sound in this class", root)
+    fails("own/c: no video or audio in this class", root)
     (root / "c").rmdir()
     make(["b/broken.mp4"], "no video at all")
     with pytest.raises(MediaError, match=r"broken\.mp4"):

@@ -1,0 +1,35 @@
+"""Which files are taken for recordings, by their name; what they hold is told by their content. Class folders,
+`predict` and `data check` go by this one list."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+VIDEO = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".mpe"),
+        *(".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".dv", ".gif"),
+        *(".mjpeg", ".mjpg"),
+    }
+)
+AUDIO = frozenset(
+    {
+        *(".wav", ".w64", ".flac", ".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".ac3", ".eac3", ".ogg", ".oga", ".opus"),
+        *(".wma", ".aif", ".aiff", ".aifc", ".au", ".caf", ".amr", ".mka", ".weba"),
+    }
+)
+IMAGE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+MEDIA = VIDEO | AUDIO | IMAGE
+
+Kind = Literal["video", "audio", "image", ""]
+
+
+def kind(path: str | os.PathLike[str]) -> Kind:
+    """What a file is taken for by its extension; "" for no recording."""
+    extension = os.path.splitext(path)[1].lower()
+    if extension in VIDEO:
+        return "video"
+    if extension in AUDIO:
+        return "audio"
+    return "image" if extension in IMAGE else ""

@@ -1,0 +1,189 @@
+"""What lies in a root of class folders, found without opening a file: recordings by part and class, what is wrong with
+them, and what is passed over."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from avsc_e2e.clip import Row
+from avsc_e2e.data.extensions import kind
+from avsc_e2e.errors import AvscError
+
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+"""Names of sub-folders that stand for parts, not for classes."""
+
+
+class Fault(NamedTuple):
+    """Something that keeps a root from being read."""
+
+    path: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}: {self.mend}"
+
+
+class Scan(NamedTuple):
+    """A root of class folders."""
+
+    parts: dict[str, list[Row]]
+    """Rows by part, "" where the root holds the classes itself, without location and not yet measured: both paths of a
+    row may name the same video."""
+    faults: tuple[Fault, ...]
+    passed_over: tuple[Fault, ...]
+    """Files and links that are no recordings, with the reason."""
+
+
+def scan(root: str | os.PathLike[str]) -> Scan:
+    """List a root. Raises AvscError only where it is no folder or holds no class folders."""
+    root = Path(os.path.abspath(root))
+    folders, faults, passed = class_folders(root)
+    seen: dict[tuple[int, int], str] = {}
+    files = {folder: list(_files(root, folder, seen, passed)) for of_part in folders.values() for folder in of_part}
+    images = not any(kind(path) == "video" for found in files.values() for path in found)
+    parts = {
+        part: [row for folder in of_part for row in _rows(root, folder, files[folder], images, faults, passed)]
+        for part, of_part in folders.items()
+    }
+    counts = Counter(row.file for rows in parts.values() for row in rows)
+    for name, count in counts.items():
+        if count > 1:
+            faults.append(Fault(str(root / name), "more than one recording of this name", "rename all but one"))
+    return Scan(parts, tuple(faults), tuple(passed))
+
+
+def class_folders(root: Path) -> tuple[dict[str, list[Path]], list[Fault], list[Fault]]:
+    """The class folders of each part, the part "" where the root holds them itself, what is wrong with them, and what
+    is passed over. Raises AvscError where the root is no folder or holds no class folders."""
+    if not root.is_dir():
+        raise AvscError(f"{_shown(root)}: no such folder: give a folder with one sub-folder per class")
+    below = _folders(root)
+    parts = [folder for folder in below if folder.name.lower() in PARTS]
+    if not any(PARTS[folder.name.lower()] == "train" for folder in parts):
+        parts = []  # "test" may be the name of a class
+    if {folder.name for folder in below} <= {"audio", "video", "evaluation_setup"}:  # or none at all
+        raise AvscError(
+            f"{_shown(root)}: neither meta.csv with evaluation_setup/ (TAU Urban Audio-Visual Scenes 2021) nor a "
+            "sub-folder per class with recordings in it: give a folder that has one of the two"
+        )
+    faults: list[Fault] = []
+    passed = list(_strays(root, "lies in the root, in no class", "put it into the folder of its class"))
+    if not parts:
+        return {"": _sound_names(below, faults)}, faults, passed
+    found: dict[str, list[Path]] = {}
+    for folder in below:
+        if folder not in parts:
+            reason = "neither train, validation nor test"
+            faults.append(Fault(str(folder), reason, "with a train folder, classes lie inside it"))
+            continue
+        part = PARTS[folder.name.lower()]
+        if part in found:
+            faults.append(Fault(str(folder), f"a second folder for the {part} part", "keep one"))
+            continue
+        found[part] = _sound_names(_folders(folder), faults)
+        passed += _strays(folder, "lies in no class", "put it into the folder of its class")
+        if not found[part]:
+            mend = "put each class's recordings into a sub-folder of its name"
+            faults.append(Fault(str(folder), "no sub-folders", mend))
+    return found, faults, passed
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _sound_names(folders: list[Path], faults: list[Fault]) -> list[Path]:
+    for folder in folders:
+        if not folder.name.isprintable():
+            faults.append(Fault(_shown(folder), "its name has characters that are not printable", "rename it"))
+    return [folder for folder in folders if folder.name.isprintable()]
+
+
+def _strays(folder: Path, reason: str, mend: str) -> Iterator[Fault]:
+    for path in sorted(folder.iterdir()):
+        if kind(path) and not path.name.startswith(".") and not path.is_dir():
+            yield Fault(_shown(path), reason, mend)
+
+
+def _files(root: Path, folder: Path, seen: dict[tuple[int, int], str], passed: list[Fault]) -> Iterator[Path]:
+    """The media files of a class folder at any depth, each folder and file once, however many links lead to it."""
+    try:
+        here = os.stat(folder)
+        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError as error:
+        passed.append(Fault(_shown(folder), f"cannot be read ({error.strerror})", "give read access"))
+        return
+    first = seen.setdefault((here.st_dev, here.st_ino), str(folder))
+    if first != str(folder):
+        passed.append(Fault(_shown(folder), f"is a link to {first}", "files of it count once"))
+        return
+    folders = []
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if kind(path):
+                reason = f"cannot be read ({error.strerror}: a link that leads nowhere?)"
+                passed.append(Fault(_shown(path), reason, "remove it"))
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(path)
+        elif not kind(path):
+            passed.append(Fault(_shown(path), "neither video nor audio", "it is ignored"))
+        elif not stat.S_ISREG(status.st_mode):
+            passed.append(Fault(_shown(path), "is no regular file", "remove it"))
+        else:
+            first = seen.setdefault((status.st_dev, status.st_ino), str(path))
+            if first == str(path):
+                yield path
+            else:
+                passed.append(Fault(_shown(path), f"is a link to the same file as {first}", "it counts once"))
+    for below in folders:
+        yield from _files(root, below, seen, passed)
+
+
+def _rows(
+    root: Path, folder: Path, files: list[Path], images: bool, faults: list[Fault], passed: list[Fault]
+) -> Iterator[Row]:
+    """Rows of one class folder; images count only in a set without videos, else they are thumbnails."""
+    recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
+    for path in files:
+        if not str(path.relative_to(root)).isprintable():
+            mend = "rename it: names are lines of system outputs"
+            faults.append(Fault(_shown(path), "its name has characters that are not printable", mend))
+        elif kind(path) == "image" and not images:
+            passed.append(Fault(str(path), "an image in a set of videos", "it is ignored"))
+        else:
+            recordings[path.with_suffix("")]["audio" if kind(path) == "audio" else "video"].append(path)
+    if not recordings:
+        faults.append(
+            Fault(str(folder), "no video or audio in this class", "remove the folder, or put recordings into it")
+        )
+    for stem, found in sorted(recordings.items()):
+        for what, paths in found.items():
+            for other in paths[1:]:
+                reason = f"{paths[0].name} beside it has the same name and is {what} too"
+                faults.append(Fault(str(other), reason, "rename one"))
+        video = str(found["video"][0]) if found["video"] else ""
+        audio = str(found["audio"][0]) if found["audio"] else video
+        yield Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name)
+
+
+def _shown(path: Path) -> str:
+    """A path that fits in a line of any encoding."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
