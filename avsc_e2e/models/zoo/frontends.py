@@ -61,6 +61,13 @@ AISFX = {
 }  # fmt: skip
 """(1, 96, 44) for a second."""
 
+SPEECH = {
+    "audio": "speech_embedding", "channels": "mono", "sample_rate": 44_100, "fft": 2048, "win_length": 1102,
+    "hop": 441, "pad": 0, "bands": 32, "low": 60.0, "high": 3800.0, "scale": "slaney", "power": 2.0,
+    "log": "ln", "floor": 1e-18, "standardise": False,
+}  # fmt: skip
+"""(1, 32, 96) for a second."""
+
 MCDONNELL = {
     "audio": "mcdonnell_resnet", "channels": "stereo", "sample_rate": 48_000,
     "fft": 2048, "hop": 1024, "power": 2.0,

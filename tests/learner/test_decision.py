@@ -1,0 +1,84 @@
+"""The decision over heads: richer rules only where they earn it, and the ensemble that says the same as its rule."""
+
+import numpy as np
+import torch
+
+from avsc_e2e.learner.assembly import Head, decide, full
+from avsc_e2e.learner.decision import Judged, candidates, choose
+from avsc_e2e.learner.folds import Folds, loss_of
+from avsc_e2e.learner.probe import Probe, probe
+
+
+def rows(n=240, k=3, sources=24, seed=0):
+    draw = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(sources), n // sources)
+    targets = groups % k
+    return draw, targets, groups, np.ones(n)
+
+
+def test_a_useless_head_is_not_heard():
+    draw, y, g, w = rows()
+    good = 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3))
+    judged = Judged(y, g, w, Folds.of(y, g))
+    found = candidates({"good": good, "noise": draw.normal(size=(len(y), 3)) * 5}, judged)
+    chosen = choose(found, judged)
+    assert chosen.heads == ("good",)
+    assert chosen.loss <= judged.loss(good) + 0.01
+
+
+def test_two_heads_that_err_apart_are_pooled():
+    draw, y, g, w = rows()
+    heads = {name: 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3)) for name in ("one", "two")}
+    judged = Judged(y, g, w, Folds.of(y, g))
+    chosen = choose(candidates(heads, judged), judged)
+    assert set(chosen.heads) == {"one", "two"}
+    assert chosen.loss < 0.8 * min(judged.loss(values) for values in heads.values())
+
+
+def test_an_overconfident_head_is_cooled():
+    draw, y, g, w = rows()
+    logits = 20.0 * (np.eye(3)[y] + draw.normal(size=(len(y), 3)))
+    judged = Judged(y, g, w, Folds.of(y, g))
+    chosen = choose(candidates({"hot": logits}, judged), judged)
+    assert chosen.loss < 0.5 * judged.loss(logits)
+
+
+def test_each_pattern_hears_only_what_it_has():
+    draw, y, g, w = rows()
+    present = np.ones((len(y), 2), bool)
+    everywhere = np.ones(len(y), bool)
+    logits = {name: 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3)) for name in ("a", "v", "j")}
+    none = Probe(np.zeros((1, 3)), np.zeros(3))
+    of = {"a": {"audio"}, "v": {"video"}, "j": {"audio", "video"}}
+    heads = {name: Head((name,), frozenset(of[name]), logits[name], everywhere, none) for name in of}
+    decisions = decide(heads, y, g, w, present, seed=0)
+    assert decisions.chosen[1].heads == ("a",)
+    assert decisions.chosen[2].heads == ("v",)
+    matrix = full(decisions.chosen[1], list(of), 3)
+    assert matrix[0].any()
+    assert not matrix[1:].any()
+
+
+def test_the_strength_of_a_probe_follows_the_data():
+    draw, y, g, w = rows(sources=60)
+    source = draw.normal(size=(60, 400))[g]  # features that tell sources apart, not classes
+    features = np.concatenate([source, np.eye(3)[y] + 0.5 * draw.normal(size=(len(y), 3))], axis=1).astype(np.float32)
+    found = probe(features, y, w, Folds.of(y, g), 3)
+    assert found.loss == loss_of(found.logits, y, w) < np.log(3)
+    np.testing.assert_allclose(found.probe.logits(features).shape, (len(y), 3))
+
+
+def test_a_probe_is_the_same_with_more_features_than_rows():
+    draw, y, g, w = rows(n=60, sources=12)
+    narrow = draw.normal(size=(60, 20)).astype(np.float32)
+    wide = np.concatenate([narrow] * 4, axis=1)  # 80 features over 60 rows: solved in coordinates of the rows
+    found = {name: probe(x, y, w, Folds.of(y, g), 3) for name, x in (("narrow", narrow), ("wide", wide))}
+    assert np.isfinite(found["wide"].logits).all()
+    assert abs(found["wide"].loss - found["narrow"].loss) < 0.05
+
+
+def test_losses_are_of_classes_not_of_rows():
+    targets, weights = np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 1.0, 1.0])
+    logits = np.log(np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.75, 0.25]]))
+    assert np.isclose(loss_of(logits, targets, weights), (np.log(2) + np.log(4)) / 2)
+    assert torch.isfinite(torch.tensor(logits)).all()
