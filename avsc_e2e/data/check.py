@@ -31,6 +31,8 @@ from avsc_e2e.data.sets.tau import (
     read_listing,
     read_meta,
 )
+from avsc_e2e.data.store.layout import damage, is_store, read_index, read_manifest, shard_file, verify
+from avsc_e2e.data.store.remote import is_url
 from avsc_e2e.errors import AvscError, MediaError
 
 
@@ -194,6 +196,8 @@ def check(
     and `validation` would refuse or leave out. Raises AvscError only where there is no set to check; whatever is wrong
     with one is among the problems.
     """
+    if is_store(root) and not is_url(root):
+        return _check_store(Path(os.path.abspath(root)), progress)
     layout = find_layout(root)
     if part not in ("", "development", "evaluation"):
         raise AvscError(f"part {part!r}: give development or evaluation")
@@ -415,6 +419,44 @@ def _check_folders(
     about = "class folders, judged by what training and evaluation ask of them"
     return Check(root, about, tuple(part or "all" for part in parts), counts, tuple(problems),
                  (*notes, *told.notes), len(files), size)  # fmt: skip
+
+
+# ---- a store
+
+
+def _check_store(path: Path, progress: Progress | None) -> Check:
+    """Every byte of a store against the checksums that were taken when it was written."""
+    manifest = read_manifest(path)
+    mend = f"run `avsc data prepare {manifest['root']} {path}` again"
+    problems: list[Problem] = []
+    clips: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    rows: list[Row] = []
+    size = 0
+    for number, files in enumerate(manifest["shards"]):
+        shard = shard_file(path, number)
+        if not shard.is_file():
+            problems.append(Problem("missing", str(shard), f"is not finished: {mend}"))
+            continue
+        records = read_index(shard)
+        size += shard.stat().st_size
+        reason = damage(shard, records, files)
+        if reason:
+            problems.append(Problem("unreadable", str(shard), f"{reason}: {mend}"))
+        problems += [Problem("unreadable", str(shard), f"{file}: {why}: {mend}") for file, why in verify(shard)]
+        for record in records:
+            row = record["row"]
+            rows.append(Row(row["file"], scene=row.get("scene", ""), location=row.get("location", "")))
+            clips[row["file"]] += 1
+            seconds[rows[-1].scene] += min(record["duration"].values(), default=0.0)
+            for modality, why in record["bad"].items():
+                problems.append(Problem("unreadable", row["file"], f"its {modality} could not be decoded ({why})"))
+        if progress:
+            progress(number + 1, len(manifest["shards"]))
+    problems += [Problem("extra", file, f"is {n} times in the store: {mend}") for file, n in clips.items() if n > 1]
+    about = f"store of the {manifest['layout']} layout, compared with its checksums"
+    counts = _count({"all": rows}, seconds, None)
+    return Check(str(path), about, ("all",), counts, tuple(problems), (), len(manifest["shards"]), size)
 
 
 # ---- shared

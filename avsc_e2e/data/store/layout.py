@@ -19,6 +19,7 @@ import json
 import mmap
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ from avsc_e2e.errors import AvscError, MediaError
 
 MANIFEST = "store.json"
 FORMAT = 1
+FIELDS = frozenset({"row", "source", "bad", "duration", "audio", "video", "next", "checksum"})
+"""Of a line of an index."""
 OPEN = 256
 """Shards that a process has open; each costs a file descriptor."""
 RESIDENT = 16 << 20
@@ -273,7 +276,14 @@ def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Sto
         if not shard.is_file():
             unfinished += 1
             continue
-        for record in read_index(shard):
+        records = read_index(shard)
+        reason = damage(shard, records, manifest["shards"][number])
+        if reason:
+            raise AvscError(
+                f"{shard}: is damaged ({reason}): run `avsc data prepare {manifest['root']} {path}` again, which mends "
+                "it, or copy it anew"
+            )
+        for record in records:
             recordings[record["row"]["file"]] = Stored(record, shard)
     if unfinished:
         raise AvscError(
@@ -313,9 +323,17 @@ def parse_manifest(data: bytes, place: str) -> dict[str, Any]:
     """Raises AvscError, in which `place` names the file."""
     try:
         manifest = json.loads(data)
-        if manifest["format"] == FORMAT:
+        options = manifest["options"]
+        whole = (
+            manifest["format"] == FORMAT
+            and isinstance(manifest["root"], str)
+            and manifest["layout"] in ("tau", "folder", "evaluation")
+            and all(isinstance(options[name], (int, float)) for name in ("short_side", "rate", "quality"))
+            and all(isinstance(file, str) for shard in manifest["shards"] for file in shard)
+        )
+        if whole:
             return manifest
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise AvscError(f"{place}: not of a store that this version reads (format {FORMAT}): prepare it again")
 
@@ -336,11 +354,42 @@ def read_index(shard: Path) -> list[dict[str, Any]]:
         return []
 
 
+def damage(shard: Path, records: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
+    """What sizes and names tell is wrong with a finished shard; "" where nothing is. `files` are those of the
+    manifest."""
+    listed = {record["row"]["file"] for record in records}
+    lost = [file for file in files if file not in listed]
+    if lost and len(listed) == len(records) and len(records) < len(files):
+        return f"its index lacks {len(lost)} of {len(files)} recordings, such as {lost[0]}"
+    expected = (records[-1]["next"] if records else 0) + 2 * tarfile.BLOCKSIZE
+    size = shard.stat().st_size
+    return f"{size} bytes, not {expected} as its index says" if size != expected else ""
+
+
+def verify(shard: Path) -> list[tuple[str, str]]:
+    """File and reason of each recording of a finished shard whose bytes are not those that were written, all of which
+    are read."""
+    found, at = [], 0
+    with open(shard, "rb") as tar:
+        for record in read_index(shard):
+            checksum, left = 0, record["next"] - at
+            while left > 0 and (block := tar.read(min(left, 1 << 20))):
+                checksum, left = zlib.crc32(block, checksum), left - len(block)
+            if left > 0 or checksum != record["checksum"]:
+                found.append((record["row"]["file"], "cut off" if left > 0 else "bytes have changed (checksum)"))
+            at = record["next"]
+    return found
+
+
 def parse_index(data: bytes) -> list[dict[str, Any]]:
     records = []
     for line in data.split(b"\n")[:-1]:  # what has no line feed yet is not finished
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+            whole = isinstance(record, dict) and record.keys() >= FIELDS and isinstance(record["row"]["file"], str)
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
+        if not whole or not isinstance(record["next"], int) or record["next"] <= 0:
+            break
+        records.append(record)
     return records

@@ -13,6 +13,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import struct
 import tarfile
 import zlib
@@ -37,12 +38,14 @@ from avsc_e2e.data.sets.tau import find_layout, is_tau, locate, read_evaluation,
 from avsc_e2e.data.store.layout import (
     FORMAT,
     MANIFEST,
+    damage,
     encode_frame,
     index_file,
     is_store,
     read_index,
     read_manifest,
     shard_file,
+    verify,
 )
 from avsc_e2e.data.store.remote import is_url
 from avsc_e2e.errors import AvscError, MediaError
@@ -304,8 +307,9 @@ def write_shard(task: Task) -> Iterator[bool]:
             yield from (False for _ in task.rows)
             return
         if task.shard.exists():
-            task.shard.unlink()  # a source has changed
-            index_file(task.shard).unlink(missing_ok=True)
+            # A source has changed, or bytes are lost: what is whole before stays. The file that is locked is kept.
+            shutil.copyfile(task.shard, partial)
+            task.shard.unlink()
         records = read_index(task.shard)
         fresh = [_is_fresh(record, row, task.root) for record, row in zip(records, task.rows, strict=False)]
         good = fresh.index(False) if False in fresh else len(fresh)
@@ -336,9 +340,10 @@ def _is_whole(task: Task) -> bool:
     if not task.shard.exists():
         return False
     records = read_index(task.shard)
-    return len(records) == len(task.rows) and all(
-        _is_fresh(record, row, task.root) for record, row in zip(records, task.rows, strict=True)
-    )
+    if len(records) != len(task.rows) or damage(task.shard, records, [row["file"] for row in task.rows]):
+        return False
+    fresh = all(_is_fresh(record, row, task.root) for record, row in zip(records, task.rows, strict=True))
+    return fresh and not verify(task.shard)
 
 
 class Checked:

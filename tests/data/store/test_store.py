@@ -17,6 +17,7 @@ from support import click, flat, real, write_video
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data import media
+from avsc_e2e.data.check import check
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.store.layout import open_store, read_manifest
@@ -374,3 +375,57 @@ def test_shards_are_closed_and_small_in_memory(city_store, monkeypatch):
     first = [store.read_frames(row, [0.5, 1.5], 64) for row in rows]
     assert len(store.shards._maps) <= 2
     assert all(np.array_equal(a, store.read_frames(row, [0.5, 1.5], 64)) for a, row in zip(first, rows, strict=True))
+
+
+def _damaged(store, kind):
+    """One fault of a copy of a store: which shard, and what becomes of it."""
+    shard = sorted(store.glob("*.tar"))[0]
+    index = shard.with_suffix(".jsonl")
+    if kind == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-5000])
+    elif kind == "longer":
+        shard.write_bytes(shard.read_bytes() + b"x")
+    elif kind == "overwritten":
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 1050] = bytes(1050)
+        shard.write_bytes(data)
+    elif kind == "index line":
+        lines = index.read_bytes().splitlines(keepends=True)
+        index.write_bytes(b"".join([lines[0], b"{damaged\n", *lines[2:]]))
+    elif kind == "index line gone":
+        lines = index.read_bytes().splitlines(keepends=True)
+        index.write_bytes(b"".join(lines[:1] + lines[2:]))
+    elif kind == "index gone":
+        index.unlink()
+    return shard
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "longer", "overwritten", "index line", "index line gone", "index gone"]
+)  # fmt: skip
+def test_a_damaged_store_is_told_and_mended(toy_city, city_store, tmp_path, kind):
+    """Opening tells what sizes and names show, `data check` reads every checksum, and prepare mends both."""
+    store = shutil.copytree(city_store, tmp_path / "store")
+    shard = _damaged(store, kind)
+    if kind == "overwritten":
+        open_store(store)
+    else:
+        with pytest.raises(AvscError, match=rf"{shard.name}: is damaged \(.*data prepare"):
+            open_store(store)
+    result = check(store)
+    assert not result.ok
+    assert all(shard.name in problem.path for problem in result.problems)
+    done = prepare(toy_city, store, SMALL, workers=1, shard_size=2 << 20)
+    assert (done.decoded == 0) == (kind == "longer")
+    assert contents(store) == contents(city_store)
+    assert check(store).ok
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", '{"format": 1}', "[" * 5000, '{"format": 1, "options": 3, "root": 1}']
+)
+def test_a_manifest_that_is_none_is_one_line(city_store, tmp_path, text):
+    store = shutil.copytree(city_store, tmp_path / "store")
+    (store / "store.json").write_text(text)
+    with pytest.raises(AvscError, match="not of a store that this version reads"):
+        open_store(store)
