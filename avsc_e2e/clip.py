@@ -34,7 +34,8 @@ class Clip(NamedTuple):
     video: Tensor
     """(T, 3, H, W) uint8; after `preprocess` float32, normalised."""
     target: Tensor
-    """() int64, index of the class, -1 where unknown; (K,) float32 once mixed."""
+    """() int64, index of the class, -1 where unknown; in training (K,) float32 weights of the classes, and once mixed
+    (2, K), those of audio and of video: where a clip lacks one of them, its partner's stands alone."""
     present: Tensor
     """(2,) bool: audio, video. A missing modality is zeros and False."""
     file: str

@@ -19,6 +19,7 @@ from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.extensions import MEDIA, kind
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.devices import device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
@@ -26,7 +27,6 @@ from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
-from avsc_e2e.processes import device
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 
 CALIBRATION = "calibration"
@@ -50,8 +50,8 @@ class Window(NamedTuple):
 
 
 def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
-    """What a model of this architecture wants of a recording; frames a little larger than it sees, unless
-    `short_side` (pixels) says how large."""
+    """What a model of this architecture wants of a recording; frames as large as those that it was trained on, or a
+    little larger than it sees, unless `short_side` (pixels) says how large."""
     architecture = settled(architecture)
     larger = max(8 / 7, 1 / (architecture.crop or 1))
     return Sampling(
@@ -61,7 +61,7 @@ def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
         channels=architecture.input_channels,
         video=bool(architecture.video),
         frames=architecture.frames,
-        short_side=short_side or math.ceil(architecture.size * larger),
+        short_side=short_side or architecture.short_side or math.ceil(architecture.size * larger),
     )
 
 

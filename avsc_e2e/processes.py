@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from avsc_e2e.devices import device
+
 
 def rank() -> int:
     """Which of the processes this one is, as torchrun or SLURM say."""
@@ -22,13 +24,6 @@ def rank() -> int:
 def count() -> int:
     """Processes that torchrun started, on all machines."""
     return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def device() -> torch.device:
-    """The GPU of this process, where there is one."""
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
 
 
 @functools.cache
@@ -55,6 +50,12 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * count()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def meet() -> None:
+    """Wait until every process of the job is here; alone, go on."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def start_worker() -> None:

@@ -37,6 +37,7 @@ from safetensors.torch import load_file
 from avsc_e2e.data.dataset import PRELOADED
 from avsc_e2e.models.zoo.systems import tiny
 from avsc_e2e.toycity.city import ToyCity
+from avsc_e2e.training import strategy
 from avsc_e2e.training import trainer as training
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim, Recipe
 from avsc_e2e.training.trainer import train
@@ -115,7 +116,7 @@ def work(recipe: Recipe, resume: bool, log: Path, board: Board) -> None:
     board.follow(training.FineTuning, "validation_step", VALIDATING)
     board.follow(training.FineTuning, "on_validation_epoch_end", VALIDATING)
     board.follow(training.RunFolder, "_save", WRITING_MODEL)
-    board.follow(training.WholeCheckpoints, "save_checkpoint", WRITING_CHECKPOINT)
+    board.follow(strategy.WholeCheckpoints, "save_checkpoint", WRITING_CHECKPOINT)
     board.follow(training, "_average", AVERAGING)
     train(recipe, resume=resume)
     board.used.value = time.process_time()

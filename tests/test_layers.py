@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avsc_e2e"
 
 ROOMS = (
-    ("avsc_e2e", "clip", "durable", "errors", "memory", "processes", "randomness"),
+    ("avsc_e2e", "clip", "devices", "durable", "errors", "memory", "processes", "randomness"),
     ("data", "toycity", "transforms", "models", "outputs"),
     ("submission",),
     ("report",),
@@ -48,7 +48,14 @@ OWNERS = {
     "huggingface_hub": {"models.weights.published", "models.weights.sources"},
     "open_clip": {"models.text"},
     "matplotlib": {"report.charts"},
-    "pytorch_lightning": {"training.callbacks", "training.module", "training.strategy", "training.trainer"},
+    "pytorch_lightning": {
+        "training.callbacks",
+        "training.launch",
+        "training.machine",
+        "training.module",
+        "training.strategy",
+        "training.trainer",
+    },
     "safetensors": {"models.weights.checkpoint", "models.weights.conversion"},
     "scipy": {"outputs.comparison", "outputs.loglinear", "outputs.metrics"},
     "sklearn": {"outputs.calibration", "outputs.folds", "models.segmentmodel"},
@@ -69,6 +76,7 @@ OWNERS = {
         "models.trunk",
         "models.weights.published",
         "models.weights.sources",
+        "training.batchnorm",
     },
     "torchaudio": {"models.filterbanks"},
     "torchvision": {"data.sets.places", "models.nets.clipnets"},

@@ -9,6 +9,12 @@ from typing import Literal
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
 
+LEAST = {
+    "window": 0.01, "sample_rate": 1000, "fft": 2, "hop": 1, "bands": 1, "frames": 1, "short_side": 0,
+    "hidden": 1, "text_width": 1,
+}  # fmt: skip
+"""Values below these cannot be meant."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -86,6 +92,9 @@ class Architecture:
     """Frames of a clip, evenly spread."""
     size: int = 0
     """Side of the square that the video trunk sees, pixels; 0: that of the trunk's own configuration."""
+    short_side: int = 0
+    """Pixels of the shorter side of the frames that the square is cut from; training notes here what it used
+    (--data.short-side). 0: 8/7 of `size`, or what `crop` needs."""
     crop: float = 1.0
     """Side of the centre square that is resized to `size`, as a share of a frame's shorter side; 0: the whole frame,
     squeezed into a square."""
@@ -140,6 +149,13 @@ class Architecture:
             raise AvscError(f"--model.classes: at least two different names are needed, not {self.classes}")
         if not any(weight > 0 for weight in self.weights):
             raise AvscError("--model.decision: at least one head that the model has needs a weight above 0")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
+                raise AvscError(f"--model.{name.replace('_', '-')} {getattr(self, name)}: give {least} or more")
+        if self.size and self.size < 8:
+            raise AvscError(f"--model.size {self.size}: give 8 or more, or 0 for the trunk's own")
+        if not 0 <= self.dropout < 1:
+            raise AvscError(f"--model.dropout {self.dropout}: it is a share from 0 to below 1")
         if self.fusion == "two_heads" and self.head != "baseline":
             raise AvscError("--model.fusion two_heads joins the baseline's heads: add --model.head baseline")
         if self.dynamic_range and self.log != "db":

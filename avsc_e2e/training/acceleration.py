@@ -10,12 +10,20 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.scenenet import SceneNet
 
+KINDS = 4
+"""Compilations of one net for each choice of learning layers: training and evaluation, and a last, smaller batch."""
+
 log = logging.getLogger(__name__)
 
 
-def compile_trunks(model: SceneNet, backend: str) -> None:
+def compile_trunks(model: SceneNet, backend: str, variants: int = 1) -> None:
     """Compile the trunks' nets where they are called (Ansel et al., 2024); names of tensors stay as they are. Front
-    ends and heads are small, and see what changes from batch to batch, so they are left alone."""
+    ends and heads are small, and see what changes from batch to batch, so they are left alone. `variants` is how many
+    choices of learning layers there will be: each is compiled anew, and torch's limit would leave the later ones to
+    the interpreter."""
+    options = torch._dynamo.config
+    options.recompile_limit = max(options.recompile_limit, KINDS * variants)
+    options.accumulated_recompile_limit = max(options.accumulated_recompile_limit, 2 * KINDS * variants)
     for name in model.architecture.modalities:
         net = getattr(model, name).net
         if isinstance(net, AudioNet):

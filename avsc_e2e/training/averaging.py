@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,18 +22,38 @@ def shadow(model: SceneNet) -> SceneNet:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-@torch.no_grad()
-def follow(average: SceneNet, model: SceneNet, decay: float, step: int) -> None:
-    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of
-    the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
-    statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU."""
-    decay = min(decay, (1 + step) / (10 + step))
+class Pairs(NamedTuple):
+    """The tensors of a moving average beside those of the model that it follows."""
+
+    average: list[Tensor]
+    model: list[Tensor]
+    counters: list[Tensor]
+    """Of the average; integers, which have no mean."""
+    counted: list[Tensor]
+    """Of the model."""
+
+
+def pairs(average: SceneNet, model: SceneNet) -> Pairs:
+    """To be made once both models are where they stay: moving a model replaces its buffers."""
     mine, theirs = _local(average), _local(model)
     moving = [name for name, value in mine.items() if value.is_floating_point()]
-    torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
-    counters = [name for name in mine if not mine[name].is_floating_point()]
-    if counters:
-        torch._foreach_copy_([mine[name] for name in counters], [theirs[name] for name in counters])
+    counters = [name for name in mine if name not in set(moving)]
+    return Pairs(*([values[n] for n in names] for names in (moving, counters) for values in (mine, theirs)))
+
+
+@torch.no_grad()
+def follow(tensors: Pairs, decay: float, step: int) -> None:
+    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of
+    the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
+    statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU.
+
+    timm.utils.ModelEmaV3 lacks this: it builds both state dicts in each step, copies counters one by one, and does not
+    know models that are cut among processes. Lightning's callbacks average in a hook of their own, which would not
+    move the average that is validated and saved here."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(tensors.average, tensors.model, 1 - decay)
+    if tensors.counters:
+        torch._foreach_copy_(tensors.counters, tensors.counted)
 
 
 def _local(model: SceneNet) -> dict[str, Tensor]:

@@ -8,12 +8,15 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import Tensor
 
+from avsc_e2e import processes
 from avsc_e2e.clip import Clip
+from avsc_e2e.errors import AvscError
 from avsc_e2e.models.weights.checkpoint import save_model
 from avsc_e2e.training.module import FineTuning
 from avsc_e2e.training.optimiser import (
@@ -25,6 +28,10 @@ from avsc_e2e.training.runlog import RunLog, memory_text, weakest
 from avsc_e2e.training.sharding import (
     whole_tensors,
 )
+from avsc_e2e.training.watch import LossWatch, Step
+
+LOG_EVERY = 10
+"""Batches between two whose losses and learning rates are logged."""
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +39,30 @@ log = logging.getLogger(__name__)
 class RunFolder(Callback):
     """Writes the run's tables, keeps the best model, ends a run that no longer gains, and says how an epoch went."""
 
-    def __init__(self, recipe: Recipe, folder: Path, profile: StepProfile | None = None):
-        self.recipe, self.folder, self.profile = recipe, folder, profile
+    def __init__(self, recipe: Recipe, folder: Path, profile: StepProfile | None = None, rows: str = ""):
+        """`rows`: fingerprint of the recordings."""
+        self.recipe, self.folder, self.profile, self.rows = recipe, folder, profile, rows
         self.tables = RunLog(folder)
+        self.watch = LossWatch()
+        self.rates: list[float] = []
         self.ended = ""
         self.began = self.trained = self.waited = self.left = 0.0
         self.batches = 0
 
     def state_dict(self) -> dict:
-        return self.tables.state()
+        return {**self.tables.state(), "rows": self.rows, "processes": processes.count()}
 
     def load_state_dict(self, state: dict) -> None:
+        if state["rows"] != self.rows:
+            raise AvscError(
+                f"{self.folder}: the run was started on other recordings than --data.root has now; resume it on those, "
+                "or start a new one"
+            )
+        if state["processes"] != processes.count():
+            log.warning(
+                "%s: was started with %d processes and goes on with %d: its batches are of another size",
+                *(self.folder, state["processes"], processes.count()),
+            )
         self.tables.restore(state)
 
     def epoch_file(self, epoch: int) -> Path:
@@ -50,6 +70,8 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
         self._stop_without_gain(trainer)  # a run that was killed after its last epoch
+        if trainer.is_global_zero:
+            self.tables.forget_steps_after(trainer.global_step)
         if self.profile and trainer.is_global_zero:
             self.profile.start()
 
@@ -61,6 +83,7 @@ class RunFolder(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, batch_idx: int) -> None:
         self.waited += time.monotonic() - self.left
+        self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         if self.profile:
             self.profile.leave()
 
@@ -78,12 +101,44 @@ class RunFolder(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: FineTuning, outputs, batch: Clip, batch_idx: int) -> None:
         self.batches += 1
+        self._look_at_losses(trainer, module, batch, batch_idx)
         self.left = self.trained = time.monotonic()
         if self.profile:
             self.profile.leave()
             self.profile.step()
             if batch_idx + 1 < trainer.num_training_batches:  # after the last one comes the validation
                 self.profile.enter("wait for data")
+
+    def _look_at_losses(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, index: int) -> None:
+        """Log the losses of every few steps, and end the run at one whose loss is not finite. A GPU is not waited for
+        but at an epoch's end, so there the step is known a little later."""
+        last = index + 1 == trainer.num_training_batches
+        place = trainer.current_epoch + 1, index + 1, trainer.global_step
+        self.watch.add(module.losses, Step(*place, batch.file, self.rates))
+        for step, losses in self.watch.arrived(wait=last):
+            if not np.isfinite(losses).all():
+                raise AvscError(self._not_finite(trainer, module, step, losses))
+            if step.index % LOG_EVERY == 0 and trainer.is_global_zero:
+                names = [group["name"] for group in trainer.optimizers[0].param_groups]
+                figures = dict(zip(module.loss_names, losses.tolist(), strict=True))
+                figures |= {f"lr/{name}": rate for name, rate in zip(names, step.rates, strict=True)}
+                self.tables.add_step({"epoch": step.epoch, "step": step.step, **figures})
+                trainer.logger.log_metrics({f"step/{name}": v for name, v in figures.items()}, step=step.step)
+
+    def _not_finite(self, trainer: pl.Trainer, module: FineTuning, step: Step, losses: np.ndarray) -> str:
+        listed = self.folder / "not_finite.txt"
+        listed.write_text("".join(f"{file}\n" for file in step.files))
+        each = zip(module.model.architecture.heads, losses[1:], strict=True)
+        heads = [f"{name} head" for name, value in each if not np.isfinite(value)]
+        rates = highest_rates(trainer.optimizers[0], step.rates)
+        kept = self.folder / "last.ckpt"
+        return (
+            f"{self.recipe.name}: the loss of the {' and '.join(heads) or 'heads together'} is {losses[0]:g} in epoch "
+            f"{step.epoch}, step {step.index} (learning rates "
+            f"{', '.join(f'{name} {rate:.2g}' for name, rate in rates.items())}; files {', '.join(step.files[:3])}, "
+            f"all in {listed}): lower --optim.lr, --optim.audio-lr and --optim.video-lr, or look at these files; "
+            + (f"{kept} is of the last good epoch" if kept.is_file() else "no epoch was complete")
+        )
 
     def timing(self, trainer: pl.Trainer) -> dict:
         """How fast the epoch has gone so far, on the host's clock, which never waits for a GPU."""
@@ -101,7 +156,8 @@ class RunFolder(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """Lightning calls it after the epoch's validation."""
         seconds = time.monotonic() - self.began
-        figures = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        found = {**trainer.callback_metrics, **module.mean_losses()}
+        figures = {name: float(value) for name, value in sorted(found.items())}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -149,7 +205,7 @@ class RunFolder(Callback):
             memory_text(timing["gpu_memory_gib"]),
         )
         scalars = {f"machine/{name}": value for name, value in timing.items()}
-        scalars |= {name: value for name, value in row.items() if name.startswith("lr_")}
+        scalars |= {name: value for name, value in row.items() if name.startswith(("lr_", "train_loss"))}
         scalars |= {f"recall/{score.name}": score.recall for score in module.class_scores}
         trainer.logger.log_metrics(scalars, step=trainer.global_step)
 

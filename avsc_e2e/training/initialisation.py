@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +24,9 @@ from avsc_e2e.transforms.frames import CentreCrop
 
 log = logging.getLogger(__name__)
 
+LEAST_SHARE = 0.5
+"""Of a trunk's tensors that a checkpoint must fill to start it."""
+
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     """The model that training starts from: random weights keyed by the seed, then published ones, then those of
@@ -41,31 +44,47 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     fitted = any("frontend.mean" in tensors for tensors, _ in given)
     for modality in recipe.model.modalities:
         trunk, file = getattr(model, modality), getattr(recipe, f"{modality}_weights")
-        if any(name.startswith(f"{modality}.") for tensors, _ in given for name in tensors):
-            continue
+        if any(_share(model, modality, tensors) == 1 for tensors, _ in given):
+            continue  # an earlier stage fills it
         if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
             log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
         elif recipe.pretrained:
             log.info("%s trunk: no weights of %s are published, so it starts at random", modality, trunk.name)
     for path, (tensors, metadata) in zip(stages, given, strict=True):
-        log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"])["classes"]))
+        log.info("%s: %s", path, take_over(model, tensors, json.loads(metadata["architecture"]), str(path)))
     if (recipe.model.audio and not fitted) or not model.embeddings_fitted:
         _fit_statistics(recipe, model, corpus)
     return model
 
 
-def take_over(model: SceneNet, tensors: dict[str, Tensor], classes: list[str]) -> str:
-    """Copy the tensors whose name and shape the model has, and say what was matched. Heads whose classes are others
-    are left as they are. Raises AvscError where nothing fits."""
+def _share(model: SceneNet, modality: str, tensors: Mapping[str, Tensor]) -> float:
+    """Share of the tensors of a model's trunk that a checkpoint has in the same shape."""
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(f"{modality}.")}
+    same = sum(name in tensors and tensors[name].shape == value.shape for name, value in own.items())
+    return same / max(len(own), 1)
+
+
+def take_over(model: SceneNet, tensors: Mapping[str, Tensor], architecture: Mapping, path: str = "checkpoint") -> str:
+    """Copy the tensors of a checkpoint whose name and shape the model has, and say what was matched; `architecture` is
+    the checkpoint's, as in its metadata. Heads whose classes are others are left as they are. Raises AvscError where
+    nothing fits, and where a trunk that both have is mostly another one."""
     own = model.state_dict()
-    same_classes = tuple(classes) == model.architecture.classes
+    same_classes = tuple(architecture["classes"]) == model.architecture.classes
+    for modality in model.architecture.modalities:
+        there = any(name.startswith(f"{modality}.") for name in tensors)
+        if there and _share(model, modality, tensors) < LEAST_SHARE:
+            raise AvscError(
+                f"--init {path}: its {modality} trunk is {architecture.get(modality) or 'another'}, and the model's is "
+                f"{getattr(model.architecture, modality)}, which would start with next to none of its weights: set "
+                f"--model.{modality} to the checkpoint's, or leave it out of --init"
+            )
     usable = {
         name: value
         for name, value in tensors.items()
         if name in own and own[name].shape == value.shape and (same_classes or not name.startswith("heads."))
     }
     if not usable:
-        raise AvscError("--init: none of the checkpoint's tensors fits the model; are the trunks the same?")
+        raise AvscError(f"--init {path}: none of the checkpoint's tensors fits the model; are the trunks the same?")
     model.load_state_dict(usable, strict=False)
     parts = {name.split(".")[0] for name in usable}
     for modality in parts & set(model.architecture.modalities):

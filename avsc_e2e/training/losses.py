@@ -10,11 +10,14 @@ from avsc_e2e.clip import MODALITIES, Clip
 
 
 def head_losses(logits: dict[str, Tensor], clip: Clip, temperature: float = 1.0) -> dict[str, Tensor]:
-    """Cross-entropy of each head with targets (B, K); a modality's head hears only of the clips that have it. With a
-    temperature, logits are divided by it and the loss is multiplied by its square (Hinton et al., 2015)."""
+    """Cross-entropy of each head with targets (B, K), or (B, 2, K) of audio and video where clips were mixed; a
+    modality's head learns only from the clips that have it, and the fusion head's target is the mean of those of the
+    modalities that are present. With a temperature, logits are divided by it and the loss is multiplied by its square
+    (Hinton et al., 2015)."""
     losses = {}
     for name, values in logits.items():
-        each = -(clip.target * log_softmax(values.float() / temperature, dim=1)).sum(dim=1) * temperature**2
+        target = target_of(name, clip)
+        each = -(target * log_softmax(values.float() / temperature, dim=1)).sum(dim=1) * temperature**2
         if name == "fusion":
             losses[name] = each.mean()
         else:
@@ -23,15 +26,26 @@ def head_losses(logits: dict[str, Tensor], clip: Clip, temperature: float = 1.0)
     return losses
 
 
+def target_of(head: str, clip: Clip) -> Tensor:
+    """The targets (B, K) of a head: what its input shows."""
+    if clip.target.dim() == 2:
+        return clip.target
+    if head in MODALITIES:
+        return clip.target[:, MODALITIES.index(head)]
+    share = clip.present.float()
+    share = share / share.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return (clip.target * share[:, :, None]).sum(dim=1)
+
+
 def smooth(target: Tensor, share: float) -> Tensor:
     """Targets (B, K) of which `share` is spread over all classes alike (Szegedy et al., 2016)."""
     return target if share <= 0 else torch.lerp(target, torch.full_like(target, 1 / target.shape[1]), share)
 
 
 def distilled_losses(logits: dict[str, Tensor], clip: Clip, weight: float, temperature: float) -> dict[str, Tensor]:
-    """Losses where the target (B, 2K) is the truth followed by the teacher's probabilities at `temperature`, of which
+    """Losses where the target (..., 2K) is the truth followed by the teacher's probabilities at `temperature`, of which
     the latter count for `weight`."""
-    truth, taught = clip.target.chunk(2, dim=1)
+    truth, taught = clip.target.chunk(2, dim=-1)
     own = head_losses(logits, clip._replace(target=truth))
     from_teacher = head_losses(logits, clip._replace(target=taught), temperature)
     return {name: torch.lerp(own[name], from_teacher[name], weight) for name in own}

@@ -20,7 +20,8 @@ from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.outputs.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.randomness import BATCH_KEY, STEP_KEY, keyed
 from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
-from avsc_e2e.training.averaging import follow, shadow
+from avsc_e2e.training.averaging import Pairs, follow, pairs, shadow
+from avsc_e2e.training.batchnorm import share_statistics
 from avsc_e2e.training.distillation import Teachers, as_seen_by
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.training.optimiser import (
@@ -33,6 +34,7 @@ from avsc_e2e.training.optimiser import (
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import (
     bad_media_file,
+    short_side,
     stage_file,
     store_of,
     train_dataset,
@@ -66,10 +68,15 @@ class FineTuning(pl.LightningModule):
         self._validation: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
         self._fitted_on: tuple[dict[str, Tensor], Tensor] = ({}, torch.zeros(0))
         self.class_scores: list[ClassScore] = []
+        self.losses = torch.zeros(0)
+        """Of the last step: the whole, then each head's; on the device, without gradients."""
+        self._pairs: Pairs | None = None
+        self._sums: Tensor | None = None
+        self._clips = 0
         if recipe.machine.checkpoint_activations:
             checkpoint_activations(model)
         if recipe.machine.compile:
-            compile_trunks(model, recipe.machine.compile)
+            compile_trunks(model, recipe.machine.compile, variants=recipe.optim.unfreeze + 1)
 
     @property
     def judged(self) -> SceneNet:
@@ -97,7 +104,7 @@ class FineTuning(pl.LightningModule):
         dataset = evaluation_dataset(
             self.model,
             self.corpus.validation,
-            data.short_side,
+            short_side(self.recipe),
             store=store_of(self.recipe),
             on_bad=data.on_bad or "skip",
             bad_media=bad_media_file(self.recipe),
@@ -119,7 +126,21 @@ class FineTuning(pl.LightningModule):
         if self.teachers:
             self.teachers.to(self.device)
 
+    def on_train_start(self) -> None:
+        if self.average is not None and not self.recipe.machine.shard_model:
+            self._pairs = pairs(self.average, self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["trained"] = [m for m in self.model.architecture.modalities if getattr(self.model, m).trained]
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        for modality in checkpoint["trained"]:
+            getattr(self.model, modality).trained = True
+        if self.recipe.optim.keep_statistics:
+            keep_statistics(self.model)
+
     def on_train_epoch_start(self) -> None:
+        self._sums, self._clips = None, 0
         if self.recipe.optim.unfreeze:
             shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
             if self.recipe.optim.keep_statistics:
@@ -143,7 +164,7 @@ class FineTuning(pl.LightningModule):
             with record_function("teachers"):
                 given = None if self._given is None else self._given.to(self.device, non_blocking=True)
                 taught = self.teachers.probabilities(batch, given, recipe.distil.temperature)
-            target = torch.cat([target, taught], dim=1)  # what mixes the truth mixes what is taught
+            target = torch.cat([target, taught], dim=-1)  # what mixes the truth mixes what is taught
         clip = clip._replace(target=target)
         with record_function("batch transforms"), keyed(recipe.seed, BATCH_KEY, *place):
             clip = augment.drop(self.mixing(augment.spectrum(clip)))
@@ -158,21 +179,32 @@ class FineTuning(pl.LightningModule):
             else:
                 losses = head_losses(logits, clip)
             loss = sum(getattr(recipe.heads, name) * value for name, value in losses.items())
-        for name, value in {"": loss, **losses}.items():
-            self.log(
-                "train_loss" + f"_{name}" * bool(name),
-                value.detach(),
-                on_epoch=True,
-                on_step=False,
-                sync_dist=self.trainer.world_size > 1,
-                batch_size=len(batch.file),
-            )
+        self.losses = torch.stack([loss.detach(), *(losses[name].detach() for name in self.model.architecture.heads)])
+        weighted = self.losses * len(batch.file)
+        self._sums = weighted.double() if self._sums is None else self._sums + weighted
+        self._clips += len(batch.file)
         return loss
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            follow(self.average, self.model, self.recipe.averaging.decay, self.trainer.global_step + 1)
+            tensors = self._pairs or pairs(self.average, self.model)
+            follow(tensors, self.recipe.averaging.decay, self.trainer.global_step + 1)
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Of `losses`."""
+        return ["train_loss", *(f"train_loss_{name}" for name in self.model.architecture.heads)]
+
+    def mean_losses(self) -> dict[str, float]:
+        """Over the clips that all processes learned from in this epoch. It waits for the device."""
+        if self._sums is None:
+            return {}
+        total = torch.cat([self._sums, self._sums.new_tensor([self._clips])])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
+        *sums, clips = total.tolist()
+        return {name: value / clips for name, value in zip(self.loss_names, sums, strict=True)}
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         # Lightning refuses every fused optimiser under autocast, though in bf16 none has scaled gradients to undo.
@@ -182,6 +214,9 @@ class FineTuning(pl.LightningModule):
     def on_validation_start(self) -> None:
         if self.recipe.machine.shard_model:
             gather(self.judged)
+        elif self.trainer.world_size > 1 and not self.recipe.machine.sync_batchnorm:
+            for model in {self.model, self.judged}:
+                share_statistics(model)
 
     def on_validation_end(self) -> None:
         if self.recipe.machine.shard_model:
@@ -206,6 +241,12 @@ class FineTuning(pl.LightningModule):
             torch.distributed.all_gather_object(gathered, mine)
             targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))
             heads = {name: torch.cat([found[name] for _, _, found in gathered]) for name in heads}
+        broken = [name for name, values in heads.items() if not bool(torch.isfinite(values).all())]
+        if broken:
+            raise AvscError(
+                f"epoch {self.current_epoch + 1}: on the validation part the model's {broken[0]} probabilities are not "
+                "finite, though the losses of training were: lower the learning rates, or use --precision fp32"
+            )
         self._fitted_on = {n: v[both] for n, v in heads.items() if n != "decision"}, targets[both]
         truth = targets.cpu().numpy()
         for name, values in heads.items():

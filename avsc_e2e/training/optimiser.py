@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from functools import partial
 
 import torch
@@ -43,16 +45,21 @@ def last_layers(layer_of: dict[str, int], optim: Optim) -> list[int]:
 
 def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
     """Groups of the parameters that learn, by part, layer and whether weights decay. A layer's rate is its part's,
-    times `layer_decay` for each layer of the trunk above it (Clark et al., 2020; Bao et al., 2022). Raises AvscError
-    where nothing learns."""
+    times `layer_decay` for each layer of the trunk above it (Clark et al., 2020; Bao et al., 2022). Weights decay but
+    for vectors and what a net says must not (`no_weight_decay()`: positions, class tokens). Raises AvscError where
+    nothing learns.
+
+    timm.optim.param_groups_layer_decay lacks this: it gives factors that only timm's own schedules read, of one model
+    at one rate, and does not know the layers of our audio nets."""
     groups: dict[str, dict] = {}
     for part, (module, rate) in parts(model, optim).items():
         layer_of = module.layers() if part != "heads" and optim.layer_decay != 1 else {}
         top = max(layer_of.values(), default=0)
+        spared = undecayed(module)
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            decays, depth = parameter.dim() > 1, top - layer_of.get(name, top)
+            decays, depth = parameter.dim() > 1 and name not in spared, top - layer_of.get(name, top)
             group = groups.setdefault(
                 f"{part}_{decays}" + f"_{depth}" * bool(depth),
                 {
@@ -65,6 +72,14 @@ def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
     if not groups:
         raise AvscError("--optim.lr, --optim.audio-lr and --optim.video-lr are all 0: nothing would learn")
     return [{**group, "name": name} for name, group in groups.items()]
+
+
+def undecayed(part: nn.Module) -> set[str]:
+    """The parameters of a trunk whose net says that they must not decay, by timm's names or patterns."""
+    net = getattr(part, "net", None)
+    patterns = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+    names = [name for name, _ in net.named_parameters()] if patterns else []
+    return {f"net.{name}" for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
 
 
 def build_optimiser(groups: list[dict], optim: Optim, *, fused: bool = False) -> torch.optim.Optimizer:
@@ -129,10 +144,10 @@ def _train_what_learns(module: nn.Module, around: bool) -> None:
         _train_what_learns(inner, module.training)
 
 
-def highest_rates(optimiser: torch.optim.Optimizer) -> dict[str, float]:
-    """lr_PART -> the present learning rate of the part's last layer."""
+def highest_rates(optimiser: torch.optim.Optimizer, of: Sequence[float] = ()) -> dict[str, float]:
+    """lr_PART -> the learning rate of the part's last layer, at present or `of` the groups at another time."""
     rates: dict[str, float] = {}
-    for group in optimiser.param_groups:
+    for group, rate in zip(optimiser.param_groups, of or [g["lr"] for g in optimiser.param_groups], strict=True):
         name = f"lr_{group['name'].split('_')[0]}"
-        rates[name] = max(rates.get(name, 0.0), group["lr"])
+        rates[name] = max(rates.get(name, 0.0), rate)
     return rates

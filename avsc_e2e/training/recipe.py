@@ -3,14 +3,26 @@ field under its own name, with the text below it as help."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsc_e2e.devices import Precision
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment, RandomResizedCrop, TestTime
 from avsc_e2e.transforms.waveform import Waveform
+
+HIGHEST_RATE = 10.0
+"""No optimiser here learns anything with more."""
+
+
+def within(flag: str, value: float, least: float, most: float = math.inf, note: str = "") -> None:
+    """Raises AvscError for a number outside of its range, or for none."""
+    if not least <= value <= most or math.isnan(value):
+        span = f"{least:g} or more" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise AvscError(f"{flag} {value:g}: give {span}{f' ({note})' if note else ''}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class Data:
     """Processes that load, for each device; 0: none, -1: its share of the cores but one with GPUs, none without."""
 
     def __post_init__(self):
+        within("--data.short-side", self.short_side, 0)
+        within("--data.workers", self.workers, -1)
+        within("--data.test", self.test, 0, 1, "it is a share of the recordings")
         if self.windows < 1:
             raise AvscError(f"--data.windows {self.windows}: at least one window is needed from each recording")
         if self.window < 0 or self.statistics < 0:
@@ -135,6 +150,13 @@ class Optim:
     learn. 0 is off."""
 
     def __post_init__(self):
+        for name in ("lr", "audio_lr", "video_lr"):
+            within(f"--optim.{name.replace('_', '-')}", getattr(self, name), 0, HIGHEST_RATE, "0 freezes the part")
+        within("--optim.weight-decay", self.weight_decay, 0, 10)
+        within("--optim.warmup", self.warmup, 0, 1, "it is a share of the steps")
+        within("--optim.final", self.final, 0, 1, "it is a share of the highest rates")
+        within("--optim.clip", self.clip, 0, math.inf, "0 is no limit")
+        within("--optim.unfreeze", self.unfreeze, 0)
         if self.accumulate < 1:
             raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
         if self.layers < 0:
@@ -159,6 +181,10 @@ class Heads:
     """Of the fusion head."""
     fit_decision: bool = False
     """Fit the decision weights on the validation part at the end, in place of those of the model."""
+
+    def __post_init__(self):
+        for name in ("audio", "video", "fusion"):
+            within(f"--heads.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -213,6 +239,15 @@ class Machine:
     device: memory for them falls with the number of processes, and each step sends the weights about (FSDP)."""
     sync_batchnorm: bool = False
     """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
+    devices: int = 0
+    """GPUs to train on, a process for each (without a GPU: processes); 0: one, or as torchrun or SLURM started the job,
+    which is the way to several machines. Only training uses them. --batch-size is for each."""
+    deterministic: bool = False
+    """Use only algorithms that give the same bits on the same GPU each time, where PyTorch has them, and warn where it
+    has not. Slower; without a GPU training is exact anyway."""
+
+    def __post_init__(self):
+        within("--machine.devices", self.devices, 0, 1024)
 
 
 @dataclass(frozen=True)
@@ -250,14 +285,16 @@ class Recipe:
     """The same for the video trunk."""
     init: tuple[str, ...] = ()
     """Earlier stages, or checkpoint files, whose tensors the model starts from; later ones win."""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Arithmetic of trunks and heads; auto: bf16 where the GPU has it, else fp32."""
+    precision: Precision = "auto"
+    """Arithmetic of trunks and heads, in training and evaluation; auto: bf16 on a GPU that has it, fp16 on others, fp32
+    without one."""
     seed: int = 0
     """Of all random draws: weights, order, windows, augmentation."""
     runs: str = "runs"
     """Folder that all runs lie in."""
 
     def __post_init__(self):
+        within("--patience", self.patience, 0)
         if self.epochs < 0 or (not self.epochs and not self.init):
             raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
         if self.batch_size < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from avsc_e2e.models.trunk import settled
 from avsc_e2e.training.distillation import Teachers, needs
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.transforms import Compose
+
+log = logging.getLogger(__name__)
 
 
 def run_folder(recipe: Recipe) -> Path:
@@ -78,13 +81,28 @@ def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
     return path
 
 
+def short_side(recipe: Recipe) -> int:
+    """Pixels of the frames' shorter side: the recipe's, or its model's. Where a store has frames that are a little
+    smaller, yet no smaller than what the model sees, theirs. Raises AvscError."""
+    want = sampling(recipe.model, recipe.data.short_side)
+    store = store_of(recipe) if want.video else None
+    if store and settled(recipe.model).size <= store.short_side < want.short_side:
+        log.warning(
+            "%s: its frames have %d pixels a side, %d are wanted; %d are used",
+            *(store.path, store.short_side, want.short_side, store.short_side),
+        )
+        return store.short_side
+    return want.short_side
+
+
 def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
     """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
     see and hear as well."""
     arch, augment = settled(recipe.model), recipe.augment
-    want, size = sampling(arch, recipe.data.short_side), arch.size
+    side = short_side(recipe)
+    want, size = sampling(arch, side), arch.size
     if teachers:
-        want, size = needs(arch, [model.architecture for model in teachers.models], recipe.data.short_side)
+        want, size = needs(arch, [model.architecture for model in teachers.models], side)
     want = dataclasses.replace(want, window=recipe.data.window or want.window)
     return ClipDataset(
         corpus.train,

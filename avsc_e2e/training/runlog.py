@@ -55,6 +55,22 @@ class RunLog:
             with replacing(self.folder / f"{name}.csv") as partial:
                 partial.write_text(as_csv(getattr(self, name)))
 
+    def add_step(self, row: dict) -> None:
+        """Append to steps.csv, which, as it grows, does not travel in the checkpoint."""
+        path = self.folder / "steps.csv"
+        lines = as_csv([row]).splitlines(keepends=True)
+        with path.open("a") as file:
+            file.writelines(lines if not file.tell() else lines[1:])
+
+    def forget_steps_after(self, step: int) -> None:
+        """Leave out of steps.csv what came after the checkpoint that a run is resumed from."""
+        path = self.folder / "steps.csv"
+        if path.is_file():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
+            with replacing(path) as partial:
+                partial.write_text(as_csv(kept) if kept else "")
+
     @property
     def best(self) -> dict:
         """The row of the epoch with the lowest macro log loss on the validation part."""

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
-import os
-import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 
 from avsc_e2e import processes
 from avsc_e2e.clip import Corpus
-from avsc_e2e.durable import refusal, replacing
+from avsc_e2e.durable import refusal
 from avsc_e2e.errors import AvscError
 from avsc_e2e.memory import keep_freed_memory
-from avsc_e2e.models.scenenet import keep_statistics
+from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_checkpoint, save_model
 from avsc_e2e.training.averaging import average_checkpoints, between
-from avsc_e2e.training.callbacks import Progress, RunFolder
+from avsc_e2e.training.batchnorm import synchronise
+from avsc_e2e.training.callbacks import RunFolder
 from avsc_e2e.training.initialisation import initial_model
+from avsc_e2e.training.launch import launch, launched
+from avsc_e2e.training.machine import lightning_trainer, quiet
 from avsc_e2e.training.module import FineTuning
 from avsc_e2e.training.profiling import StepProfile
 from avsc_e2e.training.recipe import Recipe
-from avsc_e2e.training.run import (
-    corpus_of,
-    model_file,
-    run_folder,
-)
-from avsc_e2e.training.sharding import (
-    check_sharding,
-)
-from avsc_e2e.training.strategy import ShardedStrategy, WholeCheckpoints
+from avsc_e2e.training.resume import check_recipe, fingerprint, write_recipe
+from avsc_e2e.training.run import corpus_of, model_file, run_folder, short_side
+from avsc_e2e.training.sharding import check_sharding
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +44,9 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, classes.csv,
     timing.csv, TensorBoard's events and last.ckpt, from which `resume` goes on; with `profile` also a trace of some
     steps and a table of where their time goes. Raises AvscError."""
+    if recipe.machine.devices > 1 and not launched():
+        launch(partial(train, recipe, resume=resume, profile=profile), recipe.machine.devices)
+        return model_file(recipe)
     folder = run_folder(recipe)
     corpus = corpus_of(recipe)
     if not corpus.train or not corpus.validation:
@@ -63,35 +56,39 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         )
     check_sharding(recipe)
     recipe = dataclasses.replace(recipe, model=settled(dataclasses.replace(recipe.model, classes=corpus.classes)))
+    if recipe.model.video:
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, short_side=short_side(recipe)))
     last = folder / "last.ckpt"
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")
     if not resume and last.is_file():
         raise AvscError(f"{folder}: holds an earlier run; go on with --resume, delete it, or choose another --name")
-    _quiet()
+    quiet()
     if not torch.cuda.is_available():
         keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
-        _same_recipe(recipe, folder / "recipe.json")
-    model = initial_model(recipe, corpus)
-    if not resume and not processes.rank():
-        with replacing(folder / "recipe.json") as partial_file:
-            partial_file.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+        check_recipe(recipe, folder / "recipe.json")
+    # The checkpoint has all tensors, so neither published weights nor earlier stages are needed again.
+    model = SceneNet(recipe.model) if resume else initial_model(recipe, corpus)
+    if not processes.rank():
+        write_recipe(recipe, folder / "recipe.json")
     if not recipe.epochs:
         return save_model(model, model_file(recipe), {"recipe": json.dumps(dataclasses.asdict(recipe))})
-    if recipe.optim.keep_statistics:
-        keep_statistics(model)
-    tuning = FineTuning(recipe, model, corpus)
-    run = RunFolder(recipe, folder, StepProfile(folder / "profile") if profile else None)
-    trainer = _trainer(recipe, folder, run)
+    tuning = FineTuning(recipe, prepared(recipe, model), corpus)
+    run = RunFolder(recipe, folder, StepProfile(folder / "profile") if profile else None, fingerprint(corpus))
+    exact = torch.are_deterministic_algorithms_enabled()
+    trainer = lightning_trainer(recipe, folder, run)
     processes.leave_at_exit()
     try:
         trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
+        processes.meet()  # the first process may still be writing what the others read next
         if recipe.averaging.checkpoints:
             _average(recipe, run, trainer, tuning)
+            processes.meet()
         if recipe.averaging.start:
             _mix_with_start(recipe, corpus, trainer, tuning)
+            processes.meet()
         if recipe.heads.fit_decision:
             _fit_decision(recipe, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
@@ -105,10 +102,21 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         ) from error
     except OSError as error:
         raise AvscError(f"{folder}: cannot be written ({refusal(error)}); make room and go on with --resume") from error
+    finally:
+        torch.use_deterministic_algorithms(exact)  # which Lightning may have changed for the whole process
     if trainer.is_global_zero:
         kept = "; the last one is kept" if recipe.keep == "last" else ""
         log.info(run.tables.summary(recipe.name, model_file(recipe), run.ended + kept))
     return model_file(recipe)
+
+
+def prepared(recipe: Recipe, model: SceneNet) -> SceneNet:
+    """A model with its batch norms as the recipe wants them."""
+    if recipe.machine.sync_batchnorm:
+        model = synchronise(model)
+    if recipe.optim.keep_statistics:
+        keep_statistics(model)
+    return model
 
 
 def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTuning) -> None:
@@ -165,77 +173,3 @@ def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> No
         log.info("%s: weights of its heads %s", recipe.name, ", ".join(f"{n} {w:.3f}" for n, w in weights.items()))
         kept = {name: text for name, text in metadata.items() if name in ("recipe", "validation")}
         save_model(tuning.judged, model_file(recipe), kept)
-
-
-def _trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
-    cuda = torch.cuda.is_available()
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
-    if precision == "fp16" and not cuda:
-        raise AvscError("--precision fp16 needs a GPU; use fp32 or bf16")
-    if recipe.machine.sync_batchnorm and not cuda:
-        raise AvscError("--machine.sync-batchnorm needs GPUs; leave it out")
-    # "auto" under torchrun on CPU would train separate copies.
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count() if cuda else 1))
-    nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", 1)))
-    several = devices * nodes > 1
-    strategy: DDPStrategy | str = "auto"
-    if several:  # layers that do not learn yet get no gradient
-        strategy = DDPStrategy(find_unused_parameters=bool(recipe.optim.unfreeze))
-    if recipe.machine.shard_model:
-        if not several:
-            raise AvscError("--machine.shard-model needs several processes; start it with torchrun")
-        strategy = ShardedStrategy()
-    plugins: list = [WholeCheckpoints()]
-    if SLURMEnvironment.detect() and "LOCAL_WORLD_SIZE" not in os.environ:
-        # A checkpoint of Lightning's own amid an epoch would not resume exactly: requeue with --resume instead.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    return pl.Trainer(
-        max_epochs=recipe.epochs,
-        accelerator="gpu" if cuda else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy,
-        inference_mode=not recipe.machine.shard_model,  # what is gathered in it could not learn afterwards
-        sync_batchnorm=recipe.machine.sync_batchnorm,
-        precision={"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}[precision],
-        gradient_clip_val=recipe.optim.clip or None,
-        accumulate_grad_batches=recipe.optim.accumulate,
-        callbacks=[run, last, *([Progress(run)] if sys.stderr.isatty() else [])],
-        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        plugins=plugins,
-        log_every_n_steps=10,
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        benchmark=cuda,  # shapes stay the same, so the fastest convolutions are worth looking for
-    )
-
-
-def _same_recipe(recipe: Recipe, file: Path) -> None:
-    """Refuse to resume another recipe, and show the difference."""
-    before = json.loads(file.read_text())
-    now = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    lines = [json.dumps(value, indent=2).splitlines() for value in (before, now)]
-    changed = [
-        line
-        for line in difflib.unified_diff(*lines, n=0, lineterm="")
-        if line[0] in "+-" and line[:3] not in ("+++", "---")
-    ]
-    if changed:
-        raise AvscError(
-            f"{file}: the run was started with another recipe: " + "; ".join(" ".join(c.split()) for c in changed)
-        )
-
-
-def _quiet() -> None:
-    """Lightning's tips on hardware and workers are no news to a user of recipes."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    if processes.rank():  # the first process speaks for all
-        logging.getLogger("avsc_e2e").setLevel(logging.ERROR)

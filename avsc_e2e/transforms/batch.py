@@ -74,7 +74,7 @@ class Mixup:
         return clip._replace(
             audio=_blend(clip.audio, other, mine[:, 0]),
             video=_blend(clip.video, other, mine[:, 1]),
-            target=_blend(clip.target, other, weight),
+            target=_blend_targets(clip.target, other, mine),
             present=present,
         )
 
@@ -115,10 +115,11 @@ class CutMix:
         mine, theirs = clip.present, clip.present[other]
         # If one of the two lacks a modality, the other's is used as it is, as in Mixup.
         take = torch.where(theirs, torch.where(mine, 0, 1), -1)  # all of the other clip's, a part, or nothing
+        kept = torch.where(take == 0, 1 - share[:, None], (take < 0).float())
         return clip._replace(
             audio=_put(clip.audio, other, times, take[:, 0]),
             video=_put(clip.video, other, rows & columns, take[:, 1]),
-            target=_blend(clip.target, other, 1 - share),
+            target=_blend_targets(clip.target, other, kept),
             present=mine | theirs,
         )
 
@@ -185,6 +186,11 @@ def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
     weight = weight.reshape(-1, *[1] * (values.dim() - 1)).to(values.dtype)
     return torch.lerp(values[other], values, weight) if values.numel() else values
+
+
+def _blend_targets(target: Tensor, other: Tensor, mine: Tensor) -> Tensor:
+    """Targets (B, K) -> (B, 2, K) of audio and video, of which each clip's own counts for `mine` (B, 2)."""
+    return torch.lerp(target[other, None], target[:, None], mine[:, :, None])
 
 
 def _to(values: Tensor, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -24,11 +25,14 @@ from safetensors.torch import load_file
 from support import ROOT, zhang
 from torch.distributed.tensor import DTensor
 
+from avsc_e2e import processes
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.checkpoint import load_model
 from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.training import callbacks
 from avsc_e2e.training.acceleration import checkpoint_activations
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Heads, Machine, Optim, Recipe
 from avsc_e2e.training.sharding import blocks, gather, release, shard, whole_tensors
@@ -150,6 +154,74 @@ def test_two_processes_are_as_one(toy_city, tmp_path, variables):
     speaker, silent = ((tmp_path / "2" / f"log.{rank}.txt").read_text() for rank in (0, 1))
     assert speaker.count("epoch 2/2") == 1
     assert silent == ""
+
+
+def slow_to_write(recipe: Recipe) -> None:
+    """The first process is slow to write the last epoch's file, which the others read right after training."""
+    save = callbacks.save_model
+
+    def late(model, path, *rest):
+        if path.name == "0002.safetensors":
+            time.sleep(2)
+        return save(model, path, *rest)
+
+    callbacks.save_model = late
+    train(replace(recipe, heads=Heads(fit_decision=True)))
+
+
+def test_nobody_reads_what_is_still_being_written(toy_city, tmp_path):
+    launch(2, tmp_path, partial(slow_to_write, plan(toy_city, tmp_path, 2)))
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def statistics_of_all(recipe: Recipe) -> None:
+    """Batch norms of both processes are the same when they validate, though each has seen clips of its own."""
+    found, begin = [], FineTuning.on_validation_epoch_end
+
+    def look(self):
+        norms = [m for m in self.judged.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        values = torch.cat([norm.running_var for norm in norms])
+        both = processes.gather(values)
+        assert len(both) == 2
+        assert torch.equal(*both)
+        assert all(torch.equal(m.running_var, n.running_var) for m, n in zip(
+            (m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm2d)), norms, strict=True
+        ))  # fmt: skip
+        found.append(values)
+        begin(self)
+
+    FineTuning.on_validation_epoch_end = look
+    path = train(recipe)
+    assert len(found) == 2
+    if not int(os.environ["RANK"]):
+        saved = load_model(path)
+        values = torch.cat([m.running_var for m in saved.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+        assert any(torch.equal(values, value) for value in found)
+
+
+def test_processes_validate_and_save_the_statistics_of_all(toy_city, tmp_path):
+    recipe = plan(toy_city, tmp_path, 2)
+    model = replace(MODEL, audio="audio_test", video="test_efficientnet")
+    launch(2, tmp_path, partial(statistics_of_all, replace(recipe, model=model, averaging=Averaging())))
+
+
+def test_devices_that_training_itself_asks_for(toy_city, tmp_path, caplog):
+    """--machine.devices 2 without torchrun: two processes with ranks of their own, one log, the losses of one process
+    with the same global batch."""
+    one, two = (plan(toy_city, tmp_path / str(count), count) for count in (1, 2))
+    with caplog.at_level(logging.INFO, "avsc_e2e"):
+        found = train(replace(two, machine=Machine(devices=2)))
+    assert found == tmp_path / "2" / "run" / "model.safetensors"
+    assert sum("epoch 2/2" in record.getMessage() for record in caplog.records) == 1
+    train(one)
+    equal(tmp_path / "2" / "run", tmp_path / "1" / "run")
+    assert {row["clips"] for row in rows(tmp_path / "2" / "run" / "timing.csv")} == {"6"}
+
+
+def test_devices_tell_in_one_line_what_is_wrong(toy_city, tmp_path):
+    recipe = replace(plan(toy_city, tmp_path, 2), machine=Machine(devices=2), init=("nowhere",))
+    with pytest.raises(AvscError, match=r"^--init nowhere: .* train that stage first"):
+        train(recipe)
 
 
 def left_alone_in_its_second_epoch(recipe: Recipe) -> None:
@@ -307,7 +379,8 @@ def test_a_recipe_under_torchrun(toy_city, tmp_path):
     assert len(rows(folder / "metrics.csv")) == 1
     (done,) = torchrun(1, 2, zhang("evaluate", "audio", toy_city, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("macro log loss") <= 1
+    assert done.stdout.count("report: ") == 1  # the first process speaks for both
+    assert done.stdout.count("zhang_ioa/audio") == 2
     segments = rows(folder / "evaluation" / "segments.csv", "\t")
     assert set(Counter((row["filename"], row["start"]) for row in segments).values()) == {1}
     assert len(segments) == 20

@@ -297,11 +297,12 @@ def test_mixup_blends_everything_by_one_weight():
             error, other, weight = min(fits)
             assert error < 1e-4
             assert 0.5 - 1e-4 <= weight <= 1 + 1e-4
-            for before, after in ((given.audio, mixed.audio), (given.target, mixed.target)):
+            both = given.target[:, None].expand(-1, 2, -1)
+            for before, after in ((given.audio, mixed.audio), (both, mixed.target)):
                 torch.testing.assert_close(
                     after[index], torch.lerp(before[other], before[index], weight), atol=1e-4, rtol=1e-4
                 )
-        assert torch.allclose(mixed.target.sum(1), torch.ones(16))
+        assert torch.allclose(mixed.target.sum(2), torch.ones(16, 2))
         assert bool(mixed.present.all())
 
 

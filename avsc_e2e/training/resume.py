@@ -1,0 +1,68 @@
+"""What a resumed run must have in common with the run that it goes on with: all that decides what is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from avsc_e2e.clip import Corpus
+from avsc_e2e.durable import replacing
+from avsc_e2e.errors import AvscError
+from avsc_e2e.training.recipe import Recipe
+
+FREE = (
+    "runs", "patience", "data.root", "data.store", "data.workers", "data.evaluation", "test_time",
+    "machine.compile", "machine.checkpoint_activations", "machine.devices", "machine.deterministic",
+)  # fmt: skip
+"""Fields, and groups of fields, that do not change what an epoch learns; a resumed run may have others. (Sharding
+writes its optimiser state in another form, and synchronised batch norm learns something else.)"""
+
+
+def check_recipe(recipe: Recipe, file: Path) -> None:
+    """Refuse to resume a run whose recipe, in `file`, would learn something else. A field that the file lacks, because
+    its version did not have it yet, counts as its default. Raises AvscError."""
+    try:
+        before = _flat(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise AvscError(f"{file}: cannot be read, so what the run was cannot be known; start it anew") from error
+    now, defaults = _flat(_plain(recipe)), _flat(_plain(Recipe(recipe.name)))
+    changed = [
+        f"--{name.replace('_', '-')} was {then!r} and is {value!r}"
+        for name, value in now.items()
+        if not _free(name) and (then := before.get(name, defaults[name])) != value
+    ]
+    if changed:
+        raise AvscError(f"{file}: the run was started with another recipe: {'; '.join(changed)}")
+
+
+def write_recipe(recipe: Recipe, file: Path) -> None:
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """Of the recordings that are trained and validated on: the same wherever the data set lies."""
+    digest = hashlib.sha256()
+    for part in (corpus.train, corpus.validation):
+        for row in part:
+            digest.update(f"{row.file}\t{row.scene}\t{row.duration:.2f}\n".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _plain(recipe: Recipe) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    found = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _free(name: str) -> bool:
+    return any(name == field or name.startswith(f"{field}.") for field in FREE)
