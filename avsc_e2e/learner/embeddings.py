@@ -11,13 +11,13 @@ import torch
 from avsc_e2e.clip import Corpus, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, fixed_segments, loader
 from avsc_e2e.data.store.layout import Store
+from avsc_e2e.devices import device
 from avsc_e2e.inference import sampling
 from avsc_e2e.models.ensemble import Member, Tower, inputs_of
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.models.zoo import systems
 from avsc_e2e.models.zoo.frontends import AISFX, SPEECH
-from avsc_e2e.processes import device
 from avsc_e2e.transforms.frames import CentreCrop
 
 RATE = 44_100

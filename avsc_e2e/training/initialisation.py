@@ -12,11 +12,11 @@ from torch import Tensor
 
 from avsc_e2e.clip import Clip, Corpus
 from avsc_e2e.data.dataset import Key, collate, loader
+from avsc_e2e.devices import device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import read_checkpoint
 from avsc_e2e.models.weights.sources import sources
-from avsc_e2e.processes import device
 from avsc_e2e.randomness import WEIGHTS_KEY, keyed
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import stage_file, train_dataset, workers

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from avsc_e2e.devices import Precision
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
@@ -155,12 +154,10 @@ class Optim:
         within("--optim.weight-decay", self.weight_decay, 0, 10)
         within("--optim.warmup", self.warmup, 0, 1, "it is a share of the steps")
         within("--optim.final", self.final, 0, 1, "it is a share of the highest rates")
-        within("--optim.clip", self.clip, 0, math.inf, "0 is no limit")
+        within("--optim.clip", self.clip, 0)
         within("--optim.unfreeze", self.unfreeze, 0)
-        if self.accumulate < 1:
-            raise AvscError(f"--optim.accumulate {self.accumulate}: a step needs at least one batch")
-        if self.layers < 0:
-            raise AvscError(f"--optim.layers {self.layers}: it is a number of layers; 0 is all of them")
+        within("--optim.accumulate", self.accumulate, 1, note="a step needs at least one batch")
+        within("--optim.layers", self.layers, 0, note="0 is all of them")
         if self.schedule == "plateau" and self.warmup:
             raise AvscError("--optim.schedule plateau knows no warm-up: add --optim.warmup 0")
         if not 0 < self.factor <= 1 or self.every < 1:
@@ -240,8 +237,8 @@ class Machine:
     sync_batchnorm: bool = False
     """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
     devices: int = 0
-    """GPUs to train on, a process for each (without a GPU: processes); 0: one, or as torchrun or SLURM started the job,
-    which is the way to several machines. Only training uses them. --batch-size is for each."""
+    """GPUs that training uses, a process for each (without a GPU: processes); 0: one, or as torchrun or SLURM started
+    the job. --batch-size is for each."""
     deterministic: bool = False
     """Use only algorithms that give the same bits on the same GPU each time, where PyTorch has them, and warn where it
     has not. Slower; without a GPU training is exact anyway."""
@@ -285,7 +282,7 @@ class Recipe:
     """The same for the video trunk."""
     init: tuple[str, ...] = ()
     """Earlier stages, or checkpoint files, whose tensors the model starts from; later ones win."""
-    precision: Precision = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of trunks and heads, in training and evaluation; auto: bf16 on a GPU that has it, fp16 on others, fp32
     without one."""
     seed: int = 0

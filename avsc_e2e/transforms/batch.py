@@ -190,6 +190,8 @@ def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 def _blend_targets(target: Tensor, other: Tensor, mine: Tensor) -> Tensor:
     """Targets (B, K) -> (B, 2, K) of audio and video, of which each clip's own counts for `mine` (B, 2)."""
+    import torch
+
     return torch.lerp(target[other, None], target[:, None], mine[:, :, None])
 
 

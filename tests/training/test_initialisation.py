@@ -1,12 +1,14 @@
 """What training starts from: statistics of a fair sample of the training set."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from support import tiny_recipe
 
+from avsc_e2e.clip import Clip
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo.systems import tiny
-from avsc_e2e.training import initialisation
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.run import corpus_of
 
@@ -16,7 +18,7 @@ def test_statistics_come_from_random_clips_of_all_classes(toy_city, tmp_path, mo
     plan, seen = tiny_recipe(toy_city, tmp_path), []
     corpus = corpus_of(plan)
     count = len(corpus.train) // 2
-    monkeypatch.setattr(initialisation, "FIT_CLIPS", count)
+    plan = replace(plan, data=replace(plan.data, statistics=count))
     monkeypatch.setattr(SceneNet, "fit", lambda self, clips: seen.extend(clips))
     initial_model(plan, corpus)
     files = [file for clip in seen for file in clip.file]
@@ -28,10 +30,6 @@ def test_statistics_come_from_random_clips_of_all_classes(toy_city, tmp_path, mo
 
 def test_statistics_are_of_the_audio_that_is_there():
     """Rows without audio are zeros; they would pull the mean of every band towards silence."""
-    from dataclasses import replace
-
-    from avsc_e2e.clip import Clip
-
     arch = replace(tiny(), size=32)
     model, alone = SceneNet(arch), SceneNet(arch)
     draw = torch.Generator().manual_seed(0)
