@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from avsc_e2e import processes
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.dataset import OnBad
+from avsc_e2e.data.dataset import OnBad, segment_count
 from avsc_e2e.data.sets.corpus import read_evaluation_set
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
@@ -27,6 +28,8 @@ from avsc_e2e.report.report import Report
 from avsc_e2e.submission.entry import Complexity, ExternalDataset, System, describe
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
+
+log = logging.getLogger(__name__)
 
 PLACES = 365
 """Classes that tell a stage on Places365."""
@@ -72,6 +75,14 @@ def evaluate(
     outputs = _predict(recipe, model, corpus.test, store_of(recipe), progress=progress)
     if len(outputs) == 2:  # of a single head the decision is only a copy
         outputs = {"decision": outputs["decision"]}
+    total = sum(segment_count(row, recipe.model.window) for row in corpus.test)
+    lost = total - len(outputs["decision"].files)
+    if lost:
+        told = (
+            f"{lost} of {total} segments could not be read and are left out; {bad_media_file(recipe).name} lists them."
+        )
+        note = f"{note} {told}"
+        log.warning("%s", note.strip())
     reference = {row.file: row.scene for row in corpus.test}
     folder = run_folder(recipe) / "evaluation"
     scores = {name: scores_of(output, reference, corpus.test, recipe.model.window) for name, output in outputs.items()}
@@ -87,7 +98,7 @@ def evaluate(
         write_output(folder / f"clips{suffix}.csv", to_clips(output))
     values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in scores.items()}
     (folder / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
-    write_report(stage_report(recipe, evaluation, corpus, note=note, history=history), folder / "report.html")
+    write_report(stage_report(recipe, evaluation, corpus, note=note.strip(), history=history), folder / "report.html")
     return evaluation
 
 

@@ -23,7 +23,7 @@ from avsc_e2e.transforms.waveform import Waveform
 audio = Recipe(
     "own_videos/audio",
     model=replace(systems.lite0(), video=""),
-    data=Data(by_length=True, validation="0.1"),
+    data=Data(by_length=True, validation="0.1", on_bad="mask"),
     augment=Augment(waveform=Waveform(gain=6.0, noise=0.3), mixup=Mixup(0.3), spectrum=SpecAugment(0.15, 0.15)),
     optim=Optim(lr=1e-3, audio_lr=1e-3),
     heads=Heads(audio=1.0, video=1.0, fusion=1.0),

@@ -32,7 +32,7 @@ OnBad = Literal["raise", "skip", "mask"]
 its own; in evaluation leave it out of its batch. mask: go on with the modality that can be read, marked in `present`;
 skip where there is none."""
 MOST_BAD = 0.01
-"""Share of the recordings that may be bad before a run stops; one alone never stops it."""
+"""Share of the segments that may be bad before a run stops; one recording alone never stops it."""
 REDRAWS = 10
 """Clips tried in the place of a bad one."""
 PRELOADED = (
@@ -153,6 +153,11 @@ class ClipDataset(Dataset):
                     return Attempt(self.transform(clip) if self.transform else clip, tuple(bad))
         return Attempt(None, tuple(bad))
 
+    @property
+    def total(self) -> int:
+        """Fixed segments of all recordings."""
+        return sum(segment_count(row, self.sampling.window) for row in self.rows)
+
     def row(self, index: int) -> Row:
         """The recording that an index is a clip of."""
         return self._window(index)[0] if self.segments is None else self.segments[index].row
@@ -228,11 +233,14 @@ class ClipDataset(Dataset):
         return Clip(audio, video, target, present, row.file, segment.start)
 
 
+def segment_count(row: Row, window: float = 1.0) -> int:
+    """Whole windows of a recording, at least one. A recording a few samples short of a whole window still has it."""
+    return max(int(row.duration / window + 0.01), 1)
+
+
 def fixed_segments(row: Row, window: float = 1.0) -> list[Segment]:
-    """The whole windows of a recording, one after the other (ten of a ten-second clip), at least one. A recording a
-    few samples short of a whole window still has it."""
-    count = max(int(row.duration / window + 0.01), 1)
-    return [Segment(row, index * window, window) for index in range(count)]
+    """The whole windows of a recording, one after the other (ten of a ten-second clip)."""
+    return [Segment(row, index * window, window) for index in range(segment_count(row, window))]
 
 
 class KeyedSampler(Sampler[Key]):
@@ -303,8 +311,11 @@ def collate(clips: list[Clip]) -> Clip:
 class BadMediaLog:
     """Counts what could not be read, and writes every occurrence to a CSV."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, rows: int):
-        self.path, self.rows = Path(path) if path else None, rows
+    def __init__(self, path: str | os.PathLike[str] | None, total: int):
+        """`total`: segments of all recordings."""
+        self.path, self.total = Path(path) if path else None, total
+        self.segments: set[tuple[str, int]] = set()
+        """Those that were bad: recording and number of the second."""
         self.files: dict[str, BadMedia] = {}
         """The first occurrence of each recording."""
 
@@ -317,19 +328,20 @@ class BadMediaLog:
                 if not file.tell():
                     lines.writerow(BadMedia._fields)
                 lines.writerow(bad._replace(start=f"{bad.start:.3f}"))
+        self.segments.add((bad.file, int(bad.start)))
         if bad.file not in self.files:
             self.files[bad.file] = bad
             if tell:
                 log.warning("%s: %s (at %.2f s)", bad.path, bad.reason, bad.start)
 
     def judge(self) -> None:
-        """Raises AvscError, a summary, once more than `MOST_BAD` of the recordings are bad."""
-        if len(self.files) > max(1, MOST_BAD * self.rows):
+        """Raises AvscError, a summary, once more than `MOST_BAD` of the segments are bad, of several recordings."""
+        if len(self.files) > 1 and len(self.segments) > max(1, MOST_BAD * self.total):
             first = next(iter(self.files.values()))
             told = f"; {self.path} lists them" if self.path else ""
             raise AvscError(
-                f"{len(self.files)} of {self.rows} recordings cannot be read, more than {100 * MOST_BAD:g} %, such as "
-                f"{first.path} ({first.reason}){told}: mend or remove them"
+                f"{len(self.segments)} of {self.total} segments cannot be read, of {len(self.files)} recordings, more "
+                f"than {100 * MOST_BAD:g} %, such as {first.path} ({first.reason}){told}: mend or remove them"
             )
 
 
@@ -339,7 +351,7 @@ class ClipLoader(DataLoader):
 
     def __init__(self, dataset: ClipDataset, *, patience: float, **options):
         self.clips, self.patience = dataset, patience
-        self.bad = BadMediaLog(dataset.bad_media, len(dataset.rows))
+        self.bad = BadMediaLog(dataset.bad_media, dataset.total)
         workers = options["num_workers"]
         self.reading = torch.zeros(workers, 2, dtype=torch.float64).share_memory_() if workers else None
         super().__init__(

@@ -113,7 +113,7 @@ def test_mask(toy_city, tmp_path):
         for name, there in zip(("audio", "video"), present, strict=True):
             value = getattr(clip, name)
             assert torch.equal(value, getattr(whole[index], name)) if there else not value.any()
-    with pytest.raises(AvscError, match=r"2 of 10 recordings cannot be read, more than 1 %, such as .*bad_media\.csv"):
+    with pytest.raises(AvscError, match=r"\d+ of 20 segments cannot be read, of 2 recordings, .*bad_media\.csv"):
         list(loader(masked, 1, shuffle=False))
     rows[2] = rows[2]._replace(audio=str(tmp_path / "gone.wav"))
     both = ClipDataset(rows, corpus.classes, want, on_bad="mask")
@@ -122,25 +122,26 @@ def test_mask(toy_city, tmp_path):
 
 
 def test_too_many(tmp_path):
-    """One alone never stops a run; more than one of a hundred does, with a summary in one line."""
-    log = BadMediaLog(tmp_path / "bad_media.csv", rows=300)
+    """One recording alone never stops a run; more than one of a hundred segments does, with a summary in one line."""
+    log = BadMediaLog(tmp_path / "bad_media.csv", total=300)
     for number in range(3):
-        for start in (0.0, 1.0):
-            log.add(BadMedia(f"r{number}", f"/set/r{number}.wav", start, "is empty"))
+        for _ in range(2):  # the same second once more, of another epoch
+            log.add(BadMedia(f"r{number}", f"/set/r{number}.wav", 0.5, "is empty"))
             log.judge()
-    log.add(BadMedia("r3", "/set/r3.wav", 0.0, "is empty"))
-    with pytest.raises(AvscError, match=r"^4 of 300 recordings cannot be read, more than 1 %, such as /set/r0\.wav"):
+    log.add(BadMedia("r2", "/set/r2.wav", 1.0, "is empty"))
+    with pytest.raises(AvscError, match=r"^4 of 300 segments cannot be read, of 3 recordings, more than 1 %, such as"):
         log.judge()
     assert len((tmp_path / "bad_media.csv").read_text().splitlines()) == 1 + 7
-    lonely = BadMediaLog(None, rows=10)
-    lonely.add(BadMedia("r", "/set/r.wav", 0.0, "is empty"))
-    lonely.judge()
+    lonely = BadMediaLog(None, total=10)
+    for start in range(9):
+        lonely.add(BadMedia("r", "/set/r.wav", float(start), "is empty"))
+        lonely.judge()
 
 
 def test_nothing_but_bad(tmp_path):
     clips = dataset(sounds(tmp_path, 4, bad=(0, 1, 2, 3)), on_bad="skip", windows=1)
     assert clips.attempt(Key(0, 0)).clip is None
-    with pytest.raises(AvscError, match="of 4 recordings cannot be read"):
+    with pytest.raises(AvscError, match="of 4 recordings, more than 1 %"):
         list(loader(clips, 2, shuffle=True))
 
 
