@@ -36,6 +36,8 @@ import soundfile
 from avsc_e2e.clip import Row
 from avsc_e2e.data import media
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, loader
+from avsc_e2e.data.media.header import probe_located
+from avsc_e2e.data.media.source import fitted
 from avsc_e2e.data.store.layout import open_store
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.training.recipe import Augment
@@ -81,7 +83,8 @@ def real_set(folder: Path, target: Path) -> list[Row]:
     for path in sorted(folder.glob("*.mp4")):
         video, sound = target / "scene" / path.name, target / "scene" / f"{path.stem}.wav"
         video.symlink_to(path)
-        samples, rate = media.decode_sound(path)
+        blocks = list(media.audio_blocks(path))
+        samples, rate = np.concatenate([block for block, _ in blocks]), blocks[0][1]
         soundfile.write(sound, samples, rate, subtype="PCM_24")
         rows.append(
             Row(f"scene/{path.stem}", str(sound), str(video), "scene", path.stem, "", media.probe(path).duration)
@@ -106,7 +109,7 @@ class Rivals:
         for index, segment in enumerate(self.media.segments):
             row = segment.row
             header = media.probe(row.video)
-            self.sizes[row.file] = media._fitted(header.width, header.height, SIDE)
+            self.sizes[row.file] = fitted(header.width, header.height, SIDE)
             self.rates[row.file] = header.frame_rate
             stored = store.recordings[row.file]
             k = int((segment.start + 0.5) * store.rate)
@@ -184,8 +187,7 @@ def measure(title: str, rows: list[Row], root: Path, rounds: int, draw: random.R
     prepare(root, scratch / "store", workers=1)
     store = open_store(scratch / "store")
     rivals = Rivals(rows, store, scratch)
-    media._probe.cache_clear()
-    media._rotation.cache_clear()
+    probe_located.cache_clear()
     size = sum(os.path.getsize(row.video) for row in rows) * 8 / sum(row.duration for row in rows)
     jpeg = np.mean([stored.sizes.mean() for stored in store.recordings.values()]) / 1e3
     print(
@@ -196,8 +198,7 @@ def measure(title: str, rows: list[Row], root: Path, rounds: int, draw: random.R
     fast["with training's changes"] = rivals.training_clip
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("first touch", *slow, *fast)}
     for _ in range(rounds):
-        media._probe.cache_clear()
-        media._rotation.cache_clear()
+        probe_located.cache_clear()
         each = len(rivals.media) // len(rows)
         for row in range(len(rows)):
             found["first touch"].append(seconds_of(rivals.media.__getitem__, [row * each + draw.randrange(each)]))

@@ -27,6 +27,7 @@ import numpy as np
 from loading import SIDE, render_set
 
 from avsc_e2e.data import media
+from avsc_e2e.data.media.source import fitted
 from avsc_e2e.data.store.prepare import prepare
 
 CLIPS, EVALUATION_CLIPS = 12_291, 72_000
@@ -45,7 +46,7 @@ def used() -> np.ndarray:
 def bare_pass(path: str) -> np.ndarray:
     begin = used()
     header = media.probe(path)
-    width, height = media._fitted(header.width, header.height, SIDE)
+    width, height = fitted(header.width, header.height, SIDE)
     reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
     for _ in range(len(reader)):
         reader.next().asnumpy()

@@ -36,13 +36,20 @@ ROOMS = (
 The words of the first floor may."""
 
 OWNERS = {
-    "PIL": {"data.media", "toycity.city", "toycity.image", "toycity.indoors", "toycity.sprites", "toycity.stage"},
+    "PIL": {
+        "data.media.images",
+        "toycity.city",
+        "toycity.image",
+        "toycity.indoors",
+        "toycity.sprites",
+        "toycity.stage",
+    },
     "aiohttp": {"data.store.remote"},
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},
-    "av": {"data.media", "toycity.city"},
+    "av": {"data.media.audio", "data.media.conversion", "data.media.packets", "data.media.source", "toycity.city"},
     "cv2": {"data.store.layout"},
-    "decord": {"data.media"},
+    "decord": {"data.media.decord"},
     "fsspec": {"data.store.remote"},
     "h5py": {"models.weights.conversion"},
     "huggingface_hub": {"models.weights.published", "models.weights.sources"},
@@ -59,8 +66,8 @@ OWNERS = {
     "safetensors": {"models.weights.checkpoint", "models.weights.conversion"},
     "scipy": {"outputs.comparison", "outputs.loglinear", "outputs.metrics"},
     "sklearn": {"outputs.calibration", "outputs.folds", "models.segmentmodel"},
-    "soundfile": {"data.media", "toycity.city"},
-    "soxr": {"data.media"},
+    "soundfile": {"data.media.audio", "data.media.header", "toycity.city"},
+    "soxr": {"data.media.audio"},
     "threadpoolctl": {"outputs.loglinear"},
     "timm": {
         "models.nets.aisfx",

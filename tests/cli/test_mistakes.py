@@ -100,7 +100,7 @@ def test_bad_files(trained, toy_city, media, tmp_path):
         ([AVSC, "predict", good, "https://host/a.mp4"], ["https://host/a.mp4: is a URL"]),
         ([AVSC, "predict", media / "sound.wav", media], ["is not a checkpoint"]),
         ([AVSC, "predict", good], ["no media given"]),
-        ([AVSC, "predict", good, tmp_path / "text.wav"], ["text.wav", "is not a sound file"]),
+        ([AVSC, "predict", good, tmp_path / "text.wav"], ["text.wav", "is not a media file"]),
         ([AVSC, "predict", good, tmp_path / "cut.mp4"], ["cut.mp4", "cut off"]),
         ([AVSC, "predict", good, tmp_path / "empty.mp4"], ["is empty"]),
         ([AVSC, "predict", good, tmp_path / "none.mp4"], ["none.mp4", "no such file"]),

@@ -184,9 +184,12 @@ class Store:
         stored = self._stored(row, "video")
         if max(times) > stored.end + TOLERANCE:
             raise MediaError(
-                row.video, f"no picture at {max(times):.2f} s: its pictures end at {stored.end:.2f} s (is it cut off?)"
+                row.video, f"no frame at {max(times):.2f} s: its video ends at {stored.end:.2f} s (is it cut off?)"
             )
         spans = np.floor(np.asarray(times) * self.rate + 1e-6).astype(int).clip(0, len(stored.frames) - 1)
+        if (lost := stored.sizes[spans] == 0).any():
+            time = np.asarray(times)[lost][0]
+            raise MediaError(row.video, f"no frame at {time:.2f} s could be decoded when the store was prepared")
         places = list(zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True))
         frames = []
         for picture in self.shards.parts(stored.shard, places):

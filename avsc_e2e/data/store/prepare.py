@@ -16,11 +16,14 @@ import os
 import shutil
 import struct
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -28,7 +31,7 @@ from urllib.parse import quote
 import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
-from avsc_e2e.data.media import decode_frames, decode_sound, probe
+from avsc_e2e.data.media import audio_blocks, decode_frames, probe
 from avsc_e2e.data.sets.corpus import is_evaluation
 from avsc_e2e.data.sets.duplicates import find_copies
 from avsc_e2e.data.sets.folder import read_rows
@@ -387,12 +390,12 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
             media = probe(path)
             if media.has_video or row["video"] != row["audio"]:
                 record["duration"]["video"] = media.duration
-                for frames, until in decode_frames(path, task.options.rate, task.options.short_side):
+                for image, spans, until in decode_frames(path, task.options.rate, task.options.short_side):
                     end = until
-                    for frame in frames:
-                        data = encode_frame(frame, task.options.quality)
-                        offsets.append(_add(tar, f"{key}.{len(offsets):04d}.jpg", data))
-                        sizes.append(len(data))
+                    data = b"" if isinstance(image, MediaError) else encode_frame(image, task.options.quality)
+                    offset = _add(tar, f"{key}.{len(offsets):04d}.jpg", data) if data else 0
+                    offsets += [offset] * spans  # a frame that is held is stored once, one that is lost not at all
+                    sizes += [len(data)] * spans
                 record["video"] = {"end": end, "offsets": offsets, "sizes": sizes}
         except MediaError as error:
             record["bad"]["video"] = error.reason
@@ -403,10 +406,7 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
             media = probe(path)
             if media.has_audio or row["video"] != row["audio"]:
                 record["duration"]["audio"] = media.duration
-                samples, rate = decode_sound(path)
-                header, data, bits = _wav(samples, rate)
-                offset = _add(tar, f"{key}.wav", header + data) + len(header)
-                record["audio"] = [offset, len(samples), samples.shape[1], rate, bits]
+                record["audio"] = _add_audio(tar, f"{key}.wav", path, task.shard.parent)
         except MediaError as error:
             record["bad"]["audio"] = error.reason
     about = {name: row[name] for name in ("file", "scene", "location", "city", "part")}
@@ -418,30 +418,53 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
 
 def _add(tar: Checked, name: str, data: bytes) -> int:
     """Append a member and return where its data begin."""
+    return _add_parts(tar, name, len(data), [data])
+
+
+def _add_parts(tar: Checked, name: str, size: int, parts: Iterable[bytes]) -> int:
+    """Append a member of `size` bytes, part by part, and return where its data begin."""
     member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
+    member.size, member.mode = size, 0o644
     tar.write(member.tobuf(tarfile.GNU_FORMAT, "ascii"))
     offset = tar.file.tell()
-    tar.write(data)
-    tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+    for part in parts:
+        tar.write(part)
+    tar.write(bytes(-size % tarfile.BLOCKSIZE))
     return offset
 
 
-def _wav(samples: np.ndarray, rate: int) -> tuple[bytes, bytes, int]:
-    """Header and data of a WAV file of (N, C) samples, and its bits: 16 of int16, 24 of int32, 32 of float32."""
-    channels = samples.shape[1]
-    bits = {"int16": 16, "int32": 24, "float32": 32}[samples.dtype.name]
-    if bits == 24:
-        data = samples.astype("<i4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
-    else:
-        data = samples.astype("<i2" if bits == 16 else "<f4").tobytes()
-    size = channels * bits // 8
-    kind = struct.pack("<HHIIHH", 3 if bits == 32 else 1, channels, rate, rate * size, size, bits)
+def _add_audio(tar: Checked, name: str, path: Path, scratch: Path) -> list[int]:
+    """Append a recording's audio as a WAV file and return where its samples begin, their number, the channels, the rate
+    (Hz) and the bits of one. The tar wants the size first, so the samples wait in a file without a name: memory does
+    not grow with the recording. Raises MediaError."""
+    samples, channels, rate, bits = 0, 1, 0, 16
+    with tempfile.TemporaryFile(dir=scratch) as raw:
+        for block, rate in audio_blocks(path):  # noqa: B007
+            samples, channels = samples + len(block), block.shape[1]
+            bits = {"int16": 16, "int32": 24, "float32": 32}[block.dtype.name]
+            if bits == 24:
+                raw.write(block.astype("<i4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes())
+            else:
+                raw.write(block.astype("<i2" if bits == 16 else "<f4").tobytes())
+        if not rate:
+            raise MediaError(str(path), "none of its audio can be decoded (is it cut off?)")
+        size = raw.tell()
+        raw.seek(0)
+        header = _wav_header(size, samples, channels, rate, bits)
+        parts = chain([header], iter(partial(raw.read, 1 << 20), b""))
+        return [_add_parts(tar, name, len(header) + size, parts) + len(header), samples, channels, rate, bits]
+
+
+def _wav_header(size: int, samples: int, channels: int, rate: int, bits: int) -> bytes:
+    """Of a WAV file with `size` bytes of samples. By hand, for libsndfile writes the time of day into that of floats,
+    and a store's bytes depend on its sources alone."""
+    width = channels * bits // 8
+    kind = struct.pack("<HHIIHH", 3 if bits == 32 else 1, channels, rate, rate * width, width, bits)
     head = b"fmt " + struct.pack("<I", len(kind)) + kind
     if bits == 32:
-        head += b"fact" + struct.pack("<II", 4, len(samples))
-    head += b"data" + struct.pack("<I", len(data) & 0xFFFFFFFF)
-    return b"RIFF" + struct.pack("<I", (4 + len(head) + len(data)) & 0xFFFFFFFF) + b"WAVE" + head, data, bits
+        head += b"fact" + struct.pack("<II", 4, samples)
+    head += b"data" + struct.pack("<I", size & 0xFFFFFFFF)
+    return b"RIFF" + struct.pack("<I", (4 + len(head) + size) & 0xFFFFFFFF) + b"WAVE" + head
 
 
 def _key(file: str) -> str:

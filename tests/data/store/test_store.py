@@ -97,7 +97,7 @@ def test_time_decides_the_frame(tmp_path):
         seen = store.read_frames(row, [time_asked], 48).mean()
         assert seen == pytest.approx(10 + 4 * int(middle * 25), abs=1.6)
         assert seen == pytest.approx(media.read_frames(row.video, [middle], 48).mean(), abs=1)
-    with pytest.raises(MediaError, match=r"no picture at 2\.60 s"):
+    with pytest.raises(MediaError, match=r"no frame at 2\.60 s"):
         store.read_frames(row, [2.6], 48)
 
 
@@ -119,7 +119,7 @@ def test_sound_to_the_bit(tmp_path, kind, bits, suffix):
         for start, duration in ((0.0, 1.0), (0.25, 0.5), (0.7, 0.5)):
             direct = media.read_audio(row.audio, start, duration, rate)
             assert np.array_equal(direct, store.read_audio(row, start, duration, rate))
-    with pytest.raises(MediaError, match=r"no sound at 2\.00 s"):
+    with pytest.raises(MediaError, match=r"no audio at 2\.00 s"):
         store.read_audio(row, 1.0, 1.0, 44_100)
     with tarfile.open(tmp_path / "store" / "shard-000000.tar") as tar:  # and to any other reader of WAV
         other, rate = soundfile.read(tar.extractfile("a/s.wav"), dtype="float32")

@@ -1,0 +1,27 @@
+"""Frames and audio out of files: images through PIL, WAV and FLAC through soundfile, all else through PyAV.
+
+Time is counted in seconds from the start of the recording, the earliest of its streams, for video and audio alike: one
+`start` cuts both. `read_frames` and `read_audio` read at random, `decode_windows` and `decode_frames` in one pass.
+"""
+
+from avsc_e2e.data.media.audio import audio_blocks, cut_window, mix_channels, read_audio
+from avsc_e2e.data.media.frames import Decoder, read_frames
+from avsc_e2e.data.media.header import Media, probe
+from avsc_e2e.data.media.source import TOLERANCE
+from avsc_e2e.data.media.windows import MediaWindow, decode_frames, decode_windows, window_starts
+
+__all__ = [
+    "TOLERANCE",
+    "Decoder",
+    "Media",
+    "MediaWindow",
+    "audio_blocks",
+    "cut_window",
+    "decode_frames",
+    "decode_windows",
+    "mix_channels",
+    "probe",
+    "read_audio",
+    "read_frames",
+    "window_starts",
+]

@@ -1,0 +1,46 @@
+"""From decoded frames to arrays: scaled, upright, with square pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avsc_e2e.data.media.source import fitted
+
+
+class Converter:
+    """Makes (H, W, 3) uint8 RGB of decoded frames: upright, square pixels, all of one size."""
+
+    def __init__(self, stream):
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+        self._aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        self._sizes: dict[int | None, tuple[int, int]] = {}
+
+    def __call__(self, frame, short_side: int | None) -> np.ndarray:
+        if short_side not in self._sizes:  # of the first frame: the size may change within a stream
+            self._sizes[short_side] = fitted(frame.width * self._aspect, frame.height, short_side)
+        width, height = self._sizes[short_side]
+        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+        return upright(image.to_ndarray(), display_matrix(frame))
+
+
+def display_matrix(frame) -> tuple[int, int, int, int]:
+    """Signs of the matrix (a, b, c, d) by which a player turns or mirrors a frame, to the next right angle: a point
+    (x, y) is shown at (a x + c y, b x + d y)."""
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX) if frame.side_data else None
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), "<i4")[:5])
+    sign = lambda value: (value > 0) - (value < 0)  # noqa: E731
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return sign(a) or 1, 0, 0, sign(d) or 1
+    return 0, sign(b) or 1, sign(c) or 1, 0
+
+
+def upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """An image (H, W, 3) as a player shows it."""
+    a, b, c, d = matrix
+    return np.ascontiguousarray(image[::d, ::a] if a else image.transpose(1, 0, 2)[::b, ::c])

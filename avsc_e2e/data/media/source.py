@@ -1,0 +1,112 @@
+"""A media file as it is opened: what it is by its content, its container, its main tracks, and what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Literal
+
+from avsc_e2e.errors import MediaError
+
+CONTAINERS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,mxf,dv,gif,"
+    "mp3,aac,ac3,eac3,ogg,wav,w64,flac,aiff,caf,amr,au",
+}
+"""What FFmpeg may take a file for. It goes by the content, and would follow a playlist in a video's clothes to other
+files and addresses."""
+
+HELD = 60.0
+"""Seconds for which a frame is held where no other follows. A longer gap in the time stamps is a gap: nothing is shown
+in it."""
+TOLERANCE = 0.5
+"""Seconds by which a stream may end before a window does: the last frame is held, and audio is padded with silence.
+What lacks more is refused, since a cut-off file must not pass for a quiet one."""
+
+Kind = Literal["image", "sound", "container"]
+
+
+def locate(path: str | os.PathLike[str]) -> tuple[str, tuple[int, int]]:
+    """The absolute path, which no decoder takes for a URL or a pseudo-protocol, with size and time of change. Raises
+    MediaError for what is not a plain file with something in it."""
+    path = os.path.abspath(os.fspath(path))
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        gone = os.path.islink(path)
+        raise MediaError(path, "links to a file that does not exist" if gone else "no such file") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(path, cause(error)) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(path, "is a folder, not a media file")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(path, "is a pipe, socket or device, not a media file")
+    if status.st_size == 0:
+        raise MediaError(path, "is empty")
+    return path, (status.st_size, status.st_mtime_ns)
+
+
+def kind(path: str) -> Kind:
+    """What reads a file, by its first bytes; its name may say anything. Raises MediaError."""
+    with boundary(path, "cannot be read"), open(path, "rb") as file:
+        head = file.read(12)
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP"):
+        return "image"
+    if head.startswith(b"fLaC") or (head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"):
+        return "sound"
+    return "container"
+
+
+@contextlib.contextmanager
+def boundary(path: str, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a MediaError that names the file and the cause."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError(path, f"{what} ({cause(error)})") from error
+
+
+def cause(error: Exception) -> str:
+    """The cause that an exception tells, in one line."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for what it claims to hold"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.split(": '")[0].split("\n")[0]
+
+
+def open_container(path: str, **options):
+    """The file as a PyAV container. Raises MediaError."""
+    import av
+
+    with boundary(path, "is not a media file that can be read, or it is cut off"):
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # a name of bytes that are no UTF-8
+            return av.open(open(path, "rb"), metadata_errors="ignore", options=CONTAINERS, **options)
+        return av.open(path, metadata_errors="ignore", options=CONTAINERS, **options)
+
+
+def main_stream(container, modality: str):
+    """The video or audio track that a player takes: the first that the file marks as default, else the first; None
+    where there is none. A cover is no video."""
+    import av
+
+    marks = av.stream.Disposition
+    streams = [
+        stream
+        for stream in (container.streams.video if modality == "video" else container.streams.audio)
+        if not stream.disposition & marks.attached_pic
+    ]
+    return next((stream for stream in streams if stream.disposition & marks.default), next(iter(streams), None))
+
+
+def fitted(width: float, height: float, short_side: int | None) -> tuple[int, int]:
+    """Width and height of a frame whose shorter side is to have `short_side` pixels; as it is without."""
+    if not short_side:
+        return max(round(width), 1), max(round(height), 1)
+    scale = short_side / min(width, height)
+    return max(round(width * scale), short_side), max(round(height * scale), short_side)

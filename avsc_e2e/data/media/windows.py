@@ -1,0 +1,169 @@
+"""A recording from its first to its last second in one pass: window by window for prediction, frame by frame for a
+store."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from avsc_e2e.data.media.audio import Block, cut_window, joined, slice_file, track_blocks
+from avsc_e2e.data.media.header import Media, probe_located
+from avsc_e2e.data.media.images import read_image
+from avsc_e2e.data.media.reader import Reader
+from avsc_e2e.data.media.source import boundary, kind, locate
+from avsc_e2e.errors import MediaError
+
+LONGEST = 360_000.0
+"""Seconds that a recording may last; a header that claims more, lies."""
+
+
+class MediaWindow(NamedTuple):
+    """A window of a recording."""
+
+    start: float
+    """Seconds from the start of the recording."""
+    audio: np.ndarray | MediaError | None
+    """(C, N) float32 in [-1, 1], C 1 or 2; the error that spoils it; None where there is none, or none is wanted."""
+    frames: np.ndarray | MediaError | None
+    """(T, H, W, 3) uint8 RGB; the error that spoils it; None where there is none, or none is wanted."""
+
+
+def window_starts(duration: float, window: float, hop: float) -> list[float]:
+    """Seconds at which the windows of a recording start: one a `hop`, at least one. The last ends with the recording,
+    unless what would be left is below a twentieth of a hop."""
+    count = max(math.ceil((duration - window) / hop + 0.95), 1)
+    return [min(index * hop, max(duration - window, 0.0)) for index in range(count)]
+
+
+def decode_windows(
+    path: str | os.PathLike[str],
+    *,
+    window: float = 1.0,
+    hop: float = 1.0,
+    frames: Sequence[float] = (0.5,),
+    short_side: int | None = None,
+    sample_rate: int = 48_000,
+    audio: bool = True,
+    video: bool = True,
+    threads: int = 1,
+) -> Iterator[MediaWindow]:
+    """All windows of a recording, in order, in one pass over its video and its audio: the same audio, frames and starts
+    (`window_starts`) as `read_audio` and `read_frames` give, in memory that does not grow with the recording.
+
+    `frames` are rising times (seconds) within a window, `short_side` is in pixels, `sample_rate` in Hz; `audio` and
+    `video` say what is wanted. What cannot be read spoils its window alone, and comes as an error in its place. An
+    image is one window. `threads` decode video; 0 is as many as there are cores. Raises MediaError where nothing can be
+    read."""
+    path, stamp = locate(path)
+    if kind(path) == "image":
+        image = read_image(path, short_side)[None] if video else None
+        yield MediaWindow(0.0, None, image if image is None else np.repeat(image, len(frames), axis=0))
+        return
+    media = probe_located(path, *stamp)
+    if media.duration > LONGEST:
+        raise MediaError(path, f"claims to last {media.duration:.0f} s, which no recording does")
+    reader = None
+    with boundary(path, "cannot be decoded"):
+        if video and media.has_video:
+            reader = Reader(path, media, threads)
+        try:
+            cut = _rolling_cut(path, media, window) if audio and media.has_audio else None
+            for start in window_starts(media.duration, window, hop):
+                times = [min(start + time, max(media.duration, start)) for time in frames]
+                yield MediaWindow(
+                    start,
+                    _or_error(path, cut_window, path, cut, media.sample_rate, start, window, sample_rate)
+                    if cut
+                    else None,
+                    _or_error(path, _frames, reader, times, short_side) if reader else None,
+                )
+        finally:
+            if reader:
+                reader.close()
+
+
+def decode_frames(
+    path: str | os.PathLike[str], rate: float, short_side: int | None = None
+) -> Iterator[tuple[np.ndarray | MediaError, int, float]]:
+    """All of a video in one pass: the frames shown at the middles of spans of 1 / `rate` seconds, (H, W, 3) uint8 RGB
+    as `read_frames` gives them, each once, with the number of successive spans that show it, and the second at which
+    the video ends as far as it is known by then. Spans whose frame cannot be read, or that lie in a gap, come as an
+    error. Raises MediaError where there is no frame at all."""
+    path, stamp = locate(path)
+    if kind(path) == "image":
+        yield read_image(path, short_side), 1, 0.0
+        return
+    media = probe_located(path, *stamp)
+    if not media.has_video:
+        raise MediaError(path, "has no video; give it as audio only")
+    shown, held, span, end, good = None, 0, 0, 0.0, 0
+    with boundary(path, "its video cannot be decoded"), Reader(path, media) as reader:
+        while True:
+            time = (span + 0.5) / rate
+            if time > LONGEST:
+                raise MediaError(path, f"claims to last longer than {LONGEST:.0f} s, which no recording does")
+            spans = 1
+            try:
+                [frame] = reader.at([time], more=True)
+            except MediaError as error:
+                if reader.end is not None and not span:
+                    raise
+                frame = error
+                if reader.next is not None:  # nothing is shown before
+                    spans = max(math.ceil(reader.next * rate - 0.5) - span, 1)
+            if span and reader.end is not None and time > reader.end + 1e-9:
+                break
+            if frame is not shown:
+                if held:
+                    yield _converted(reader, shown, short_side), held, time
+                    good += not isinstance(shown, MediaError)
+                shown, held = frame, 0
+            held, span = held + spans, span + spans
+        end = reader.end
+        if isinstance(shown, MediaError) and not good:
+            raise shown
+        yield _converted(reader, shown, short_side), held, end
+
+
+def _converted(reader: Reader, frame, short_side: int | None) -> np.ndarray | MediaError:
+    return frame if isinstance(frame, MediaError) else reader.convert(frame, short_side)
+
+
+def _frames(reader: Reader, times: Sequence[float], short_side: int | None) -> np.ndarray:
+    return np.stack([reader.convert(frame, short_side) for frame in reader.at(times, more=True)])
+
+
+def _or_error(path: str, function, *arguments) -> np.ndarray | MediaError:
+    try:
+        with boundary(path, "cannot be decoded"):
+            return function(*arguments)
+    except MediaError as error:
+        return error
+
+
+def _rolling_cut(path: str, media: Media, window: float):
+    """As `cut_window` takes it: samples [first, last) of audio that is decoded once, asked for at rising times but for
+    the last window, which may reach back."""
+    if media.sliced:
+        return partial(slice_file, path)
+    blocks = track_blocks(path, media)
+    kept: deque[Block] = deque()
+    keep = math.ceil(2 * window * media.sample_rate)
+
+    def cut(first: int, last: int) -> tuple[np.ndarray, int]:
+        while not kept or kept[-1].at + kept[-1].samples.shape[1] < last:
+            block = next(blocks, None)
+            if block is None:
+                break
+            kept.append(block)
+        while len(kept) > 1 and kept[0].at + kept[0].samples.shape[1] <= first - keep:
+            kept.popleft()
+        return joined(path, media, kept, first, last)
+
+    return cut
