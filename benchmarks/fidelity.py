@@ -15,6 +15,7 @@ import importlib
 import io
 import math
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.nets.efficientat import STEPS
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights import conversion
 from avsc_e2e.models.weights.sources import sources
 from avsc_e2e.models.zoo import frontends
 from avsc_e2e.models.zoo.catalogue import architecture
@@ -145,6 +147,26 @@ def ast_forward() -> str:
     return difference(theirs(x).pooler_output, ours((9.1379948 * x - 4.2677393).transpose(1, 2)[:, None]))
 
 
+def clap_front(audio: Path) -> str:
+    made = importlib.import_module("transformers").ClapFeatureExtractor(frequency_min=50)  # as LAION trained
+    sound = recordings(audio, 48_000, 10.0)
+    theirs = made([one[0].numpy() for one in sound], sampling_rate=48_000, return_tensors="pt", truncation="rand_trunc")
+    ours = planes(frontends.CLAP, sound)[:, 0]
+    return difference(ours[..., :999], theirs["input_features"][:, 0].transpose(1, 2)[..., :999])
+
+
+def clap_forward() -> str:
+    package = importlib.import_module("transformers.models.clap.modeling_clap")
+    theirs = package.ClapAudioEncoder(package.ClapAudioConfig(enable_fusion=False)).eval()
+    ours = timm.create_model("htsat_tiny", num_classes=0).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clap.bin"
+        torch.save({f"audio_model.audio_encoder.{name}": value for name, value in theirs.state_dict().items()}, file)
+        ours.load_state_dict(conversion.htsat(file, ours))
+    x = torch.randn(1, 1, 64, 1001)
+    return difference(theirs(x.transpose(2, 3)).pooler_output, ours(x))
+
+
 class _Sigmoid(nn.Module):
     """torchvision's excitation with our layers' weights and the sigmoid of EfficientAT."""
 
@@ -245,6 +267,8 @@ def trunks(audio: Path) -> list[Row]:
             "no patchout in training; longer clips interpolate positions"),
         Row("ast_base", 0, count("ast_base"), tried(ast_forward),
             tried(lambda: ast_front(audio)), "short clips are not padded to 10.24 s but take the middle positions"),
+        Row("htsat_tiny (CLAP)", 0, count("htsat_tiny"), tried(clap_forward), tried(lambda: clap_front(audio)),
+            "short clips are repeated as planes, not as waveforms"),
         Row("cnn14", 80_753_615, cnn14, "", tried(lambda: pann_front(frontends.PANN, audio)),
             "classifier left out, counted here"),
         Row("cnn14_16k", 0, count("cnn14_16k"), "as cnn14", tried(lambda: pann_front(frontends.PANN_16K, audio)), ""),
@@ -277,6 +301,7 @@ def systems(audio: Path) -> list[Row]:
 
 FRONTS = {
     "passt_s": frontends.PASST, "ast_base": frontends.AST, "cnn14": frontends.PANN, "cnn14_16k": frontends.PANN_16K,
+    "htsat_tiny": frontends.CLAP,
     "yamnet": frontends.YAMNET, "vggish": frontends.VGGISH, "l3_audio": frontends.OPENL3_MEL256,
     "aisfx": frontends.AISFX,
 }  # fmt: skip

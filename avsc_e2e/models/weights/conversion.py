@@ -3,83 +3,20 @@ tensor of the file is used, or it is one of those named here as no part of the n
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.weights.keras import from_keras, read_keras
 from avsc_e2e.models.weights.onnxfile import onnx_tensors
+from avsc_e2e.models.weights.tensors import match, read_tensors
 
 Converter = Callable[[Path, nn.Module], dict[str, Tensor]]
 """The file of a source, and the net to fill: to its whole state, checked by name and shape. Raises AvscError."""
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth, .pt or .tar file, out of the tables that training scripts wrap them in and
-    without DataParallel's prefix. Raises AvscError where the file is another, or could run code."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            table = load_file(file)
-        else:
-            # Encoding: strings of Python 2, as in files of 2017. Numbers of numpy are data; all else is refused.
-            with torch.serialization.safe_globals(_numpy_data()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on the encoding, heeded all the same, and on old protocols
-                table = torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
-    except FileNotFoundError as error:
-        raise AvscError(f"{file}: there is no such file") from error
-    except Exception as error:  # the readers raise what they like: KeyError, EOFError, UnpicklingError ...
-        raise AvscError(
-            f"{file}: is no file of plain tensors ({type(error).__name__}), and nothing else is opened, since it could "
-            f"run code; save its state_dict as safetensors where it can be trusted"
-        ) from error
-    if isinstance(table, (tuple, list)) and table:
-        table = table[0]
-    for wrap in ("state_dict", "model"):
-        if isinstance(table, Mapping) and isinstance(table.get(wrap), Mapping):
-            table = table[wrap]
-    if not isinstance(table, Mapping):
-        raise AvscError(f"{file}: holds {type(table).__name__}, not a table of tensors")
-    tensors = {name: value for name, value in table.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise AvscError(f"{file}: holds no tensors")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def _numpy_data() -> list:
-    scalar, array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
-    allowed = [np.dtype, np.ndarray, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
-    for home in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed += [(scalar, f"{home}.scalar"), (array, f"{home}._reconstruct")]
-    return allowed
-
-
-def match(file: Path, tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """The tensors, if they are the net's by name and shape. Counters of batches, which old files lack and nothing
-    uses, are taken from the net. Raises AvscError that names the first that differs."""
-    own = net.state_dict()
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    tensors = counters | tensors
-    for name, value in own.items():
-        if name not in tensors:
-            raise AvscError(f"{file}: lacks {name}, so it is of another net")
-        if tensors[name].shape != value.shape:
-            given, needed = tuple(tensors[name].shape), tuple(value.shape)
-            raise AvscError(f"{file}: its {name} is {given}, the net's is {needed}; another front end, or another net?")
-    extra = [name for name in tensors if name not in own]
-    if extra:
-        raise AvscError(f"{file}: has {extra[0]}, which the net does not, so it is of another one")
-    return tensors
 
 
 def as_is(file: Path, net: nn.Module) -> dict[str, Tensor]:
@@ -197,6 +134,40 @@ def ast(file: Path, net: nn.Module) -> dict[str, Tensor]:
     return match(file, found, net)
 
 
+_SWIN = (
+    (".attention.output.dense.", ".attn.proj."), (".attention.self.relative", ".attn.relative"),
+    (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."), (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."), ("batch_norm.", "bn0."),
+)  # fmt: skip
+"""Names of transformers' file of CLAP, and those of Swin's authors, which timm has."""
+
+
+def htsat(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """The audio encoder of a CLAP of the hub, or of LAION's own file: without its text encoder and projections."""
+    tensors = read_tensors(file)
+    known = ("audio_model.audio_encoder.", "audio_branch.")
+    prefix = next((one for one in known if any(name.startswith(one) for name in tensors)), "")
+    if not prefix:
+        raise AvscError(f"{file}: has no audio encoder of a CLAP")
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        left_out = ("tscam_conv.", "head.", "spectrogram_extractor.", "logmel_extractor.")
+        inner = name.removeprefix(prefix)
+        if not name.startswith(prefix) or inner.startswith(left_out) or inner.endswith(("position_index", "attn_mask")):
+            continue
+        for theirs, ours in _SWIN:
+            inner = inner.replace(theirs, ours)
+        parts = inner.split(".")
+        if "downsample" in parts:  # at the end of a stage there, at the beginning of the next in timm
+            parts[1] = str(int(parts[1]) + 1)
+        inner = ".".join(parts)
+        found[inner if inner.startswith("bn0.") else f"swin.{inner}"] = value
+    for name in [name for name in found if ".attention.self.query." in name]:
+        three = [found.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        found[name.replace(".attention.self.query.", ".attn.qkv.")] = torch.cat(three)
+    return match(file, found, net)
+
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation that torchvision's and timm's VGG16 were trained with."""
 
@@ -234,60 +205,3 @@ def yamnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
     if len(left) > 1 or any(sorted(layer) != ["bias", "kernel"] or layer["kernel"].dim() != 2 for layer in left):
         raise AvscError(f"{file}: has {len(left)} layers beside YAMNet's; only its classifier is left out")
     return from_keras(file, net, [layers[name] for name in names])
-
-
-def read_keras(file: Path) -> dict[str, dict[str, Tensor]]:
-    """Layers of a Keras .h5 or .h5.gz file that have weights, in the file's order: `conv2d_1`: `kernel`, `bias`. Needs
-    h5py. Raises AvscError."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise AvscError(f"{file}: Keras files are read with h5py: pip install 'avsc-e2e[keras]'") from error
-    try:
-        content = io.BytesIO(gzip.decompress(file.read_bytes())) if file.suffix == ".gz" else file
-        with h5py.File(content, "r") as opened:
-            root = opened.get("model_weights", opened)
-            layers = {}
-            for name in map(_text, root.attrs["layer_names"]):
-                weights = [_text(weight) for weight in root[name].attrs["weight_names"]]
-                if weights:
-                    layers[name] = {
-                        weight.split("/")[-1].split(":")[0]: torch.from_numpy(np.asarray(root[name][weight]))
-                        for weight in weights
-                    }
-            return layers
-    except FileNotFoundError as error:
-        raise AvscError(f"{file}: there is no such file") from error
-    except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise AvscError(f"{file}: is no Keras file of weights ({str(error).splitlines()[0][:80]})") from error
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-_AXES = {"kernel": {4: (3, 2, 0, 1), 2: (1, 0)}, "depthwise_kernel": {4: (2, 3, 0, 1)}}
-"""Keras has (height, width, in, out), (in, out) and (height, width, channels, 1)."""
-_NAMES = {
-    "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias",
-    "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
-}  # fmt: skip
-
-
-def from_keras(
-    file: Path, net: nn.Module, layers: Iterable[dict[str, Tensor]], more: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Layers of Keras as those of the net, one by one: convolutions, full layers and batch norms in their order; and
-    `more` of the net's tensors."""
-    layers = list(layers)
-    names = [name for name, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
-    if len(names) != len(layers):
-        raise AvscError(f"{file}: has {len(layers)} layers with weights, the net has {len(names)}")
-    tensors = dict(more or {})
-    for name, layer in zip(names, layers, strict=True):
-        for kind, value in layer.items():
-            if kind not in _NAMES:
-                raise AvscError(f"{file}: has a weight named {kind}, which is not known of this source")
-            axes = _AXES.get(kind, {}).get(value.dim())
-            tensors[f"{name}.{_NAMES[kind]}"] = value.permute(axes).contiguous() if axes else value
-    return match(file, tensors, net)

@@ -137,6 +137,11 @@ PUBLISHED = (
         "passt-s-f128-p16-s10-ap.476-swa.pt", convert=conversion.passt,
     ),
     Source(
+        "clap", ("htsat_tiny",), "LAION-Audio-630k", "Apache-2.0",
+        "https://huggingface.co/laion/clap-htsat-unfused/resolve/main/pytorch_model.bin", "clap-htsat-unfused.bin",
+        convert=conversion.htsat,
+    ),
+    Source(
         "ast", ("ast_base",), "AudioSet", "BSD-3-Clause",
         "https://huggingface.co/MIT/ast-finetuned-audioset-10-10-0.4593/resolve/main/model.safetensors",
         "ast-finetuned-audioset-10-10-0.4593.safetensors", convert=conversion.ast,

@@ -25,6 +25,9 @@ PANN_16K = {
     **PANN, "audio": "cnn14_16k", "sample_rate": 16_000, "fft": 512, "hop": 160, "low": 50.0, "high": 8000.0,
 }  # fmt: skip
 
+CLAP = {**PANN, "audio": "htsat_tiny", "sample_rate": 48_000, "hop": 480}
+"""Wu et al., ICASSP 2023: (1, 64, 1001) for ten seconds."""
+
 PASST = {
     "audio": "passt_s", "channels": "mono", "sample_rate": 32_000,
     "fft": 1024, "win_length": 800, "taper": "symmetric_hann", "preemphasis": 0.97, "hop": 320, "power": 2.0,

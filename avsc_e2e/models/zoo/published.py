@@ -108,6 +108,7 @@ TRUNKS: dict[str, str] = {
     **{f"mn{width}": f"{MAP} {figure}" for width, figure in
        (("04", ".432"), ("05", ".443"), ("10", ".471"), ("20", ".478"), ("30", ".482"), ("40", ".487"))},
     "passt_s": f"{MAP} .476", "ast_base": f"{MAP} .459", "cnn14": f"{MAP} .431", "cnn14_16k": f"{MAP} .438",
+    "htsat_tiny": "",
     "yamnet": "", "vggish": "", "l3_audio": "", "aisfx": "",
     "tf_efficientnet_lite0": "", "tf_efficientnet_b5.aa_in1k": "", "resnet50.tv_in1k": "ImageNet top 1 76.13 %",
     "convnext_base.fb_in22k_ft_in1k": "", "vit_base_patch32_clip_quickgelu_224.openai": "",

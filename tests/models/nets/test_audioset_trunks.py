@@ -19,6 +19,7 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.nets.efficientat import STEPS
+from avsc_e2e.models.nets.htsat import Htsat
 from avsc_e2e.models.nets.patchtransformer import Ast, Passt
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights import conversion
@@ -158,6 +159,60 @@ def test_ast_is_that_of_transformers():
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [(500, (0.0033634423, 0.5204287317, 0.1352536104, 0.4656425748)),
+     (100, (0.0033622774, 0.5204301140, 0.1352522015, 0.4656431760))],
+)  # fmt: skip
+def test_htsat_is_that_of_transformers(frames, expected):
+    """ClapAudioEncoder of width 8, depths 2, 1, 1, 1, heads 1, 1, 2, 2, windows of 4, 128 pixels of 32 bands; its ten
+    seconds are 500 frames, and a fifth of them is repeated five times."""
+    net = filled(Htsat(1, bands=32, width=8, depths=(2, 1, 1, 1), heads=(1, 1, 2, 2), window=4))
+    x = torch.sin(torch.arange(32 * frames, dtype=torch.float64) * 0.123).view(1, 1, 32, frames)
+    with torch.no_grad():
+        found = net(x)[0, :4]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-8, rtol=0)
+    with torch.no_grad():
+        assert net.tokens(x).shape == (1, 16, 64)
+
+
+SWIN = {
+    ".attn.proj.": ".attention.output.dense.", ".attn.relative": ".attention.self.relative", "bn0.": "batch_norm.",
+    ".norm1.": ".layernorm_before.", ".norm2.": ".layernorm_after.", ".mlp.fc1.": ".intermediate.dense.",
+    ".mlp.fc2.": ".output.dense.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_files_of_clap(tmp_path, hub):
+    """Names of laion/clap-htsat-unfused and of LAION's own checkpoints."""
+    net = filled(Htsat(1, bands=32, width=8, depths=(2, 1, 1, 1), heads=(1, 1, 2, 2), window=4)).float()
+    given = {}
+    for name, value in net.state_dict().items():
+        parts = name.removeprefix("swin.").split(".")
+        if "downsample" in parts:
+            parts[1] = str(int(parts[1]) - 1)
+        name = ".".join(parts)
+        if not hub:
+            given[f"module.audio_branch.{name}"] = value
+            continue
+        if ".attn.qkv." in name:
+            for part, values in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                given[name.replace("attn.qkv", f"attention.self.{part}")] = values
+            continue
+        for ours, theirs in SWIN.items():
+            name = name.replace(ours, theirs)
+        given[name] = value
+    if hub:
+        given = {f"audio_model.audio_encoder.{name}": value for name, value in given.items()}
+        given |= {"text_model.embeddings.weight": torch.zeros(2), "logit_scale_a": torch.zeros(1)}
+    else:
+        given |= {"module.audio_branch.head.weight": torch.zeros(2, 2), "module.logit_scale_a": torch.zeros(1)}
+    torch.save(given, tmp_path / "clap.bin")
+    found = conversion.htsat(tmp_path / "clap.bin", net)
+    assert all(torch.equal(found[name], value) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", [Passt, Ast])
 @pytest.mark.parametrize("frames", [98, 500, 1024, 1500])
 def test_positions_for_clips_of_any_length(kind, frames):
@@ -180,9 +235,9 @@ def test_ast_takes_the_middle_positions_of_a_short_clip():
     assert placed[0, 0, 0].tolist() == [46.0 + step for step in range(9)]
 
 
-@pytest.mark.parametrize("name", ["mn04", "passt_s", "ast_base", "cnn14_16k"])
+@pytest.mark.parametrize("name", ["mn04", "passt_s", "ast_base", "cnn14_16k", "htsat_tiny"])
 def test_trunks_have_sources(name):
-    assert sources(name)[0].name in ("efficientat", "passt", "ast", "panns")
+    assert sources(name)[0].name in ("efficientat", "passt", "ast", "panns", "clap")
 
 
 def test_files_of_ast_from_the_hub_and_from_its_authors(tmp_path):
