@@ -194,8 +194,23 @@ def stage_report(
         train_rows=corpus.train,
         history={name: file for name, file in files.items() if file.is_file()},
         configuration=dataclasses.asdict(recipe),
+        defaults=dataclasses.asdict(Recipe(recipe.name)),
+        data=Path(recipe.data.root or recipe.data.store).name,
+        command=f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}",
+        mend=_fuse_command(evaluation),
+        calibrate=f"avsc calibrate {run_folder(recipe) / SEGMENTS} --reference {run_folder(recipe) / REFERENCE} "
+        f"--checkpoint {model_file(recipe)}",
         segment=recipe.model.window,
     )
+
+
+def _fuse_command(evaluation: Evaluation) -> str:
+    """The command that fits the weights of the heads to their outputs."""
+    heads = [str(evaluation.folder / f"segments.{name}.csv") for name in evaluation.outputs if name != "decision"]
+    if len(heads) < 2:
+        return ""
+    reference = evaluation.folder.parent / REFERENCE
+    return f"avsc fuse {' '.join(heads)} --reference {reference} --save {evaluation.folder / 'fusion.json'}"
 
 
 def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:

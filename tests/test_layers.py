@@ -54,6 +54,8 @@ OWNERS = {
     "h5py": {"models.weights.keras"},
     "huggingface_hub": {"models.weights.published", "models.weights.sources"},
     "open_clip": {"models.text"},
+    "jinja2": {"report.template"},
+    "markupsafe": {"report.page", "report.template"},
     "matplotlib": {"report.charts"},
     "pytorch_lightning": {
         "training.callbacks",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,7 +33,14 @@ def score(
     from avsc_e2e.report.report import Report
 
     found = read_output(output)
-    page = Report(title=output.stem, outputs={output.stem: found}, reference=read_reference(reference))
+    page = Report(
+        title=output.stem,
+        outputs={output.stem: found},
+        reference=read_reference(reference),
+        data=reference.stem,
+        command=shlex.join(["avsc", *sys.argv[1:]]),
+        calibrate=f"avsc calibrate {output} --reference {reference} --save calibration.json",
+    )
     for protocol, of_protocol in page.results.items():
         result = of_protocol[output.stem]
         scores, (loss, accuracy) = result.scores, result.intervals
@@ -158,6 +167,7 @@ def compare(
     reference: Path,
     parameters: tuple[int, ...] = (),
     clips: bool = False,
+    report: Path | None = None,
     json_to: Path | None = None,
 ) -> None:
     """Compare systems: intervals, paired tests, vote and oracle, correlations, disagreements.
@@ -167,6 +177,7 @@ def compare(
         reference: CSV with the true scene of each file.
         parameters: Number of parameters of each system, in the order of the outputs.
         clips: First sum the probabilities of the segments of each clip, and compare whole clips.
+        report: HTML file for a page with the comparison and the report of all systems.
         json_to: JSON file for all figures.
     """
     from avsc_e2e.outputs.comparison import compare
@@ -181,13 +192,27 @@ def compare(
         raise AvscError(f"--parameters: {len(parameters)} numbers for {len(given)} outputs; give one for each")
     if clips:
         given = {name: to_clips(one) for name, one in given.items()}
-    first = next(iter(given.values()))
+    first, truth = next(iter(given.values())), read_reference(reference)
     result = compare(
         given,
-        targets_of(first, read_reference(reference)),
+        targets_of(first, truth),
         parameters=dict(zip(given, parameters, strict=True)) if parameters else None,
         protocol=protocol_of(first),
     )
     print(comparison_table(result))
+    if report:
+        from avsc_e2e.report.page import write_report
+        from avsc_e2e.report.report import Report
+
+        page = Report(
+            title=f"{len(given)} systems",
+            outputs=given,
+            reference=truth,
+            headline=result.systems[0],
+            comparison=result,
+            data=reference.stem,
+            command=shlex.join(["avsc", *sys.argv[1:]]),
+        )
+        print(f"report: {write_report(page, report)}")
     if json_to:
         json_to.write_text(json.dumps(result.to_json(), indent=2) + "\n")

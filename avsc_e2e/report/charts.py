@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avsc_e2e.report.words import number
+
 LIGHT = {
     "page": "#ffffff", "card": "#f5f6f8", "line": "#d9dee4", "ink": "#1a1f26", "muted": "#55606c",
     "c0": "#0b5cad", "c1": "#bf4d08", "c2": "#08785b", "c3": "#7747b3", "c4": "#5d6773", "c5": "#a82f72",
@@ -73,8 +75,8 @@ def shades(theme: Mapping[str, str], colour: str) -> list[tuple[str, str]]:
     return steps
 
 
-def stylesheet() -> str:
-    """The whole page's style, in light and dark, on a screen, a phone and paper."""
+def palette() -> str:
+    """The colours of both themes as CSS variables, and the classes of shaded cells and of series."""
 
     def colours(theme: Mapping[str, str]) -> str:
         plain = ";".join(f"--{name}:{value}" for name, value in theme.items())
@@ -92,148 +94,8 @@ def stylesheet() -> str:
     return (
         f":root{{color-scheme:light dark;{colours(LIGHT)}}}"
         f"@media screen and (prefers-color-scheme:dark){{:root{{{colours(DARK)}}}}}"
-        f"{_STYLE}{cells}{series}"
+        f"{cells}{series}"
     )
-
-
-_STYLE = """
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%;scroll-behavior:smooth;print-color-adjust:exact;-webkit-print-color-adjust:exact}
-@media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
-body{margin:0;background:var(--page);color:var(--ink);overflow-wrap:break-word;
- font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
-main,header,footer,nav>div{max-width:1080px;margin:0 auto;padding:0 24px}
-header{padding-top:36px;padding-bottom:20px}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .35rem;letter-spacing:-.015em;font-weight:680}
-h2{font-size:1.25rem;line-height:1.3;margin:0 0 .3rem;letter-spacing:-.005em;font-weight:650;scroll-margin-top:56px}
-h3{font-size:1rem;margin:1.5rem 0 .5rem;font-weight:620}
-p{margin:.2rem 0 .9rem;max-width:46rem}
-.muted,figcaption,.axis,small{color:var(--muted)}
-small,figcaption,.small{font-size:.84rem;line-height:1.45}
-a{color:var(--c0)}
-:focus-visible{outline:2px solid var(--c0);outline-offset:2px}
-nav{position:sticky;top:0;z-index:2;background:var(--page);border-bottom:1px solid var(--line)}
-nav>div{display:flex;gap:2px 20px;overflow-x:auto;white-space:nowrap;padding-top:9px;padding-bottom:9px;
- scrollbar-width:none}
-nav a{font-size:.88rem;color:var(--muted);text-decoration:none}
-nav a:hover{color:var(--ink);text-decoration:underline}
-section{padding:36px 0 4px}
-section+section{border-top:1px solid var(--line);margin-top:28px}
-.note{background:var(--note);border-left:4px solid var(--note-line);padding:10px 14px;margin:14px 0 0;
- border-radius:3px;font-weight:600;max-width:none}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:16px;margin:14px 0}
-.card{background:var(--card);border-radius:8px;padding:16px 18px;max-width:540px}
-.card p{margin-bottom:0}
-.card h3{margin:0 0 2px}
-.figures{display:grid;grid-template-columns:1fr 1fr;gap:6px 16px;margin:10px 0 8px;max-width:360px}
-.figures dt{font-size:.84rem;color:var(--muted)}
-.figures dd{margin:0}
-.big{font-size:2.3rem;line-height:1.15;font-weight:640;letter-spacing:-.02em;font-variant-numeric:tabular-nums;
- display:block}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:14px 44px}
-.trio{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:6px 28px}
-.pair>*,.trio>*{min-width:0}
-figure{margin:14px 0 0;break-inside:avoid}
-figcaption{margin-top:8px;max-width:46rem}
-figure h3:first-child,.pair h3,.trio h3{margin-top:.4rem}
-.systems th:first-child{min-width:7.5em}
-.systems .name{white-space:nowrap}
-.systems thead tr:first-child td{border:0}
-.systems thead tr:first-child th{color:var(--ink);text-align:center;padding-bottom:2px}
-.systems thead tr:nth-child(2) th:first-child{text-align:left}
-svg{display:block;overflow:visible;max-width:100%}
-svg text{fill:var(--muted);font-size:12px;font-family:inherit;font-variant-numeric:tabular-nums}
-.grid{stroke:var(--line);stroke-width:1}
-.mark{fill:var(--s);stroke:var(--page);stroke-width:1.2;paint-order:stroke}
-.bar{fill:var(--s)}
-.whisker{stroke:var(--s);stroke-width:2}
-.curve{fill:none;stroke:var(--s);stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
-.key{display:flex;flex-wrap:wrap;gap:2px 18px;list-style:none;padding:0;margin:8px 0 6px;font-size:.88rem}
-.key li,.name{display:inline-flex;align-items:center;gap:7px}
-.key svg,.name svg{flex:none}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;line-height:1.45;color:var(--muted);font-size:.84rem;padding:0 0 6px}
-th,td{padding:5px 10px 5px 0;text-align:right;vertical-align:top;font-weight:400;border-bottom:1px solid var(--line)}
-thead th{color:var(--muted);font-size:.8rem;line-height:1.3;vertical-align:bottom}
-th.text,td.text{text-align:left;padding-left:8px}
-th:first-child{text-align:left}
-th:last-child,td:last-child{padding-right:0}
-.file,.settings td{overflow-wrap:anywhere}
-tbody th{font-weight:500}
-tr.lead th,tr.lead td{font-weight:680}
-.wide{width:100%}
-.scroll{overflow-x:auto;max-width:100%;position:relative}
-.interval{display:block;font-size:.78rem;font-weight:400;color:var(--muted);white-space:nowrap}
-.rows{display:grid;grid-template-columns:minmax(5.5em,max-content) 1fr 4.3em;column-gap:10px;align-items:center;
- font-size:.87rem;font-variant-numeric:tabular-nums;line-height:1.25}
-.rows>span:nth-child(3n){text-align:right;white-space:nowrap}
-.rows>.track{padding:0 6px}
-.matrix{font-size:.8rem;line-height:1;border-collapse:separate;border-spacing:1px}
-.matrix th,.matrix td{border:0;padding:0;vertical-align:middle}
-.matrix td{width:34px;min-width:24px;height:30px;text-align:center;border-radius:2px}
-.matrix tbody th{padding-right:8px;white-space:nowrap;overflow-wrap:normal;text-align:right}
-.matrix thead th{vertical-align:bottom;text-align:left;padding-bottom:4px}
-.matrix thead th span{writing-mode:vertical-rl;transform:rotate(180deg);white-space:nowrap;overflow-wrap:normal}
-.heat{width:min(100%,560px);image-rendering:pixelated;border:1px solid var(--line)}
-.switch>input{position:absolute;opacity:0;pointer-events:none}
-.switch>label{display:inline-block;padding:4px 13px;margin:6px 6px 10px 0;border:1px solid var(--line);
- border-radius:99px;font-size:.88rem;cursor:pointer;color:var(--muted)}
-.switch>input:checked+label{background:var(--ink);border-color:var(--ink);color:var(--page)}
-.switch>input:focus-visible+label{outline:2px solid var(--c0);outline-offset:2px}
-.switch>div{display:none}
-.switch>input:nth-of-type(1):checked~div:nth-of-type(1),.switch>input:nth-of-type(2):checked~div:nth-of-type(2),
-.switch>input:nth-of-type(3):checked~div:nth-of-type(3){display:block}
-.switch>div>.onlyprint{display:none}
-details{margin:12px 0 0;font-size:.9rem}
-summary{cursor:pointer;color:var(--muted);font-size:.88rem}
-details[open]>summary{margin-bottom:8px}
-.errors{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:18px;margin-top:14px;
- padding:0;list-style:none}
-.error{background:var(--card);border-radius:8px;overflow:hidden;break-inside:avoid;display:flex;flex-direction:column}
-.error .text{padding:11px 14px 13px}
-.error h3{margin:0;font-size:.95rem;font-weight:620}
-.frames{display:flex;gap:2px;background:#000}
-.frames img{flex:1 1 0;min-width:0;width:100%;display:block;object-fit:cover}
-.frames.one img{aspect-ratio:16/9;object-fit:contain}
-.spectrogram{display:block;width:100%;height:76px}
-audio{width:100%;height:34px;display:block;margin:8px 0 2px}
-.guess{display:grid;grid-template-columns:minmax(6em,auto) 1fr 2.8em;gap:1px 8px;font-size:.84rem;align-items:center;
- margin:7px 0;font-variant-numeric:tabular-nums}
-.guess svg{height:8px}
-.guess span:nth-child(3n){text-align:right}
-.settings th{white-space:nowrap;padding-right:24px}
-.settings td{text-align:left;white-space:pre-wrap}
-.settings .group th{padding-top:14px;font-weight:650}
-footer{padding-top:22px;padding-bottom:44px;margin-top:36px;color:var(--muted);font-size:.84rem}
-@media (max-width:560px){
- body{font-size:15px}
- main,header,footer,nav>div{padding-left:16px;padding-right:16px}
- header{padding-top:22px} h1{font-size:1.5rem} section{padding-top:26px}
- table{font-size:.84rem} .settings th{white-space:normal} th,td{padding-right:7px}
- .systems th:first-child{min-width:0} .systems .name{white-space:normal} .big{font-size:2rem}
- .systems .interval{white-space:normal;width:min-content;margin-left:auto}
- .matrix{font-size:11px} .matrix td{width:23px;min-width:23px;height:24px} .matrix tbody th{padding-right:5px}
- .rows{column-gap:6px;font-size:.82rem}
-}
-@media print{
- @page{margin:14mm}
- body{font-size:10.5pt} nav,audio,.switch>label,.switch>input,summary{display:none}
- main,header,footer{padding:0;max-width:none}
- section{padding-top:14px} section+section{margin-top:14px}
- h2,h3,h2+p{break-after:avoid} tr,.card{break-inside:avoid} .scroll{overflow:visible}
- .switch>div{display:block} .switch>div>.onlyprint{display:block}
-.pair:has(>figure+figure){grid-template-columns:1fr 1fr;gap:14px 24px}
- .errors{grid-template-columns:repeat(3,1fr);gap:12px} .settings th,.settings td{padding-top:1px;padding-bottom:1px}
- .trio{grid-template-columns:repeat(3,1fr);gap:6px 18px} .key{font-size:.78rem} details:not([open]){display:none}
-}
-""".strip()
-
-
-def number(value: float, form: str) -> str:
-    """A figure as text: a dash where there is none, and a space that does not break before the percent sign."""
-    if not math.isfinite(value):
-        return "–"
-    return format(value, form).replace("%", "\u00a0%")
 
 
 def mark(colour: int, size: int = 12) -> str:
@@ -309,10 +171,11 @@ def rows(names: Sequence[str], series: Sequence[Series], high: float, form: str,
     """One row a name: the first series as a bar with its value, the others as marks on the same scale from 0."""
     marks = [0.0, 0.25, 0.5, 0.75, 1.0] if form.endswith("%") and high == 1 else ticks(0, high)
     place = lambda value: f"{100 * min(max(value / high, 0), 1):.2f}%"  # noqa: E731
-    lines = "".join(f'<line class="grid" x1="{place(t)}" x2="{place(t)}" y1="0" y2="24"/>' for t in marks)
+    lines = "".join(f'<line class="grid" x1="{place(t)}" x2="{place(t)}" y1="0" y2="28"/>' for t in marks)
     parts = []
     for i, name in enumerate(names):
         drawn = lines
+        heights = _apart([one.values[i] / high for one in series[1:]])
         for rank, one in enumerate(series):
             value = one.values[i]
             if not math.isfinite(value):
@@ -320,11 +183,11 @@ def rows(names: Sequence[str], series: Sequence[Series], high: float, form: str,
             tip = f"<title>{escape(f'{name}, {one.name}: {number(value, form)}')}</title>"
             hue, x = f"s{one.colour % SERIES}", place(value)
             if rank == 0:
-                drawn += f'<rect class="bar {hue}" y="7" width="{x}" height="10" rx="1.5">{tip}</rect>'
+                drawn += f'<rect class="bar {hue}" y="9" width="{x}" height="10" rx="1.5">{tip}</rect>'
             else:
                 shape = f'<g class="mark">{MARKS[one.colour % SERIES]}{tip}</g>'
-                drawn += f'<svg x="{x}" y="12" class="{hue}" overflow="visible">{shape}</svg>'
-        track = f'<svg width="100%" height="24" aria-hidden="true">{drawn}</svg>'
+                drawn += f'<svg x="{x}" y="{heights[rank - 1]}" class="{hue}" overflow="visible">{shape}</svg>'
+        track = f'<svg width="100%" height="28" aria-hidden="true">{drawn}</svg>'
         shown = number(series[0].values[i], form)
         parts.append(f'<span>{escape(name)}</span><span class="track">{track}</span><span>{shown}</span>')
     axis = "".join(
@@ -336,6 +199,22 @@ def rows(names: Sequence[str], series: Sequence[Series], high: float, form: str,
         f'aria-hidden="true">{axis}</svg></span><span></span>'
     )
     return f'<div class="rows">{"".join(parts)}</div>'
+
+
+def _apart(places: Sequence[float], near: float = 0.04, middle: float = 14, step: float = 8) -> list[float]:
+    """Heights of the marks of a row: those that would cover each other lie above each other."""
+    heights = [middle] * len(places)
+    order = sorted((i for i, place in enumerate(places) if math.isfinite(place)), key=lambda i: places[i])
+    cluster: list[int] = []
+    for i in [*order, None]:
+        if i is not None and (not cluster or places[i] - places[cluster[-1]] < near):
+            cluster.append(i)
+            continue
+        gap = min(step, 2 * step / max(len(cluster) - 1, 1))
+        for rank, member in enumerate(cluster):
+            heights[member] = round(middle + gap * (rank - (len(cluster) - 1) / 2), 1)
+        cluster = [] if i is None else [i]
+    return heights
 
 
 def _short(value: float, form: str) -> str:
@@ -350,9 +229,10 @@ def whisker(value: float, interval: tuple[float, float] | None, low: float, high
         f'<line class="whisker" x1="{place(interval[0])}" x2="{place(interval[1])}" y1="6" y2="6"/>' if interval else ""
     )
     return (
-        f'<svg class="s{colour % SERIES}" width="100%" height="12" style="margin:3px 0 0" aria-hidden="true">'
+        f'<span class="strip"><svg class="s{colour % SERIES}" width="100%" height="12" aria-hidden="true">'
         f'<line class="grid" x1="0" x2="100%" y1="6" y2="6"/>{line}'
-        f'<svg x="{place(value)}" y="6" overflow="visible"><g class="mark">{MARKS[colour % SERIES]}</g></svg></svg>'
+        f'<svg x="{place(value)}" y="6" overflow="visible"><g class="mark">{MARKS[colour % SERIES]}</g></svg>'
+        "</svg></span>"
     )
 
 
@@ -427,7 +307,14 @@ def reliability(series: Sequence[tuple[str, int, Sequence[Bin]]], least: int, la
     )
 
 
-def curves(steps: Sequence[float], series: Sequence[Series], form: str, label: str, best: int | None = None) -> str:
+def curves(
+    steps: Sequence[float],
+    series: Sequence[Series],
+    form: str,
+    label: str,
+    best: int | None = None,
+    axis: str = "epoch",
+) -> str:
     """Lines over the epochs; `best` is the index of the epoch that was kept."""
     left, top, width, height = 50, 8, 300, 150
     values = np.array([v for one in series for v in one.values if math.isfinite(v)])
@@ -465,7 +352,7 @@ def curves(steps: Sequence[float], series: Sequence[Series], form: str, label: s
     return (
         f'<svg viewBox="0 0 {left + width + 12} {top + height + 40}" style="width:100%;max-width:400px" role="img" '
         f'aria-label="{escape(label)}">{"".join(out)}<text x="{left + width / 2}" y="{top + height + 35}" '
-        'text-anchor="middle">epoch</text></svg>'
+        'text-anchor="middle">' + escape(axis) + "</text></svg>"
     )
 
 
@@ -474,8 +361,11 @@ def step(share: float) -> int:
     return 0 if not share > 0 else max(1, round(share * (SHADES - 1)))
 
 
-def matrix(classes: Sequence[str], counts: np.ndarray, label: str) -> str:
-    """Confusions (K, K), rows the truth, as a table of percentages of each row: blue is right, red is not."""
+def matrix(
+    classes: Sequence[str], counts: np.ndarray, label: str, links: Mapping[tuple[int, int], str] | None = None
+) -> str:
+    """Confusions (K, K), rows the truth, as a table of percentages of each row: blue is right, red is not; `links` lead
+    from a cell to its clips."""
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     head = "".join(f"<th scope=col><span>{escape(name)}</span></th>" for name in classes)
@@ -486,7 +376,10 @@ def matrix(classes: Sequence[str], counts: np.ndarray, label: str) -> str:
             # The root tells few errors from none and from more.
             shade = f"r{step(share)}" if i == j else f"w{step(math.sqrt(share))}"
             tip = escape(f"{name} as {classes[j]}: {counts[i, j]:g}")
-            cells += f'<td class="{shade}" title="{tip}">{f"{100 * share:.0f}" if counts[i, j] else ""}</td>'
+            shown = f"{100 * share:.0f}" if counts[i, j] else ""
+            if links and counts[i, j] and (i, j) in links:
+                shown = f'<a href="{links[i, j]}">{shown}</a>'
+            cells += f'<td class="{shade}" title="{tip}">{shown}</td>'
         body.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     return (
         f'<div class="scroll" tabindex="0"><table class="matrix" aria-label="{escape(label)}">'

@@ -1,18 +1,10 @@
-"""The report of an evaluation: figures with their protocol and intervals, and one HTML file that shows them.
-
-The file stands alone: no script, no network, pictures and sound inside it. `Report.json` holds the same figures.
-"""
+"""The report of an evaluation: figures with their protocol and intervals. `Report.json` holds those of the page."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import importlib.metadata
-import io
-import math
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,61 +12,14 @@ import numpy as np
 
 from avsc_e2e.clip import Row
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import Intervals, Scores, intervals, log_losses, score, warning_of_few
+from avsc_e2e.outputs.comparison import Comparison
+from avsc_e2e.outputs.metrics import intervals, score, warning_of_few
 from avsc_e2e.outputs.names import city_of, location_of
 from avsc_e2e.outputs.output import SystemOutput, to_clips
 from avsc_e2e.outputs.reference import targets_of
+from avsc_e2e.report.result import ConfidentError, Result, Rival
 from avsc_e2e.report.trials import Ladder, Robustness
-
-PACKAGES = (
-    "avsc-e2e", "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "albumentations",
-    "audiomentations", "decord2", "av", "soundfile", "numpy", "scikit-learn", "matplotlib",
-)  # fmt: skip
-"""Distributions whose versions the report names, as far as they are installed."""
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Published figures to stand beside the system's own."""
-
-    name: str
-    protocol: str
-    """What its rows are, in the words of `Scores.protocol`: "1 s segments", "10 s clips", "whole clips"."""
-    log_loss: float = math.nan
-    """Macro average, nats."""
-    accuracy: float = math.nan
-    """Macro average, 0 to 1."""
-    class_log_loss: Mapping[str, float] = field(default_factory=dict)
-    class_accuracy: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One system under one protocol."""
-
-    output: SystemOutput
-    targets: np.ndarray
-    """(N,) index of the true class."""
-    places: np.ndarray
-    """(N,) name of the location."""
-    scores: Scores
-    intervals: Intervals
-
-    @cached_property
-    def losses(self) -> np.ndarray:
-        """(N,) nats."""
-        return log_losses(self.output.probabilities, self.targets)
-
-    @cached_property
-    def hits(self) -> np.ndarray:
-        """(N,) bool: the decision is right."""
-        return self.output.decisions == self.targets
-
-    def means(self, rows: np.ndarray) -> tuple[float, float]:
-        """Plain mean log loss (nats) and share right of some rows, by their indices; nan of none."""
-        if not len(rows):
-            return math.nan, math.nan
-        return float(self.losses[rows].mean()), float(self.hits[rows].mean())
+from avsc_e2e.report.values import plain, versions
 
 
 @dataclass(frozen=True)
@@ -104,6 +49,20 @@ class Report:
     """Seconds that one row of a segment output covers."""
     errors: int = 8
     """Confident errors shown."""
+    data: str = ""
+    """Name of the data set."""
+    command: str = ""
+    """The command that trained or evaluated the system."""
+    mend: str = ""
+    """The command that fits the decision again, shown where a head beats it."""
+    calibrate: str = ""
+    """The command that calibrates the system, shown where its confidence is wrong."""
+    defaults: Mapping[str, object] | None = None
+    """The configuration with every setting at its default, nested as `configuration`."""
+    probe: Rival | None = None
+    """A simple baseline on the same rows, such as a frozen probe."""
+    comparison: Comparison | None = None
+    """Paired tests of all outputs, whole recordings or segments alike."""
     ladder: Ladder | None = None
     """The learner's candidates."""
     robustness: Sequence[Robustness] = ()
@@ -235,7 +194,7 @@ class Report:
     def json(self) -> dict:
         """Every figure of the page as plain values; nan is None."""
         clips = self.clips
-        return _plain(
+        return plain(
             {
                 "title": self.title,
                 "note": self.note,
@@ -313,21 +272,46 @@ class Report:
 
     @cached_property
     def surest_errors(self) -> list[ConfidentError]:
-        """The wrong decisions the system was surest of, one a location as far as that fills the page."""
-        result = next(by_name[self.system] for by_name in self.results.values() if self.system in by_name)
+        """The wrong decisions that the system was surest of, one a location as far as that fills the page."""
+        return self._surest(~self._judged.hits, self.errors)
+
+    @cached_property
+    def error_groups(self) -> dict[tuple[int, int], list[ConfidentError]]:
+        """(true class, decided class) -> its clips on the page: the surest errors, and two of each common confusion."""
+        counts = self._judged.scores.confusion * (1 - np.eye(len(self.classes), dtype=int))
+        order = np.argsort(-counts, axis=None, kind="stable")[:6]
+        pairs = [tuple(map(int, np.unravel_index(i, counts.shape))) for i in order if counts.flat[i]]
+        groups = {pair: self.confused(*pair, 2) for pair in pairs}
+        for error in self.surest_errors:
+            group = groups.setdefault((error.target, error.decided), [])
+            if all((error.file, error.start) != (other.file, other.start) for other in group):
+                group.append(error)
+        return groups
+
+    def confused(self, target: int, decided: int, most: int) -> list[ConfidentError]:
+        """The rows of class `target` decided as class `decided` that the system was surest of."""
+        found = self._judged
+        return self._surest((found.targets == target) & (found.output.decisions == decided), most)
+
+    @cached_property
+    def _judged(self) -> Result:
+        """The system under the first protocol that it has."""
+        return next(by_name[self.system] for by_name in self.results.values() if self.system in by_name)
+
+    def _surest(self, mask: np.ndarray, most: int) -> list[ConfidentError]:
+        result = self._judged
         output, targets = result.output, result.targets
         sure = output.probabilities[np.arange(len(output)), output.decisions]
-        wrong = np.flatnonzero(~result.hits)
-        order = wrong[np.argsort(-sure[wrong], kind="stable")]
-        first, files, places = [], set(), set()
-        later = []
+        rows = np.flatnonzero(mask)
+        order = rows[np.argsort(-sure[rows], kind="stable")]
+        first, later, files, places = [], [], set(), set()
         for i in order.tolist():
             if output.files[i] in files:
                 continue
             files.add(output.files[i])
             (later if result.places[i] in places else first).append(i)
             places.add(result.places[i])
-        chosen = sorted((first + later)[: self.errors], key=lambda i: -sure[i])
+        chosen = sorted((first + later)[:most], key=lambda i: -sure[i])
         return [
             ConfidentError(
                 output.files[i],
@@ -338,83 +322,6 @@ class Report:
             )
             for i in chosen
         ]
-
-
-@dataclass(frozen=True, eq=False)
-class ConfidentError:
-    """A wrong decision that the system was sure of."""
-
-    file: str
-    start: float | None
-    """Seconds; None for a whole recording."""
-    target: int
-    """Index of the true class."""
-    decided: int
-    """Index of the class decided on."""
-    probabilities: np.ndarray
-    """(K,)"""
-
-
-@dataclass(frozen=True, eq=False)
-class History:
-    """A training, epoch by epoch."""
-
-    epochs: list[float]
-    columns: dict[str, list[float]]
-    """Name -> one figure an epoch; nan where none was logged."""
-    judge: str = ""
-    """The column that chose the best epoch; empty where there is none."""
-
-    @property
-    def best(self) -> int | None:
-        values = self.columns.get(self.judge, [])
-        finite = [i for i, value in enumerate(values) if math.isfinite(value)]
-        return min(finite, key=values.__getitem__, default=None)
-
-
-def read_history(path: str | Path) -> History:
-    """The epochs of a training's metrics.csv, whichever columns it has; the last figure of an epoch counts.
-
-    Raises AvscError for a file that is missing or has no epochs.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AvscError(f"{path}: cannot be read as a training's metrics.csv ({error})") from None
-    epochs: dict[float, dict[str, float]] = {}
-    for number, line in enumerate(csv.DictReader(io.StringIO(text))):
-        figures = {name: _float(value) for name, value in line.items() if name}
-        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-        epoch = figures.pop("epoch", float(number))
-        figures.pop("step", None)
-        if figures:
-            epochs.setdefault(epoch, {}).update(figures)
-    if not epochs:
-        raise AvscError(f"{path}: no epoch with a figure in it; give the metrics.csv that the training wrote")
-    order = sorted(epochs)
-    names = dict.fromkeys(name for epoch in order for name in epochs[epoch])
-    columns = {name: [epochs[epoch].get(name, math.nan) for epoch in order] for name in names}
-    # the shortest name is the whole's, validation_log_loss before validation_log_loss_audio
-    judges = sorted((name for name in columns if "val" in name.lower() and "loss" in name.lower()), key=len)
-    return History(order, columns, next((n for n in judges if "log_loss" in n), next(iter(judges), "")))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on, as far as they are installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def fields_of(value: object) -> dict[str, object] | None:
-    """The fields of a mapping or a dataclass by name; None of anything else, and of what has none."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)} or None
-    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) and value else None
 
 
 def _means(result: Result, rows: np.ndarray) -> dict[str, float]:
@@ -428,24 +335,3 @@ def _grouped(names: Sequence[str]) -> dict[str, np.ndarray]:
     for i, name in enumerate(names):
         groups.setdefault(name, []).append(i)
     return {name: np.array(rows) for name, rows in groups.items()}
-
-
-def _plain(value: object) -> object:
-    """As JSON has it: tuples are lists, nan is None, other objects their text."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    fields = fields_of(value)
-    if fields is not None:
-        return {key: _plain(item) for key, item in fields.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else {} if value == {} else str(value)
-
-
-def _float(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

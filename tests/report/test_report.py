@@ -21,12 +21,16 @@ from matplotlib.image import imread
 
 from avsc_e2e.clip import SCENES, Row
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import score
+from avsc_e2e.outputs.metrics import Interval, score
 from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips
 from avsc_e2e.outputs.reference import read_reference, targets_of
 from avsc_e2e.report import charts
+from avsc_e2e.report.history import read_history
 from avsc_e2e.report.page import page as html_page
-from avsc_e2e.report.report import Report, Rival, read_history, versions
+from avsc_e2e.report.report import Report
+from avsc_e2e.report.result import Rival
+from avsc_e2e.report.trials import Ladder, Robustness, Rung
+from avsc_e2e.report.values import versions
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ACTIONS = ("Archery", "BandMarching", "BasketballDunk", "PlayingCello", "Surfing")
@@ -54,7 +58,9 @@ class Page(HTMLParser):
         page = cls()
         page.feed(text)
         page.close()
-        page.text = re.sub(r"\s+", " ", page.text)
+        prose = cls()  # without the links of terms, which cut sentences in pieces
+        prose.feed(re.sub(r'<a class="term"[^>]*>([^<]*)</a>', r"\1", text))
+        page.text = re.sub(r"\s+", " ", prose.text)
         return page
 
     def handle_starttag(self, tag, attributes):
@@ -167,7 +173,8 @@ def test_five_real_systems(five_systems):
     page = Page.of(html_page(five_systems))
     for figure in ("0.803", "70.9 %", "0.956", "64.1 %", "0.581", "78.7 %", "0.554", "81.7 %", "0.539", "80.7 %"):
         assert figure in page.text
-    assert "late_fusion in figures" in page.text
+    assert ("h1", "Five systems: 81.7\u00a0% accuracy, but baseline alone has the lower log loss") in page.headings
+    assert re.search(r"late_fusion reaches a macro accuracy of 81.7 % \(95 % interval \d+.\d to 8", page.text)
     assert re.search(
         r"Against baseline: log loss \+0\.014 \(95 %: .0\.\d+ to \+0\.\d+\), accuracy \+1\.0 points", page.text
     )
@@ -207,8 +214,16 @@ def test_texts_of_others_are_escaped(actions):
 
 def test_pictures_and_sounds_of_the_surest_errors(with_media):
     page = Page.of(html_page(with_media))
-    assert len(page.sounds) == 4
-    assert len(page.images) == 8  # a frame and a spectrogram each
+    shown = [error for group in with_media.error_groups.values() for error in group]
+    assert len(shown) > 4
+    assert {(e.file, e.start) for e in with_media.surest_errors} <= {(e.file, e.start) for e in shown}
+    silent = page.text.count("No audio: ")  # one of the real files ends before the third second
+    assert silent <= 1
+    assert len(page.sounds) == len(shown) - silent
+    assert len(page.images) == 2 * (len(shown) - silent)  # a frame and a spectrogram each
+    for target, decided in with_media.error_groups:
+        assert f"errors-{target}-{decided}" in page.anchors
+        assert f"#errors-{target}-{decided}" in page.loads  # from the confusions
     for image in page.images:
         assert image["alt"]
         kind, data = re.fullmatch(r"data:image/(\w+);base64,(.*)", image["src"]).groups()
@@ -239,8 +254,8 @@ def test_media_that_cannot_be_read_says_why(actions, tmp_path):
     broken.write_text("no video")
     rows = [Row(file, str(broken), str(tmp_path / "absent.mp4"), duration=5.0) for file in actions.reference]
     page = Page.of(html_page(replace(actions, rows=rows, errors=1)))
-    assert "No picture: no such file" in page.text
-    assert "No sound: is not a media file" in page.text
+    assert "No image: no such file" in page.text
+    assert "No audio: is not a media file" in page.text
 
 
 def test_seen_and_unseen(actions):
@@ -298,8 +313,8 @@ def test_training_curves(actions, tmp_path):
     page = Page.of(html_page(replace(actions, history={"video": first, "hybrid": second})))
     assert ("h3", "video") in page.headings
     assert ("h3", "hybrid") in page.headings
-    assert "epoch 1 has the lowest validation_log_loss, 0.8750" in page.text
-    assert "Loss in training" in page.text
+    assert "epoch 1 has the lowest validation log loss, 0.8750" in page.text
+    assert "Training loss" in page.text
     assert "Learning rate" in page.text
     empty = tmp_path / "empty.csv"
     empty.write_text("epoch,train_loss\n")
@@ -310,7 +325,7 @@ def test_training_curves(actions, tmp_path):
 
 def test_configuration_and_versions(actions):
     text = Page.of(html_page(actions)).text
-    for words in ("name own/hybrid", "init a, b", "optim lr 0.001", "optim.schedule kind cosine", "python 3."):
+    for words in ("name own/hybrid", "init a, b", "optim.lr 0.001", "optim.schedule.kind cosine", "python 3."):
         assert words in text
     assert f"numpy {np.__version__}" in text
     assert versions()["matplotlib"]
@@ -437,3 +452,94 @@ def test_in_a_browser(which, request, tmp_path):
     assert found["font"] >= 11
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not complaints
+
+
+def test_navigation_equals_headings(actions):
+    text = html_page(actions)
+    links = re.findall(r'<a href="#([a-z]+)">([^<]+)</a>', text[text.index("<nav") : text.index("</nav>")])
+    assert [("h2", name) for _, name in links] == [h for h in Page.of(text).headings if h[0] == "h2"]
+    assert [anchor for anchor, _ in links] == re.findall(r'<section id="([a-z]+)"', text)
+
+
+def test_verdict_in_words(actions):
+    better = replace(
+        actions, headline="audio", data="own videos", command="avsc train <x>", mend="avsc fuse a.csv b.csv"
+    )
+    page = Page.of(html_page(better))
+    h1 = next(text for level, text in page.headings if level == "h1")
+    assert h1.startswith("Own <videos> on own videos: ")
+    assert h1.endswith("accuracy, but the fusion head alone has the lower log loss")
+    assert "The fusion head has a lower log loss than the decision." in page.text
+    assert "avsc fuse a.csv b.csv" in page.text
+    assert "avsc train <x>" in page.text
+    assert "Chance, with 5 classes, is 20.0 % and 1.609" in page.text
+    probe = Rival("the frozen probe", "1 s segments", 0.5, 0.75)
+    own = actions.results["1 s segments"]["fusion"].scores
+    text = Page.of(html_page(replace(actions, probe=probe))).text
+    assert f"Against the frozen probe: log loss {own.log_loss - 0.5:+.3f}".replace("-", "−") in text
+
+
+def test_few_recordings_give_a_warning_and_no_interval_of_zero_width():
+    output, reference = segments(recordings=5, strength=40)
+    text = Page.of(html_page(Report("Few", {"system": output}, reference))).text
+    assert "Warning: few test data: 5 recordings in all, 1 recording of class Archery" in text
+    assert "100.0 to 100.0" not in text
+    assert "95 %: 56.6 to 100.0" in text  # Wilson: 5 / (5 + 1.96 ** 2)
+
+
+def test_terms_are_explained_where_they_are_used(actions):
+    page = Page.of(html_page(actions))
+    for term in ("macro", "nats", "fusion"):
+        assert page.loads.count(f"#term-{term}") == 1
+        assert f"term-{term}" in page.anchors
+    assert "epoch" not in [a.removeprefix("term-") for a in page.anchors]  # no curves, so no such term
+
+
+def test_changed_settings_are_told_from_defaults(actions):
+    report = replace(
+        actions,
+        configuration={"epochs": 3, "optim": {"lr": 0.01, "clip": 5.0}},
+        defaults={"epochs": 20, "optim": {"lr": 0.01, "clip": 5.0}},
+    )
+    text = Page.of(html_page(report)).text
+    assert "1 setting differs from the default" in text
+    assert re.search(r"setting value default epochs 3 20 Settings at their default \(2\)", text)
+
+
+def test_curves_once_under_plain_names(actions, tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text(
+        "epoch,train_loss,train_loss_video,validation_log_loss,validation_log_loss_video,lr,seconds\n"
+        "1,2,2,1,1,.1,9\n2,1,1,0.5,0.5,.1,9\n"
+    )
+    text = Page.of(html_page(replace(actions, history={"one": file, "same": file}))).text
+    table = text[text.index("Every epoch as a table") :]
+    assert "epoch training loss validation log loss learning rate 1 2 1 0.1 2 1 0.5 0.1" in table
+    assert text.count("Every epoch as a table") == 1
+    assert "validation_log_loss" not in text
+
+
+def test_ladder_and_robustness(actions):
+    rungs = (
+        Rung("frozen <probe>", 0.31, 0.91, 12, Interval(0.2, 0.4), note="features"),
+        Rung("fine-tuning", note="skipped: no time left"),
+    )
+    ladder = Ladder(rungs, "frozen <probe>", "Five folds by source.", 96, 40)
+    noise = Robustness("white noise", (30.0, 0.0), {"joint": (0.2, 0.9)}, {"joint": (0.9, 0.5)}, "dB")
+    missing = Robustness("missing modality", ("both", "audio only"), {"joint": (0.2, 0.7)})
+    page = Page.of(html_page(replace(actions, ladder=ladder, robustness=(noise, missing))))
+    assert "Five folds by source. 96 recordings from 40 sources." in page.text
+    assert "frozen <probe> chosen 0.310 0.200 to 0.400 91.0 % 12 features" in page.text
+    assert "fine-tuning – – – skipped: no time left" in page.text
+    assert "dB joint log loss joint accuracy 30.0 0.200 90.0 % 0.0 0.900 50.0 %" in page.text
+    assert "audio only 0.700" in page.text
+    with pytest.raises(AvscError, match="'x' is not among the rungs"):
+        Ladder(rungs, "x", "")
+    with pytest.raises(AvscError, match="joint has 1 figures for 2 levels of white noise"):
+        Robustness("white noise", (1.0, 2.0), {"joint": (0.1,)})
+
+
+def test_marks_that_would_cover_each_other_lie_apart():
+    heights = charts._apart([1.0, 1.0, 0.99, 0.3, math.nan])
+    assert len(set(heights[:3])) == 3
+    assert heights[3] == heights[4] == 14

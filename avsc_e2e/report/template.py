@@ -1,0 +1,52 @@
+"""Jinja2 with the templates and the stylesheet of this package: every value is escaped unless it is Markup."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from avsc_e2e import __version__
+from avsc_e2e.report import charts, glossary
+from avsc_e2e.report.words import count, number, percent, signed
+
+
+@cache
+def environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("avsc_e2e.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {"percent": percent, "signed": signed, "number": number, "anchor": glossary.anchor}
+    found.globals |= {"count": count}
+    return found
+
+
+def stylesheet() -> str:
+    """The stylesheet of all pages, light and dark."""
+    environment_ = environment()
+    return charts.palette() + environment_.loader.get_source(environment_, "style.css")[0]
+
+
+def render(template: str, **values: object) -> str:
+    """A whole page as one HTML text that needs no other file. The template extends base.html; terms of the glossary
+    are linked where they first occur."""
+    body = environment().get_template(template).render(**values)
+    body, terms = glossary.linked(body)
+    return (
+        environment()
+        .get_template("base.html")
+        .render(
+            body=Markup(body),
+            terms=terms,
+            style=Markup(stylesheet()),
+            made=date.today().isoformat(),
+            version=__version__,
+            **{"footer": "", **values},
+        )
+    )

@@ -1,0 +1,49 @@
+"""Nested settings and figures as plain values, and the versions that a result depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping
+
+import numpy as np
+
+PACKAGES = (
+    "avsc-e2e", "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "albumentations",
+    "audiomentations", "decord2", "av", "soundfile", "numpy", "scikit-learn", "matplotlib",
+)  # fmt: skip
+"""Distributions whose versions the report names, as far as they are installed."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, as far as they are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def fields_of(value: object) -> dict[str, object] | None:
+    """The fields of a mapping or a dataclass by name; None of anything else, and of what has none."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)} or None
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) and value else None
+
+
+def plain(value: object) -> object:
+    """As JSON has it: tuples are lists, nan is None, other objects their text."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    fields = fields_of(value)
+    if fields is not None:
+        return {key: plain(item) for key, item in fields.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else {} if value == {} else str(value)
