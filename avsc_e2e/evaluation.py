@@ -15,7 +15,7 @@ from avsc_e2e.data.dataset import OnBad, segment_count
 from avsc_e2e.data.sets.corpus import read_evaluation_set
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import evaluation_dataset, predict, stored_calibration
+from avsc_e2e.inference import evaluation_dataset, predict_rows, stored_calibration
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
 from avsc_e2e.models.weights.sources import chosen
@@ -134,13 +134,14 @@ def _predict(
         bad_media=bad_media_file(recipe),
         test_time=recipe.test_time,
     )
-    return predict(
+    return predict_rows(
         model,
         dataset,
         batch_size=recipe.batch_size,
         workers=workers(recipe),
         calibration=calibration,
         test_time=recipe.test_time,
+        precision=recipe.precision,
         progress=progress,
     )
 

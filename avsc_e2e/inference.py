@@ -19,7 +19,7 @@ from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.extensions import MEDIA, kind
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.store.layout import Store, is_store, open_store
-from avsc_e2e.devices import device
+from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
@@ -66,7 +66,7 @@ def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
 
 
 @torch.inference_mode()
-def predict(
+def predict_rows(
     model: SceneNet,
     dataset: ClipDataset,
     *,
@@ -74,13 +74,15 @@ def predict(
     workers: int = 0,
     calibration: Calibration | None = None,
     test_time: TestTime = ONE_VIEW,
+    precision: Precision = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
     """A system output of each head, and "decision" of their decision-level fusion, by `calibration` if given, with a
     row for every clip of the dataset. Where a head's modality is missing from a clip, that head says what it makes of
     silence or black. `test_time` is that of the dataset. Under torchrun each process predicts its share of the clips,
     each clip once, and all get the whole."""
-    model = model.to(device()).eval()
+    where = device()
+    model = model.to(where).eval()
     # SLURM's tasks without torchrun have ranks, but know nothing of each other: each then predicts the whole.
     rank = processes.rank() if processes.count() > 1 else 0
     files: list[str] = []
@@ -89,7 +91,9 @@ def predict(
     for batch in loader(dataset, batch_size, shuffle=False, workers=workers, rank=rank, replicas=processes.count()):
         files += batch.file
         starts += [float(start) for start in batch.start]
-        for name, values in head_probabilities(model, batch, test_time).items():
+        with autocast(precision, where):
+            heads = head_probabilities(model, batch, test_time)
+        for name, values in heads.items():
             found.setdefault(name, []).append(values.cpu().double().numpy())
         if progress and not processes.rank():
             progress(min(len(files) * processes.count(), len(dataset)), len(dataset))
@@ -235,7 +239,9 @@ def timeline(
     starts = [min(index * arch.window, last) for index in range(count)]
     dataset = evaluation_dataset(model, [row], store=store, test_time=test_time)
     dataset.segments = [Segment(row, start, arch.window) for start in starts]
-    decision = predict(model, dataset, batch_size=batch_size, calibration=calibration, test_time=test_time)["decision"]
+    decision = predict_rows(model, dataset, batch_size=batch_size, calibration=calibration, test_time=test_time)[
+        "decision"
+    ]
     return [
         Window(start, min(start + arch.window, row.duration or arch.window), used, probabilities)
         for start, probabilities in zip(starts, decision.probabilities, strict=True)

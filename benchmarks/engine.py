@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from avsc_e2e.data.store.prepare import prepare
-from avsc_e2e.inference import evaluation_dataset, predict
+from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.models.weights.checkpoint import load_model
 from avsc_e2e.models.zoo.systems import lite0, tiny
 from avsc_e2e.outputs.metrics import macro_log_loss
@@ -104,7 +104,7 @@ def trained(recipe: Recipe, threads: int) -> Found:
     seconds = time.process_time() - began
     model, rows = load_model(model_file(recipe)), corpus_of(recipe).test
     dataset = evaluation_dataset(model, rows, store=store_of(recipe), test_time=recipe.test_time)
-    output = predict(model, dataset, test_time=recipe.test_time)["decision"]
+    output = predict_rows(model, dataset, test_time=recipe.test_time)["decision"]
     scene = {row.file: output.classes.index(row.scene) for row in rows}
     truth = np.array([scene[file] for file in output.files])
     right = float((output.probabilities.argmax(axis=1) == truth).mean())

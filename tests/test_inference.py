@@ -81,7 +81,7 @@ def test_views_are_averaged(checkpoint, tmp_path):
     model = load_model(checkpoint)
     plain, flipped = (timeline(model, video, test_time=TestTime(flip=flip)) for flip in (False, True))
     assert not np.allclose(plain[0].probabilities, flipped[0].probabilities, atol=1e-6)
-    [done] = run_commands([AVSC, "predict", checkpoint, video, "--format", "csv", "--flip", "--views", "2"])
+    [done] = run_commands([AVSC, "predict", checkpoint, video, "--format", "tsv", "--flip", "--views", "2"])
     row = done.out.splitlines()[1].split("\t")
     both = timeline(model, video, test_time=TestTime(flip=True, views=2))
     np.testing.assert_allclose([float(p) for p in row[5:]], both[0].probabilities, atol=1e-6)

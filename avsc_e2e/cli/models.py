@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from avsc_e2e.cli.parsing import Paths, Positional
-from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.errors import AvscError
 
 
 def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> None:
@@ -30,7 +31,13 @@ def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> Non
 def predict(
     checkpoint: Annotated[Path, Positional],
     media: Paths,
-    format: Literal["table", "json", "csv"] = "table",
+    format: Literal["table", "json", "jsonl", "csv", "tsv"] = "table",
+    out: Path | None = None,
+    hop: float = 0.0,
+    smooth: Literal["none", "median", "markov"] = "none",
+    on_bad: Literal["skip", "mask", "raise"] = "skip",
+    device: str = "",
+    batch_size: int = 32,
     flip: bool = False,
     crops: Literal[1, 3, 5] = 1,
     views: int = 1,
@@ -40,7 +47,13 @@ def predict(
     Args:
         checkpoint: The model.safetensors of a training run, or the folder of the run.
         media: Videos, audio files, images, folders of them, or stores.
-        format: How to print the timeline.
+        format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv).
+        out: File to write to instead of printing.
+        hop: Seconds between the starts of two windows; 0: the length of a window.
+        smooth: Smooth over time: the median of five windows, or a hidden Markov model.
+        on_bad: For a window that cannot be read: skip it, mask the modality that is bad, or stop.
+        device: cpu, cuda or cuda:N; empty: a GPU if there is one.
+        batch_size: Number of windows that are predicted at a time, from one recording or several.
         flip: Also predict the mirrored frames with the audio channels swapped, and average.
         crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
             the centre.
@@ -57,24 +70,29 @@ def predict(
         if not path.exists():
             raise AvscError(f"{path}: no such file or folder")
 
-    from avsc_e2e.inference import recordings, stored_calibration, timeline
-    from avsc_e2e.models.weights.checkpoint import load_model
-    from avsc_e2e.timelines import header, timeline_text
+    from avsc_e2e.prediction import Predictor
+    from avsc_e2e.timelines import footer, header, separator, timeline_text
     from avsc_e2e.transforms.frames import TestTime
 
-    model, calibration, test_time = load_model(checkpoint), stored_calibration(checkpoint), TestTime(flip, crops, views)
-    classes = model.architecture.classes
-    if first := header(format, classes):
-        print(first)
-    unread = 0
-    for path, store in recordings(media):
-        try:
-            windows = timeline(model, path, store=store, calibration=calibration, test_time=test_time)
-        except MediaError as error:  # continue with the other files
-            print(f"error: {error}", file=sys.stderr)
-            unread += 1
-        else:
-            print(timeline_text(format, path, windows, classes), flush=True)
+    predictor = Predictor(
+        checkpoint, hop=hop, smooth=smooth, on_bad=on_bad, where=device, batch_size=batch_size,
+        test_time=TestTime(flip, crops, views),
+    )  # fmt: skip
+    unread, printed = 0, 0
+    with contextlib.ExitStack() as stack:
+        to = stack.enter_context(out.open("w", encoding="utf-8")) if out else sys.stdout
+        if first := header(format, predictor.classes):
+            print(first, file=to)
+        for found in predictor.all(media):
+            if found.error:  # continue with the other files
+                print(f"error: {found.error}", file=sys.stderr)
+                unread += 1
+            if found.windows:
+                between = separator(format) if printed else ""
+                print(between + timeline_text(format, found, predictor.classes, smooth), file=to, flush=True)
+                printed += 1
+        if last := footer(format):
+            print(last, file=to)
     return 2 if unread else 0
 
 

@@ -17,7 +17,7 @@ from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
-from avsc_e2e.inference import evaluation_dataset, predict
+from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.learner.assembly import Decisions, Head, assemble, decide
 from avsc_e2e.learner.budget import Clock
 from avsc_e2e.learner.decision import standard_error
@@ -229,7 +229,7 @@ class Run:
         if not test:
             return Learned(checkpoint, report, self.ladder)
         dataset = evaluation_dataset(self.model, test, self.seen.store.short_side, store=self.seen.store, on_bad="mask")
-        outputs = predict(self.model, dataset, progress=self.progress("predicting the test part"))
+        outputs = predict_rows(self.model, dataset, progress=self.progress("predicting the test part"))
         reference = {row.file: row.scene for row in test}
         (self.out / SEGMENTS).parent.mkdir(exist_ok=True)
         lines = ["filename\tscene_label", *(f"{file}\t{scene}" for file, scene in reference.items())]

@@ -21,7 +21,7 @@ from avsc_e2e.data.dataset import Key, KeyedSampler, loader
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import predict_training_part
-from avsc_e2e.inference import evaluation_dataset, predict, views_of
+from avsc_e2e.inference import evaluation_dataset, predict_rows, views_of
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.models.trunk import Trunk
@@ -571,14 +571,14 @@ def test_views_are_averaged(toy_city, unbroken):
     assert len(views) == 12
     assert torch.equal(views[1].video, views[0].video.flip(-1))
     assert torch.equal(views[1].audio, views[0].audio.flip(1))
-    found = predict(model, evaluation_dataset(model, rows, test_time=whole), test_time=whole)["decision"]
+    found = predict_rows(model, evaluation_dataset(model, rows, test_time=whole), test_time=whole)["decision"]
     with torch.no_grad():
         each = []
         for view in views:
             view = model.preprocess(view)
             each.append(model.decide(model(view), view.present))
     np.testing.assert_allclose(found.probabilities[:4], torch.stack(each).mean(0).numpy(), rtol=1e-4)
-    one = predict(model, evaluation_dataset(model, rows))["decision"]
+    one = predict_rows(model, evaluation_dataset(model, rows))["decision"]
     assert not np.allclose(one.probabilities, found.probabilities)
     # Of an odd number of sets of frames the middle one is that of a single set.
     three = evaluation_dataset(model, rows, test_time=TestTime(views=3))
