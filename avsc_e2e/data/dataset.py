@@ -37,7 +37,7 @@ REDRAWS = 10
 """Clips tried in the place of a bad one."""
 PRELOADED = (
     *("avsc_e2e.data.dataset", "avsc_e2e.transforms.frames", "avsc_e2e.transforms.waveform"),
-    *("albumentations", "audiomentations", "decord", "av", "soundfile", "soxr"),
+    *("albumentations", "audiomentations", "av", "soundfile", "soxr"),
 )
 """What workers need, imported once by the server that they are forked from; the transforms come before the packages,
 since they quiet them."""

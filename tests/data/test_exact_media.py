@@ -1,10 +1,14 @@
 """Every frame and every second the right one, in files whose frames bear their number (tests/numbered.py)."""
 
+import os
+
+import av
 import numpy as np
 import pytest
-from numbered import AUDIO_RATE, GAP, RATE, RECIPES, frames_in_order, lag, numbers, read, write
+from numbered import AUDIO_RATE, GAP, RATE, RECIPES, frames_in_order, lag, numbers, read, write, write_wav
+from PIL import Image
 
-from avsc_e2e.data.media import decode_frames, decode_windows, probe, read_audio, read_frames
+from avsc_e2e.data.media import audio_blocks, decode_frames, decode_windows, probe, read_audio, read_frames
 from avsc_e2e.errors import MediaError
 
 SECONDS = 6
@@ -114,3 +118,64 @@ def test_decoders_by_name(numbered):
     path = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264.mp4"))
     for decoder in ("auto", "pyav", "decord"):
         assert numbers(read_frames(path, [2.5, 0.1], 96, decoder=decoder)) == [62, 2]
+
+
+@pytest.mark.parametrize("channels", [6, 7, 8])
+def test_surround_becomes_stereo(tmp_path, channels):
+    """Eight planes once ended the process. The centre goes to both sides at -3 dB (ITU-R BS.775)."""
+    tone = 0.2 * np.sin(2 * np.pi * 440 * np.arange(2 * AUDIO_RATE) / AUDIO_RATE).astype(np.float32)
+    samples = np.zeros((2 * AUDIO_RATE, channels), np.float32)
+    samples[:, 0] = samples[:, 2] = tone  # front left and front centre
+    write_wav(tmp_path / "surround.wav", samples)
+    assert probe(tmp_path / "surround.wav").channels == channels
+    audio = read_audio(tmp_path / "surround.wav", 0.5, 1.0, AUDIO_RATE)
+    assert audio.shape == (2, AUDIO_RATE)
+    loudness = np.sqrt(2 * (audio**2).mean(1))
+    np.testing.assert_allclose(loudness, [0.2 * (1 + np.sqrt(0.5)), 0.2 * np.sqrt(0.5)], atol=0.01)
+    assert sum(len(block) for block, _ in audio_blocks(tmp_path / "surround.wav")) == 2 * AUDIO_RATE
+
+
+def test_samples_that_are_no_numbers(tmp_path, caplog):
+    samples = np.full((AUDIO_RATE, 1), 0.25, np.float32)
+    write_wav(tmp_path / "good.wav", samples)
+    samples[30_000] = np.nan
+    write_wav(tmp_path / "nan.wav", samples)
+    assert read_audio(tmp_path / "nan.wav", 0.0, 0.5, AUDIO_RATE).max() == 0.25
+    with pytest.raises(MediaError, match=r"nan\.wav: has audio samples that are NaN or infinite"):
+        read_audio(tmp_path / "nan.wav", 0.0, 1.0, AUDIO_RATE)
+    samples[30_000] = 3.0
+    write_wav(tmp_path / "loud.wav", samples)
+    for _ in range(2):
+        assert read_audio(tmp_path / "loud.wav", 0.0, 1.0, AUDIO_RATE).max() == 1.0
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'loud.wav'}: its audio is louder than full scale; it is clipped there"
+    ]
+
+
+def test_sixteen_bits_of_grey(tmp_path):
+    Image.fromarray(np.full((20, 30), 32768, np.uint16)).save(tmp_path / "grey.png")
+    assert read_frames(tmp_path / "grey.png", [0.0])[0, 0, 0].tolist() == [128, 128, 128]
+
+
+def test_content_decides_and_no_pipe_is_waited_for(numbered, tmp_path):
+    path = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264.mp4"))
+    (tmp_path / "film.wav").write_bytes(path.read_bytes())
+    assert numbers(read_frames(tmp_path / "film.wav", [2.5], 96)) == [62]
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "gone.mp4")
+    for name, reason in (("pipe.mp4", "is a pipe"), ("link.mp4", "links to a file that does not exist")):
+        with pytest.raises(MediaError, match=reason):
+            probe(tmp_path / name)
+
+
+def test_pixels_are_square(tmp_path):
+    """A video of 64 x 48 pixels, each twice as wide as high."""
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        frames = [av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), "rgb24") for _ in range(5)]
+        for packet in [packet for frame in (*frames, None) for packet in stream.encode(frame)]:
+            container.mux(packet)
+    assert read_frames(path, [0.1]).shape == (1, 48, 128, 3)
