@@ -63,4 +63,6 @@ def _overview(verbs: Sequence[str] | None = None) -> str:
     rows = [(name, (VERBS[name].__doc__ or "").strip().split("\n")[0]) for name in verbs or VERBS]
     width = max(len(name) for name, _ in rows)
     lines = [f"  avsc {name:<{width}}  {text}" for name, text in rows]
-    return "\n".join(["usage: avsc COMMAND ...", "", *lines, "", "`avsc COMMAND --help` explains a command's flags."])
+    return "\n".join(
+        ["usage: avsc COMMAND ...", "", *lines, "", "`avsc COMMAND --help` explains the options of a command."]
+    )

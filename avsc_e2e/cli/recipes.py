@@ -91,13 +91,16 @@ def run(**stages: Recipe) -> None:
 
 def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
     """`avsc VERB TARGET [--field value]` for a verb on stages. Raises AvscError."""
-    usage = f"usage: avsc {verb} RECIPE/STAGE [--field value ...]   or   avsc {verb} FILE.py:STAGE [--field value ...]"
+    ways = [f"avsc {verb} RECIPE/STAGE [--field value ...]", f"avsc {verb} FILE.py:STAGE [--field value ...]"]
+    ways += ["avsc train DATA [--minutes 15]   (a folder, a store or its URL; no recipe needed)"] * (verb == "train")
+    usage = "usage: " + "\n       ".join(ways)
     if list(argv) in (["-h"], ["--help"]):
         text = inspect.getdoc(STAGE_VERBS[verb]).split("\n")[0]
-        print(f"{usage}\n\n{text}\n\n`avsc recipes` lists the stages, `avsc {verb} RECIPE/STAGE --help` the flags.")
+        print(f"{usage}\n\n{text}\n\n`avsc recipes` lists the stages, `avsc {verb} RECIPE/STAGE --help` the options.")
         return None
     if not argv or argv[0].startswith("-"):
-        raise AvscError(f"avsc {verb}: name a stage first, such as {verb} zhang_ioa/hybrid; `avsc recipes` lists them")
+        data = ", or your data" if verb == "train" else ""
+        raise AvscError(f"avsc {verb}: name a stage first, such as zhang_ioa/hybrid{data}; `avsc recipes` lists stages")
     target = target_of(argv[0])
     if isinstance(target, DataTarget) and verb == "train":
         return call(train_data, "avsc train", argv)
@@ -136,7 +139,7 @@ def show(recipe: Recipe) -> None:
 
 
 def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
-    """Train a stage; its folder below `runs` holds the checkpoint, the log and the recipe.
+    """Train a stage, or a model of your data; the folder of the run holds the checkpoint, the log and the recipe.
 
     Args:
         resume: Continue an interrupted run of the same recipe.

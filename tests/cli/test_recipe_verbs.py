@@ -100,7 +100,7 @@ BROKEN = {
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ("train", "train: name a stage first, such as train zhang_ioa/hybrid"),
+        ("train", "train: name a stage first, such as zhang_ioa/hybrid, or your data"),
         ("train --epochs 3", "train: name a stage first"),
         ("train zhang_ioa", "zhang_ioa: name a stage of this recipe: zhang_ioa/places, zhang_ioa/audio, "),
         ("evaluate zhang_ioa/hybird", "unknown stage 'hybird': did you mean hybrid?"),
