@@ -35,7 +35,7 @@ TERMS = {
 }
 """Term -> what it means, one or two plain sentences."""
 
-_WITHOUT = re.compile(r"<(a|svg|h1|h2|h3|style|summary|label|title|button|dt|audio|code)[\s>]")
+_WITHOUT = re.compile(r"<(a|svg|h1|h2|h3|th|style|summary|label|title|button|dt|audio|code)[\s>]")
 
 
 def linked(body: str) -> tuple[str, dict[str, str]]:

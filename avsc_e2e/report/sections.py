@@ -56,49 +56,43 @@ def _sample(report: Report, result: Result) -> str:
 def systems(report: Report) -> str:
     if len(report.outputs) < 2 and not isinstance(report.rival, Rival):
         return ""
-    head, bounds = ["system"], {}
-    groups = [(escape(protocol), 2) for protocol in report.results]
-    for protocol, by_name in report.results.items():
-        for what, key in (("log loss", "log_loss"), ("accuracy", "accuracy")):
-            head.append(f"{what}<br>({'lower' if key == 'log_loss' else 'higher'} is better)")
-            spans = [getattr(r.intervals, key) or () for r in by_name.values()]
-            ends = [getattr(r.scores, key) for r in by_name.values()] + [end for span in spans for end in span]
-            bounds[protocol, key] = min(ends), max(ends)
-    rows = []
-    for name in report.outputs:
-        cells = [label(report, name)]
-        for protocol, by_name in report.results.items():
-            if name not in by_name:
-                cells += ["–", "–"]
-                continue
-            result = by_name[name]
-            for key, form in (("log_loss", ".3f"), ("accuracy", ".1%")):
-                value, span = getattr(result.scores, key), getattr(result.intervals, key)
-                mark = charts.whisker(value, span, *bounds[protocol, key], report.colours[name])
-                low, high = (number(v, form).removesuffix("\u00a0%") for v in span or (math.nan, math.nan))
-                shown = f"{low}–<wbr>{high}" if span else "no interval"
-                cells.append(f'{number(value, form)}<span class="interval">{shown}</span>{mark}')
-        rows.append(cells)
-    if isinstance(report.rival, Rival):
-        cells = [f"{label(report, report.rival.name)}<span class=interval>published</span>"]
-        for protocol in report.results:
-            mine = protocol == report.rival.protocol
-            cells.append(number(report.rival.log_loss if mine else math.nan, ".3f"))
-            cells.append(number(report.rival.accuracy if mine else math.nan, ".1%"))
-        rows.append(cells)
-    foot = ["scale"]
-    for (_, key), (low, high) in bounds.items():
-        form = ".3f" if key == "log_loss" else ".1%"
-        foot.append(f'<span class="ends"><span>{number(low, form)}</span><span>{number(high, form)}</span></span>')
-    rows.append(foot)
-    table = charts.table(
-        head, rows, lead=list(report.outputs).index(report.system), style="wide systems", groups=groups
-    )
+    panels = {protocol: _system_table(report, protocol) for protocol in report.results}
     return (
-        '<p class="muted small">Macro averages; beneath each '
-        "the 95 % interval. Each column has a scale of its own, in its box; the ends of the scale stand below.</p>"
-        f"{table}"
+        '<p class="muted small">Macro averages; beneath each the 95 % interval. Each column has a scale of its own, in '
+        f"its box; the ends of the scale stand below.</p>{charts.switch('systems-of', panels)}"
     )
+
+
+def _system_table(report: Report, protocol: str) -> str:
+    """All systems under a protocol; the two columns have scales of their own."""
+    by_name = report.results[protocol]
+    head, foot, bounds = ["system"], ["scale"], {}
+    for what, key, form in (("log loss", "log_loss", ".3f"), ("accuracy", "accuracy", ".1%")):
+        head.append(f"{what}<br>({'lower' if key == 'log_loss' else 'higher'} is better)")
+        spans = [getattr(r.intervals, key) or () for r in by_name.values()]
+        ends = [getattr(r.scores, key) for r in by_name.values()] + [end for span in spans for end in span]
+        low, high = bounds[key] = min(ends), max(ends)
+        foot.append(f'<span class="ends"><span>{number(low, form)}</span> <span>{number(high, form)}</span></span>')
+    rows, names = [], [name for name in report.outputs if name in by_name]
+    for name in names:
+        cells, result = [label(report, name)], by_name[name]
+        for key, form in (("log_loss", ".3f"), ("accuracy", ".1%")):
+            value, span = getattr(result.scores, key), getattr(result.intervals, key)
+            mark = charts.whisker(value, span, *bounds[key], report.colours[name])
+            low, high = (number(v, form).removesuffix("\u00a0%") for v in span or (math.nan, math.nan))
+            shown = f"{low}–<wbr>{high}" if span else "no interval"
+            cells.append(f'{number(value, form)}<span class="interval">{shown}</span>{mark}')
+        rows.append(cells)
+    if isinstance(report.rival, Rival) and report.rival.protocol == protocol:
+        rows.append(
+            [
+                f"{label(report, report.rival.name)}<span class=interval>published</span>",
+                number(report.rival.log_loss, ".3f"),
+                number(report.rival.accuracy, ".1%"),
+            ]
+        )
+    lead = names.index(report.system) if report.system in names else None
+    return charts.table(head, [*rows, foot], lead=lead, style="wide systems")
 
 
 def label(report: Report, name: str) -> str:

@@ -446,7 +446,7 @@ def test_in_a_browser(which, request, tmp_path):
     assert found["scroll"] <= found["width"] <= 390
     assert found["height"] > 2000
     assert found["images"] == len(Page.of(text).images)
-    assert found["switches"] == (3 if len(report.results) > 1 else 0)
+    assert found["switches"] == (3 + (len(report.outputs) > 1) if len(report.results) > 1 else 0)
     assert found["before"] == found["after"] == found["switches"]
     assert found["second"]
     assert found["font"] >= 11
