@@ -500,7 +500,11 @@ def unpack(archive: str | os.PathLike[str], target: Path, stop: threading.Event 
                 if temporary.stat().st_size != member.file_size:
                     raise zipfile.BadZipFile(f"{member.filename} is not of the size declared")
                 temporary.replace(destination)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # a directory that points before the file's begin
+            raise
         temporary.unlink(missing_ok=True)
         raise AvscError(f"{path}: a damaged archive ({error}): delete it and fetch it again") from None
     return {name: member.file_size for name, member in sorted(members.items())}

@@ -1,0 +1,93 @@
+"""Read thousands of damaged files, each in a process that may die, and count what came of it.
+
+    python benchmarks/robustness.py [MEDIA...] [--scale 1.0]
+
+MEDIA are files or folders to damage beside small ones that are encoded here. Printed by reader: cases, how many were
+read or refused in one line, and how many ended in another exception, a crash, a hang of over 10 s, a payload (a file
+outside the case's folder) or open files left behind. Exit status 1 where any of the latter is above 0.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "robustness"))
+from fuzzer import cases, run, seeds
+
+FORMATS = (
+    ("x.mp4", "libx264", "aac"), ("x.mov", "mpeg4", "pcm_s16le"), ("x.mkv", "libx265", "flac"),
+    ("x.avi", "mpeg4", "libmp3lame"), ("x.ts", "libx264", "aac"), ("x.mpg", "mpeg1video", "mp2"),
+    ("x.flv", "flv1", "libmp3lame"), ("y.mkv", "mjpeg", "pcm_s24le"),
+)  # fmt: skip
+OUTCOMES = ("read", "refused", "untyped", "crash", "hang", "payload", "leak")
+
+
+def encode(path: Path, video: str, audio: str) -> Path | None:
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(video, rate=25, width=64, height=48)
+            stream.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
+            track = container.add_stream(audio, rate=44100, layout="mono")
+            for number in range(50):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number * 5, np.uint8))
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+            container.mux(stream.encode())
+            draw = np.random.default_rng(0)
+            size = track.codec_context.frame_size or 1024
+            for number in range(2 * 44100 // size):
+                frame = av.AudioFrame.from_ndarray(draw.integers(-999, 999, (1, size)).astype(np.int16), "s16p", "mono")
+                frame.sample_rate, frame.pts = 44100, number * size
+                [frame] = av.AudioResampler(track.format.name, "mono", 44100).resample(frame)
+                container.mux(track.encode(frame))
+            container.mux(track.encode())
+        return path
+    except (av.FFmpegError, ValueError, av.codec.codec.UnknownCodecError):
+        path.unlink(missing_ok=True)
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("media", type=Path, nargs="*")
+    parser.add_argument("--scale", type=float, default=1.0)
+    options = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        media = [path for name, *codecs in FORMATS if (path := encode(Path(folder) / name, *codecs))]
+        for name, kind in (("a.wav", "PCM_24"), ("b.wav", "FLOAT"), ("c.flac", "PCM_16")):
+            soundfile.write(Path(folder) / name, np.zeros((9000, 2)), 8000, subtype=kind)
+            media.append(Path(folder) / name)
+        given = [path for path in options.media if path.is_file()]
+        given += [f for path in options.media if path.is_dir() for f in sorted(path.rglob("*.mp4"))[:4]]
+        found = seeds(Path(folder), media + given)
+        numbers = {name: round(options.scale * 300) for name in found} | {
+            "media": round(options.scale * 100), "decode": round(options.scale * 40)
+        }  # fmt: skip
+        table: dict[str, Counter[str]] = defaultdict(Counter)
+        told: list[str] = []
+        for result in run(list(cases(found, numbers))):
+            table[result.case.reader][result.outcome] += 1
+            if result.outcome not in ("read", "refused"):
+                case = result.case
+                told.append(f"{result.outcome}: {case.reader} {Path(case.seed).name} {case.number}: {result.text}")
+    print(f"{'reader':<12}" + "".join(f"{name:>9}" for name in OUTCOMES))
+    for name, counts in table.items():
+        print(f"{name:<12}" + "".join(f"{counts[outcome]:9}" for outcome in OUTCOMES))
+    total = sum(table.values(), Counter())
+    print(f"{'all':<12}" + "".join(f"{total[outcome]:9}" for outcome in OUTCOMES))
+    print(f"{total.total()} cases in {(time.monotonic() - begin) / 60:.1f} minutes")
+    print("\n".join(told[:40]))
+    return int(bool(told))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
