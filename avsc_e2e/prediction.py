@@ -14,7 +14,7 @@ import torch
 
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip
 from avsc_e2e.data.dataset import OnBad, collate
-from avsc_e2e.data.media import mix_channels, probe, read_audio, read_frames
+from avsc_e2e.data.media import decode_windows, mix_channels, probe
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.inference import ONE_VIEW, Window, head_probabilities, recordings, sampling, stored_calibration, timeline
@@ -118,22 +118,22 @@ class Predictor:
             raise AvscError(f"{path}: has only {have}, and the model wants {' and '.join(arch.modalities)}")
         count = arch.frames * self.test_time.views
         crop = Crops(arch.size, self.test_time.crops) if self.test_time.crops > 1 else CentreCrop(arch.size, arch.crop)
-        last = max(media.duration - arch.window, 0.0)
-        hop = self.hop or arch.window
-        for index in range(max(int(np.ceil(last / hop + 0.95 if last else 1)), 1)):
-            start = min(index * hop, last)
-            times = np.minimum(start + (np.arange(count) + 0.5) * arch.window / count, max(media.duration, start))
-            audio = video = None
-            try:
-                if "audio" in used:
-                    audio = mix_channels(read_audio(path, start, arch.window, want.sample_rate), want.channels)
-            except MediaError as error:
-                file.spoil(start, error)
-            try:
-                if "video" in used:
-                    video = read_frames(path, times, want.short_side)
-            except MediaError as error:
-                file.spoil(start, error)
+        decoded = decode_windows(
+            path,
+            window=arch.window,
+            hop=self.hop or arch.window,
+            frames=((np.arange(count) + 0.5) * arch.window / count).tolist(),
+            short_side=want.short_side,
+            sample_rate=want.sample_rate,
+            audio="audio" in used,
+            video="video" in used,
+        )
+        for start, audio, video in decoded:
+            for found in (audio, video):
+                if isinstance(found, MediaError):
+                    file.spoil(start, found)
+            audio = None if audio is None or isinstance(audio, MediaError) else mix_channels(audio, want.channels)
+            video = None if isinstance(video, MediaError) else video
             bad = ("audio" in used and audio is None) or ("video" in used and video is None)
             if bad and self.on_bad == "raise":
                 raise AvscError(file.error)

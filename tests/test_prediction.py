@@ -64,14 +64,13 @@ def test_a_file_without_what_the_model_wants_costs_that_file(folder):
 
 @pytest.mark.parametrize(("on_bad", "starts"), [("skip", [0.0, 1.5]), ("mask", [0.0, 1.0, 1.5])])
 def test_one_bad_second_costs_that_second(folder, monkeypatch, on_bad, starts):
-    read = prediction.read_frames
+    decode = prediction.decode_windows
 
-    def spoilt(path, times, side):
-        if 1.0 <= times[0] < 1.55:
-            raise MediaError(str(path), "damaged")
-        return read(path, times, side)
+    def spoilt(path, **options):
+        for window in decode(path, **options):
+            yield window._replace(frames=MediaError(str(path), "damaged")) if window.start == 1.0 else window
 
-    monkeypatch.setattr(prediction, "read_frames", spoilt)
+    monkeypatch.setattr(prediction, "decode_windows", spoilt)
     (found,) = avsc_e2e.predict(folder / "model.safetensors", folder / "media" / "a.mp4", on_bad=on_bad)
     assert [window.start for window in found.windows] == starts
     assert "damaged" in found.error
