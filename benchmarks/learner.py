@@ -319,14 +319,19 @@ def _line(row: dict) -> str:
 
 
 def killed(folder: Path, times: int, out: Path) -> None:
-    """Kill `avsc train` at random moments; what lies there after the first rung must be a usable checkpoint."""
-    draw, usable, kept = random.Random(0), 0, 0
+    """Kill `avsc train` at random moments of a run; what lies there must be a usable checkpoint with its report.
+
+    The first checkpoint follows the first rung, so kills before it are counted apart.
+    """
+    draw, usable, early = random.Random(0), 0, 0
     media = next(path for path in sorted((folder / "test").rglob("*")) if path.suffix in (".mp4", ".wav"))
+    command, began = [AVSC, "train", folder, "--minutes", "2", "--out"], time.monotonic()
+    subprocess.run([*command, out / "whole"], check=True, capture_output=True)
+    whole = time.monotonic() - began
     for trial in range(times):
-        run, moment = out / str(trial), draw.uniform(5, 90)
-        command = [AVSC, "train", folder, "--minutes", "2", "--out", run]
+        run, moment = out / str(trial), draw.uniform(0, whole)
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [*command, run], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
             process.wait(moment)
@@ -334,12 +339,15 @@ def killed(folder: Path, times: int, out: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         checkpoint = run / "model.safetensors"
-        kept += checkpoint.exists()
+        if not checkpoint.exists():
+            early += 1
+            print(f"killed after {moment:.0f} of {whole:.0f} s: before the first checkpoint", flush=True)
+            continue
         predicted = subprocess.run([AVSC, "predict", checkpoint, media, "--format", "csv"], capture_output=True)
-        fine = checkpoint.exists() and predicted.returncode == 0 and (run / "report.html").exists()
+        fine = predicted.returncode == 0 and (run / "report.html").exists() and (run / "ladder.csv").exists()
         usable += fine
-        print(f"killed after {moment:.0f} s: checkpoint {checkpoint.exists()}, usable with report {fine}", flush=True)
-    print(f"{times} kills: a checkpoint lay there after {kept}, usable with its report after {usable}")
+        print(f"killed after {moment:.0f} of {whole:.0f} s: usable, with report and ladder: {fine}", flush=True)
+    print(f"{times} kills: {early} before the first checkpoint, {usable} of the other {times - early} usable")
 
 
 def edges(root: Path, out: Path) -> None:
