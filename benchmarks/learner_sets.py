@@ -301,15 +301,15 @@ def _toy_rows(root: Path, part: str) -> list[list[str]]:
 
 
 def digits(out: Path, seed: int) -> None:
-    """Ten noisy spoken digits under noisy images of them: 400 recordings of one second by 20 voices, five of them in
-    the test part."""
+    """Ten noisy spoken digits under noisy images of them: 400 recordings of one second by 20 voices, four of them,
+    one of each accent, in the test part."""
     draw = np.random.default_rng(seed)
     images = load_digits()
     free = {digit: list(draw.permutation(np.flatnonzero(images.target == digit))) for digit in range(10)}
     kinds = ("", "+m1", "+m3", "+m7", "+f2", "+f4", "+croak", "+whisper")
     accents = ("en-us", "en-gb", "en-gb-scotland", "en-029")
     for voice in range(20):
-        part = "test" if voice % 4 == 3 else "train"
+        part = "test" if voice % 5 == 3 else "train"  # 4 voices, of each accent one
         name = accents[voice % 4] + kinds[voice // 4 + 4 * (voice % 2) if voice < 16 else voice - 16]
         pitch, speed = int(draw.integers(20, 80)), int(draw.integers(120, 210))
         for digit in range(10):
@@ -328,7 +328,7 @@ def digits(out: Path, seed: int) -> None:
                 canvas[top : top + size, left : left + size] = large
                 frames = 110 + 50 * canvas + 55 * draw.standard_normal((10, 144, 192)).astype(np.float32)
                 frames = np.repeat(frames.clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
-                path = out / part / str(digit) / f"{digit}_voice{voice:02}_{take}.mp4"
+                path = out / part / str(digit) / f"{digit}_voice{voice:02}_take{take}.mp4"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_video(path, frames, 10)
                 write_audio(path.with_suffix(".wav"), audio)
