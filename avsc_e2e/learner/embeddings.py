@@ -13,7 +13,8 @@ from avsc_e2e.data.dataset import ClipDataset, fixed_segments, loader
 from avsc_e2e.data.store.layout import Store
 from avsc_e2e.devices import device
 from avsc_e2e.inference import sampling
-from avsc_e2e.models.ensemble import Member, Tower, inputs_of
+from avsc_e2e.models import cut
+from avsc_e2e.models.ensemble import Member, Tower, inputs_of, statistics
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.models.zoo import systems
@@ -136,6 +137,43 @@ def embed(
         if progress:
             progress(done, count)
     return Embedded(found, present)
+
+
+@torch.inference_mode()
+def activations(
+    frozen: Tower,
+    names: Sequence[str],
+    segments: Segments,
+    corpus: Corpus,
+    store: Store | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[torch.Tensor, np.ndarray]:
+    """What the lower part of a trunk makes of each segment, (N, V, ...): its frames and their mirror images in float16,
+    or its planes; and the statistics `names` (N, F) of its tokens without the mirror images."""
+    found: torch.Tensor | None = None
+    features: list[np.ndarray] = []
+    place = {(one.row.file, one.start): index for index, one in enumerate(segments.segments)}
+    video, where, order = frozen.member.modality == "video", device(), []
+    for clip in loader(dataset_of([frozen], segments, corpus, store), 32, shuffle=False):
+        clip = clip._replace(**{n: getattr(clip, n).to(where) for n in ("audio", "video", "present")})
+        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]
+        x = frozen.inputs(clip)
+        frames = x.shape[1] if video else 1
+        x = torch.cat([x, x.flip(-1)], dim=1) if video else x[:, None]
+        net = frozen.trunk.net
+        below = cut.lower(net, x.flatten(0, 1).contiguous(memory_format=torch.channels_last)).unflatten(0, x.shape[:2])
+        tokens = cut.tokens(net, below[:, :frames].flatten(0, 1)).unflatten(0, (len(at), frames)).flatten(1, 2)
+        features.append(statistics(tokens, names).cpu().numpy())
+        order += at
+        if found is None:
+            found = torch.zeros(len(segments), *below.shape[1:], dtype=torch.float16 if video else torch.float32)
+        found[at] = below.to(found).cpu()
+        if progress:
+            progress(len(order), len(segments))
+    joined = np.concatenate(features)
+    values = np.zeros_like(joined, shape=(len(segments), joined.shape[1]))
+    values[order] = joined
+    return found.clone(), values
 
 
 def dataset_of(towers: Sequence[Tower], segments: Segments, corpus: Corpus, store: Store | None) -> ClipDataset:

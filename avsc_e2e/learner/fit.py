@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,27 @@ from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.learner.assembly import Decisions, Head, assemble, decide
 from avsc_e2e.learner.budget import Clock
 from avsc_e2e.learner.decision import standard_error
-from avsc_e2e.learner.embeddings import FRAMES, SIZE, Embedded, Segments, embed, members_at_hand, segments_of, tower
+from avsc_e2e.learner.embeddings import (
+    FRAMES,
+    SIZE,
+    Embedded,
+    Segments,
+    activations,
+    embed,
+    members_at_hand,
+    segments_of,
+    tower,
+)
 from avsc_e2e.learner.folds import Folds, accuracy_of, loss_of, losses_of
 from avsc_e2e.learner.ladder import Ladder, Rung
 from avsc_e2e.learner.look import Look, look
 from avsc_e2e.learner.probe import joined, probe
+from avsc_e2e.learner.tuning import Cache, Plan, tune
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Ensemble, Member, Tower
 from avsc_e2e.models.weights.checkpoint import save_model
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
+from avsc_e2e.processes import device
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
 
@@ -39,6 +51,13 @@ SHARE = 0.25
 """Of the budget that embedding may take; of longer sets fewer segments a recording are looked at."""
 TRIAL = 96
 """Segments that the machine's rate of embedding is measured on."""
+PLANS = {
+    "speech": Plan(24, 5e-4, mixup=0.3, masks=0.15),
+    "lite2": Plan(3, 1e-4),
+    "lite0": Plan(3, 1e-4),
+    "aisfx": Plan(8, 3e-4, mixup=0.3),
+}
+"""How trunks are fine-tuned, the cheapest first; epochs are the most, of which those out of fold choose."""
 LEAST = 2
 """Segments of a recording that are always looked at."""
 
@@ -105,29 +124,95 @@ class Run:
     ladder: Ladder = field(default_factory=Ladder)
     heads: dict[str, Head] = field(default_factory=dict)
     towers: dict[str, Tower] = field(default_factory=dict)
-    loss: float = np.inf
-    """Out of fold, of the checkpoint on the disk."""
+    alone: dict[str, float] = field(default_factory=dict)
+    """Member -> loss out of fold of its regression."""
+    logs: np.ndarray | None = None
+    """(N, K) out of fold, of the checkpoint on the disk; nan for rows that it was not judged on."""
+    each: float = 0.0
+    """Seconds that a segment takes through all frozen members."""
 
     def climb(self, members: Sequence[Member] | None) -> Learned:
         """All rungs that the budget affords, then the test part and the report."""
         known = members_at_hand() if members is None else members
         known = [member for member in known if member.modality in self.seen.modalities]
         missing = set(self.seen.modalities) - {member.modality for member in known}
-        if missing:
+        if missing and members is None:
             raise AvscError(f"no pretrained {' or '.join(missing)} trunk is at hand: install avsc-e2e[lite0]")
         self.towers = {member.name: tower(member) for member in known}
         self.embed()
         self.probes()
         self.decide("probes")
+        for place, (name, plan) in enumerate(plans := self.plans()):
+            self.tune(name, plan, (self.clock.left - self.ending) / (len(plans) - place))
         return self.finish()
+
+    @property
+    def ending(self) -> float:
+        """Seconds that the test part will take."""
+        count = sum(max(row.duration, 1.0) for row in self.seen.corpus.test)
+        return 1.5 * self.each * count + 10.0
+
+    def plans(self) -> list[tuple[str, Plan]]:
+        """Which trunks are fine-tuned, and how: audio trunks for long and with masks and mixup, the better one of the
+        video trunks for short."""
+        found = [(name, plan) for name, plan in PLANS.items() if name in self.alone]
+        video = [name for name, _ in found if self.towers[name].member.modality == "video"]
+        best = min(video, key=self.alone.__getitem__, default="")
+        return [(name, plan) for name, plan in found if name not in video or name == best]
+
+    def tune(self, name: str, plan: Plan, seconds: float) -> None:
+        """Fine-tune a trunk within some seconds, and decide anew."""
+        frozen, began = self.towers[name], self.clock.used
+        member = frozen.member
+        several = member.modality == "video"
+        names = ("mean",) if several else member.statistics
+        rows = self.found.present[:, MODALITIES.index(member.modality)]
+        if (1.0 if several else 0.4) * self.each * rows.sum() > seconds / 2:
+            log.info("%s tuned: skipped, no time left", name)
+            return
+        cache, features = activations(
+            frozen,
+            names,
+            _chosen(self.segments, rows),
+            self.seen.corpus,
+            self.seen.store,
+            self.progress(f"{name} below"),
+        )
+        targets, weights, classes = self.segments.targets[rows], self.segments.weights[rows], self.classes
+        folds = self.folds.within(rows)
+        strength = probe(features, targets, weights, folds, classes).strength
+        tuned = tune(
+            frozen.trunk.net, names, Cache(cache, several), features, targets, weights, folds, classes, plan, strength,
+            self.seed, seconds - (self.clock.used - began),
+        )  # fmt: skip
+        if tuned is None:
+            log.info("%s tuned: skipped, no time left", name)
+            return
+        new = f"{name} tuned"
+        made = Tower(replace(member, name=new, statistics=names))
+        made.load_state_dict(frozen.state_dict())
+        made.trunk.net.load_state_dict(tuned.net.state_dict())
+        self.towers[new] = made.to(device()).eval()
+        logits = np.zeros((len(rows), classes), np.float32)
+        judged = np.zeros(len(rows), bool)
+        logits[rows], judged[rows] = tuned.logits, tuned.judged
+        self.heads[new] = Head((new,), frozenset({member.modality}), logits, judged, tuned.probe)
+        self.tell(new, logits[judged], judged, tuned.note)
+        self.decide(f"with {new}")
+
+    @property
+    def classes(self) -> int:
+        return len(self.seen.corpus.classes)
 
     def embed(self) -> None:
         """Features of the training part, of as many segments a recording as the budget allows."""
         rows, classes = self.seen.corpus.train, self.seen.corpus.classes
         every = segments_of(rows, classes)
-        began, trial = self.clock.used, _first(every, TRIAL)
+        trial = _first(every, TRIAL)
+        embed(self.towers.values(), _first(every, 8), self.seen.corpus, self.seen.store)  # warms the machine up
+        began = self.clock.used
         embed(self.towers.values(), trial, self.seen.corpus, self.seen.store)
-        each = (self.clock.used - began) / len(trial)
+        self.each = each = (self.clock.used - began) / len(trial)
         most, kept = 0, every
         while len(kept) * each > SHARE * self.clock.seconds and most != LEAST:
             most = LEAST if most == LEAST + 1 else (most or max(len(every) // len(rows) * 2, LEAST + 2)) - 1
@@ -163,6 +248,8 @@ class Run:
         logits = np.zeros((len(targets), classes), np.float32)
         logits[rows] = result.logits
         self.heads[name] = Head(reads, modalities, logits, rows, result.probe)
+        if len(reads) == 1:
+            self.alone[reads[0]] = result.loss
         self.tell(name, logits[rows], rows, f"strength {result.strength:g}")
 
     def tell(self, name: str, logs: np.ndarray, rows: np.ndarray, note: str = "") -> None:
@@ -184,10 +271,20 @@ class Run:
         )
         for candidate in decisions.tried:
             self.tell(f"{stage}: {candidate.name}", candidate.logs, decisions.mask, " + ".join(candidate.heads))
-        if decisions.first.loss < self.loss:
-            self.loss, self.decisions = decisions.first.loss, decisions
+        logs = np.full((len(segments), self.classes), np.nan)
+        logs[decisions.mask] = decisions.first.logs
+        if self.logs is None or self.better(logs):
+            self.logs = logs
             self.ladder.chosen = f"{stage}: {decisions.first.name}"
             self.save(decisions)
+        else:
+            self.ladder.write(self.out / "ladder.csv")
+
+    def better(self, logs: np.ndarray) -> bool:
+        """Whether log probabilities out of fold beat those of the checkpoint, on the rows that both judge."""
+        rows = ~np.isnan(logs[:, 0]) & ~np.isnan(self.logs[:, 0])
+        targets, weights = self.segments.targets[rows], self.segments.weights[rows]
+        return rows.any() and loss_of(logs[rows], targets, weights) < loss_of(self.logs[rows], targets, weights)
 
     def save(self, decisions: Decisions) -> None:
         self.ladder.method = (
@@ -253,6 +350,10 @@ class _Rows:
 def _first(segments: Segments, count: int) -> Segments:
     """Some segments, spread over the data set."""
     at = np.unique(np.linspace(0, len(segments) - 1, count).astype(int))
-    return Segments(
-        tuple(segments.segments[i] for i in at), segments.targets[at], segments.groups[at], segments.weights[at]
-    )
+    return _chosen(segments, np.isin(np.arange(len(segments)), at))
+
+
+def _chosen(segments: Segments, rows: np.ndarray) -> Segments:
+    """Those of a selection (N,) bool."""
+    kept = tuple(one for one, there in zip(segments.segments, rows, strict=True) if there)
+    return Segments(kept, segments.targets[rows], segments.groups[rows], segments.weights[rows])

@@ -85,7 +85,7 @@ class _Path:
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray, rows: np.ndarray, classes: int):
         x = torch.from_numpy(np.ascontiguousarray(features[rows], np.float32))
-        share = torch.from_numpy(_balanced(targets[rows], weights[rows]).astype(np.float32))
+        share = torch.from_numpy(balanced(targets[rows], weights[rows]).astype(np.float32))
         self.mean = share @ x
         self.std = (share @ (x - self.mean) ** 2).sqrt().clamp(min=1e-4 + 1e-2 * float(x.std()))
         x = (x - self.mean) / self.std
@@ -121,7 +121,7 @@ class _Path:
             return Probe(weights.numpy().copy(), (solution[-1] - self.mean @ weights).numpy().copy())
 
 
-def _balanced(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def balanced(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights that sum to one, the same for every class, as the macro score counts."""
     totals = np.bincount(targets, weights=weights)
     return weights / (totals[targets] * (totals > 0).sum())

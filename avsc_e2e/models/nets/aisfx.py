@@ -37,13 +37,19 @@ class Aisfx(AudioNet):
             setattr(self, f"conv_block{index}", _ConvBlock(before, after))
 
     def tokens(self, x: Tensor) -> Tensor:
+        return self.above(self.below(x))
+
+    def below(self, x: Tensor) -> Tensor:
+        """Planes to the input of the last block."""
         x = (x + math.log(GAIN)) / (math.log(10) * LARGEST)
         x = x.transpose(2, 3)  # the published layout is (B, 1, frames, bands)
-        for index in range(1, 5):
-            x = getattr(self, f"conv_block{index}")(x)
-            if index < 4:
-                x = max_pool2d(x, 2)
-        return x.mean(dim=3).transpose(1, 2)
+        for index in range(1, 4):
+            x = max_pool2d(getattr(self, f"conv_block{index}")(x), 2)
+        return x
+
+    def above(self, x: Tensor) -> Tensor:
+        """The last block, and the mean over bands."""
+        return self.conv_block4(x).mean(dim=3).transpose(1, 2)
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens.amax(dim=1)

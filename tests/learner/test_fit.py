@@ -1,0 +1,69 @@
+"""`fit` from folders to a checkpoint, on audio alone, and one clear line for what cannot be learnt from."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from avsc_e2e.errors import AvscError
+from avsc_e2e.inference import timeline
+from avsc_e2e.learner.embeddings import members_at_hand
+from avsc_e2e.learner.fit import fit
+from avsc_e2e.models.weights.checkpoint import load_model
+
+BANDS = [member for member in members_at_hand() if member.name == "log-mel"]
+
+
+def tones(root, part="", classes=("high", "low"), sources=5):
+    """Recordings of two clips a source: tones of two pitches in noise."""
+    for number, name in enumerate(classes):
+        (root / part / name).mkdir(parents=True)
+        for source in range(sources):
+            for take in range(2):
+                draw = np.random.default_rng((number, source, take))
+                time = np.arange(16000) / 16000
+                tone = np.sin(2 * np.pi * (2000 if number == 0 else 300 + 20 * source) * time)
+                sound = 0.2 * tone + 0.05 * draw.normal(size=16000)
+                soundfile.write(root / part / name / f"{name}_s{source}_{take}.wav", sound, 16000)
+    return root
+
+
+def test_audio_alone_ends_in_a_model(tmp_path):
+    root = tones(tmp_path / "data", "train")
+    tones(tmp_path / "data", "test", sources=2)
+    learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+    assert learned.test["1 s segments"][1] == 1.0
+    with open(tmp_path / "run/ladder.csv") as file:
+        rungs = list(csv.DictReader(file))
+    assert rungs[0]["rung"] == "log-mel probe"
+    assert [rung["rung"] for rung in rungs if rung["chosen"] == "1"] == [learned.ladder.chosen]
+    assert "avsc train" in learned.report.read_text()
+    model = load_model(learned.checkpoint)
+    assert model.architecture.modalities == ("audio",)
+    windows = timeline(model, root / "test/low/low_s0_0.wav")
+    assert model.architecture.classes[windows[0].probabilities.argmax()] == "low"
+    with pytest.raises(AvscError, match="--resume"):
+        fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+    again = fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
+    assert again.test == learned.test
+
+
+@pytest.mark.parametrize(
+    ("classes", "sources", "message"),
+    [(("one",), 3, "two or more are needed"), (("one", "two"), 0, "one")],
+)
+def test_what_cannot_be_learnt_from_is_one_line(tmp_path, classes, sources, message):
+    with pytest.raises(AvscError, match=message) as error:
+        fit(tones(tmp_path / "data", classes=classes, sources=sources), out=tmp_path / "run", members=BANDS)
+    assert "\n" not in str(error.value)
+
+
+def test_two_classes_of_one_source_each(tmp_path):
+    learned = fit(tones(tmp_path / "data", sources=1), minutes=1, out=tmp_path / "run", members=BANDS)
+    assert load_model(learned.checkpoint).architecture.classes == ("high", "low")
+
+
+def test_a_budget_is_above_zero(tmp_path):
+    with pytest.raises(AvscError, match="--minutes"):
+        fit(tmp_path, minutes=0, out=tmp_path / "run")
