@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 SCENES = (
@@ -70,6 +71,19 @@ class Segment(NamedTuple):
     """Seconds from the start of the recording."""
     duration: float = 1.0
     """Seconds."""
+
+
+class Window(NamedTuple):
+    """What a model says of one window of a recording."""
+
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    modalities: tuple[str, ...]
+    """Which of audio and video it is based on."""
+    probabilities: np.ndarray
+    """(K,)"""
 
 
 class Corpus(NamedTuple):

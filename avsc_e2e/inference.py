@@ -8,13 +8,12 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from avsc_e2e import processes
-from avsc_e2e.clip import MODALITIES, Clip, Row, Segment
+from avsc_e2e.clip import MODALITIES, Clip, Row, Segment, Window
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
 from avsc_e2e.data.extensions import MEDIA, kind
 from avsc_e2e.data.media import probe
@@ -34,19 +33,6 @@ CALIBRATION = "calibration"
 
 
 ONE_VIEW = TestTime()
-
-
-class Window(NamedTuple):
-    """What a model says of one window of a recording."""
-
-    start: float
-    """Seconds."""
-    end: float
-    """Seconds."""
-    modalities: tuple[str, ...]
-    """Which of audio and video were heard and seen."""
-    probabilities: np.ndarray
-    """(K,)"""
 
 
 def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:

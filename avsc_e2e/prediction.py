@@ -12,29 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip
+from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Window
 from avsc_e2e.data.dataset import OnBad, collate
 from avsc_e2e.data.media import decode_windows, mix_channels, probe
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError, MediaError
-from avsc_e2e.inference import ONE_VIEW, Window, head_probabilities, recordings, sampling, stored_calibration, timeline
+from avsc_e2e.inference import ONE_VIEW, head_probabilities, recordings, sampling, stored_calibration, timeline
 from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
 from avsc_e2e.outputs.output import SystemOutput
-from avsc_e2e.segments import SceneSegment, Smooth, merged, smoothed
+from avsc_e2e.segments import Prediction, Smooth, merged, smoothed
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 
 log = logging.getLogger(__name__)
-
-
-class Prediction(NamedTuple):
-    """Of one recording."""
-
-    path: str
-    windows: list[Window]
-    """Empty where the recording cannot be read."""
-    segments: list[SceneSegment]
-    error: str = ""
-    """Why nothing, or less than the whole, could be predicted."""
 
 
 class Predictor:

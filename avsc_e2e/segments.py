@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from avsc_e2e.clip import Window
+
 Smooth = Literal["none", "median", "markov"]
 """median: of five windows around each one. markov: a hidden Markov model whose scene stays with probability STAY."""
 
@@ -26,6 +28,17 @@ class SceneSegment(NamedTuple):
     scene: str
     confidence: float
     """Mean probability of the scene over the segment's windows."""
+
+
+class Prediction(NamedTuple):
+    """Of one recording."""
+
+    path: str
+    windows: list[Window]
+    """Empty where the recording cannot be read."""
+    segments: list[SceneSegment]
+    error: str = ""
+    """Why nothing, or less than the whole, could be predicted."""
 
 
 def smoothed(probabilities: np.ndarray, how: Smooth) -> np.ndarray:

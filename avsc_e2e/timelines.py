@@ -9,9 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-from avsc_e2e.inference import Window
-from avsc_e2e.prediction import Prediction
-from avsc_e2e.segments import Smooth
+from avsc_e2e.clip import Window
+from avsc_e2e.segments import Prediction, Smooth
 
 Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 SEPARATORS = {"csv": ",", "tsv": "\t"}

@@ -26,6 +26,7 @@ ROOMS = (
     ("inference", "segments"),
     ("prediction",),
     ("timelines",),
+    ("export",),
     ("training",),
     ("evaluation",),
     ("learner",),

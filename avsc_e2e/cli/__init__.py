@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from avsc_e2e.cli import data, demo, models, outputs, recipes, submission
+from avsc_e2e.cli import data, demo, export, models, outputs, recipes, submission
 from avsc_e2e.cli.parsing import call, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.recipes import run
 from avsc_e2e.errors import AvscError
@@ -23,6 +23,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "models": models.models,
     "predict": models.predict,
     "average": models.average,
+    "export": export.export,
     "score": outputs.score,
     "calibrate": outputs.calibrate,
     "fuse": outputs.fuse,

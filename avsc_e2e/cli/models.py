@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from avsc_e2e.cli.parsing import Paths, Positional
 from avsc_e2e.errors import AvscError
+
+if TYPE_CHECKING:
+    from avsc_e2e.segments import Prediction
 
 
 def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> None:
@@ -45,7 +49,8 @@ def predict(
     """Predict the scene of recordings, second by second.
 
     Args:
-        checkpoint: The model.safetensors of a training run, or the folder of the run.
+        checkpoint: The model.safetensors of a training run, the folder of the run, or a model.onnx of `avsc export`,
+            which needs no torch.
         media: Videos, audio files, images, folders of them, or stores.
         format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv).
         out: File to write to instead of printing.
@@ -70,26 +75,46 @@ def predict(
         if not path.exists():
             raise AvscError(f"{path}: no such file or folder")
 
+    if checkpoint.suffix == ".onnx":
+        if device or smooth != "none" or flip or crops > 1 or views > 1:
+            raise AvscError(f"{checkpoint}: --device, --smooth, --flip, --crops and --views need the checkpoint")
+        from avsc_e2e.export.runtime import OnnxModel
+
+        model = OnnxModel(checkpoint)
+        return _print(model.all(media, hop), model.classes, format, out, "none")
+
     from avsc_e2e.prediction import Predictor
-    from avsc_e2e.timelines import footer, header, separator, timeline_text
     from avsc_e2e.transforms.frames import TestTime
 
     predictor = Predictor(
         checkpoint, hop=hop, smooth=smooth, on_bad=on_bad, where=device, batch_size=batch_size,
         test_time=TestTime(flip, crops, views),
     )  # fmt: skip
+    return _print(predictor.all(media), predictor.classes, format, out, smooth)
+
+
+def _print(
+    predictions: Iterable[Prediction],
+    classes: Sequence[str],
+    format: Literal["table", "json", "jsonl", "csv", "tsv"],
+    out: Path | None,
+    smooth: Literal["none", "median", "markov"],
+) -> int:
+    """Print predictions as they come; 2 where a recording could not be read."""
+    from avsc_e2e.timelines import footer, header, separator, timeline_text
+
     unread, printed = 0, 0
     with contextlib.ExitStack() as stack:
         to = stack.enter_context(out.open("w", encoding="utf-8")) if out else sys.stdout
-        if first := header(format, predictor.classes):
+        if first := header(format, classes):
             print(first, file=to)
-        for found in predictor.all(media):
+        for found in predictions:
             if found.error:  # continue with the other files
                 print(f"error: {found.error}", file=sys.stderr)
                 unread += 1
             if found.windows:
                 between = separator(format) if printed else ""
-                print(between + timeline_text(format, found, predictor.classes, smooth), file=to, flush=True)
+                print(between + timeline_text(format, found, classes, smooth), file=to, flush=True)
                 printed += 1
         if last := footer(format):
             print(last, file=to)

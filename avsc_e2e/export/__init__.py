@@ -1,0 +1,1 @@
+"""Models for other runtimes: ONNX and torch.export programs, and prediction from ONNX files without torch."""
