@@ -27,6 +27,7 @@ ROOMS = (
     ("prediction",),
     ("timelines",),
     ("export",),
+    ("doctor",),
     ("training",),
     ("evaluation",),
     ("learner",),

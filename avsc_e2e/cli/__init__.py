@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from avsc_e2e.cli import data, demo, export, models, outputs, recipes, submission
+from avsc_e2e.cli import data, demo, doctor, export, models, outputs, recipes, submission
 from avsc_e2e.cli.parsing import call, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.recipes import run
 from avsc_e2e.errors import AvscError
@@ -14,6 +14,7 @@ __all__ = ["main", "run"]
 
 VERBS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
+    "doctor": doctor.doctor,
     "data render": data.render,
     "data download": data.download,
     "data check": data.check,
