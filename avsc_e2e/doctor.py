@@ -99,10 +99,11 @@ def _decoders() -> Iterator[Finding]:
               "MP3": "mp3", "Opus": "opus", "AC-3": "ac3"}  # fmt: skip
     known = known_codecs()
     missing = [name for name, codec in wanted.items() if codec not in known]
+    have = ", ".join(name for name in wanted if name not in missing)
     yield Finding(
         "decoders",
         "bad" if missing else "ok",
-        f"{', '.join(name for name in wanted if name not in missing)}" + (f"; not {', '.join(missing)}" * bool(missing)),
+        have + f"; not {', '.join(missing)}" * bool(missing),
         "install PyAV from its wheel: pip install --force-reinstall av" if missing else "",
     )
 

@@ -15,7 +15,7 @@ import torch
 from avsc_e2e import processes
 from avsc_e2e.clip import MODALITIES, Clip, Row, Segment, Window
 from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
-from avsc_e2e.data.extensions import MEDIA, kind
+from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.devices import Precision, autocast, device
@@ -163,22 +163,6 @@ def evaluation_dataset(
         on_bad=on_bad,
         bad_media=bad_media,
     )
-
-
-def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The media files among `paths`, folders searched through. Raises AvscError for a path without any."""
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(f for f in path.rglob("*") if kind(f) and not f.name.startswith(".") and f.is_file())
-            if not inside:
-                raise AvscError(f"{path}: no media file in this folder (looked for {', '.join(sorted(MEDIA))})")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise AvscError(f"{path}: no such file or folder")
-    return found
 
 
 def recordings(paths: Iterable[str | os.PathLike]) -> Iterator[tuple[Path, Store | None]]:

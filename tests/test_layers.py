@@ -56,6 +56,7 @@ OWNERS = {
     "fsspec": {"data.store.remote"},
     "h5py": {"models.weights.keras"},
     "huggingface_hub": {"models.weights.published", "models.weights.sources"},
+    "onnxruntime": {"export.onnx", "export.runtime"},
     "open_clip": {"models.text"},
     "jinja2": {"report.template"},
     "markupsafe": {"report.page", "report.template"},
@@ -99,11 +100,11 @@ OWNERS = {
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
 
-EXTRAS = ("clip", "keras")
+EXTRAS = ("clip", "keras", "onnx")
 """Extras of setup.cfg whose packages some files import when they need them."""
 
-UNSEEN = {"tensorboard"}
-"""Declared although no file imports it: Lightning's TensorBoardLogger does."""
+UNSEEN = {"onnx", "onnxscript", "tensorboard"}
+"""Declared although no file imports them: the exporter and Lightning's TensorBoardLogger do."""
 
 
 def module_name(path: Path) -> str:

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
+
+from avsc_e2e.errors import AvscError
 
 VIDEO = frozenset(
     {
@@ -33,3 +37,19 @@ def kind(path: str | os.PathLike[str]) -> Kind:
     if extension in AUDIO:
         return "audio"
     return "image" if extension in IMAGE else ""
+
+
+def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The media files among `paths`, folders searched through. Raises AvscError for a path without any."""
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(f for f in path.rglob("*") if kind(f) and not f.name.startswith(".") and f.is_file())
+            if not inside:
+                raise AvscError(f"{path}: no media file in this folder (looked for {', '.join(sorted(MEDIA))})")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise AvscError(f"{path}: no such file or folder")
+    return found

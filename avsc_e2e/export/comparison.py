@@ -13,11 +13,12 @@ import torch
 
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.media import probe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.export.deployed import Deployed, Modality
 from avsc_e2e.export.onnx import Precision, export_onnx, export_program
-from avsc_e2e.inference import evaluation_dataset, media_files, sampling, stored_calibration
+from avsc_e2e.inference import evaluation_dataset, sampling, stored_calibration
 from avsc_e2e.models.weights.checkpoint import load_model
 
 Format = Literal["onnx", "torch-export"]

@@ -7,7 +7,7 @@ Time is counted in seconds from the start of the recording, the earliest of its 
 from avsc_e2e.data.media.audio import audio_blocks, cut_window, mix_channels, read_audio
 from avsc_e2e.data.media.frames import Decoder, read_frames
 from avsc_e2e.data.media.header import Media, probe
-from avsc_e2e.data.media.source import TOLERANCE
+from avsc_e2e.data.media.source import TOLERANCE, known_codecs
 from avsc_e2e.data.media.windows import MediaWindow, decode_frames, decode_windows, window_starts
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cut_window",
     "decode_frames",
     "decode_windows",
+    "known_codecs",
     "mix_channels",
     "probe",
     "read_audio",

@@ -110,3 +110,10 @@ def fitted(width: float, height: float, short_side: int | None) -> tuple[int, in
         return max(round(width), 1), max(round(height), 1)
     scale = short_side / min(width, height)
     return max(round(width * scale), short_side), max(round(height * scale), short_side)
+
+
+def known_codecs() -> frozenset[str]:
+    """Names of the codecs that this PyAV can decode, such as "h264"."""
+    import av
+
+    return frozenset(av.codecs_available)
