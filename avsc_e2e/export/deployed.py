@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avsc_e2e.clip import MODALITIES, Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.trunk import Branch
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.loglinear import FLOOR, LogLinear
@@ -41,9 +42,10 @@ class Deployed(nn.Module):
 
     def _heads(self) -> tuple[str, ...]:
         """Names of the heads that say something about the modalities taken."""
-        names = list(self.architecture.heads)
+        if isinstance(self.model, Ensemble):
+            return tuple(name for name in self.model.reads if self.model.modalities_of(name) <= set(self.takes))
         missing = set(self.architecture.modalities) - set(self.takes)
-        return tuple(name for name in names if name not in missing)
+        return tuple(name for name in self.architecture.heads if name not in missing)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,6 +139,17 @@ class _Absent(nn.Module):
         return Branch(torch.zeros(batch, 1, self.token_width), torch.zeros(batch, self.width))
 
 
+class _AbsentTower(nn.Module):
+    """In place of a member whose modality is not exported: features of zeros, which have no weight in the decision."""
+
+    def __init__(self, tower: nn.Module):
+        super().__init__()
+        self.member, self.width = tower.member, tower.width
+
+    def forward(self, clip: Clip) -> Tensor:
+        return torch.zeros(clip.present.shape[0], self.width)
+
+
 class _NoFrontEnd(nn.Module):
     """In place of the front end where no audio is exported."""
 
@@ -149,6 +162,11 @@ class _NoFrontEnd(nn.Module):
 
 def _without(model: nn.Module, modalities: set[str]) -> nn.Module:
     """The model with stand-ins for the trunks of these modalities, so that the graph does not hold them."""
+    if isinstance(model, Ensemble):
+        for name, tower in model.towers.items():
+            if tower.member.modality in modalities:
+                model.towers[name] = _AbsentTower(tower)
+        return model
     for name in modalities:
         setattr(model, name, _Absent(getattr(model, name)))
         if name == "audio":

@@ -16,6 +16,7 @@ from avsc_e2e.export.comparison import export_checkpoint
 from avsc_e2e.export.deployed import Deployed
 from avsc_e2e.export.runtime import OnnxModel, square
 from avsc_e2e.inference import stored_calibration, timeline
+from avsc_e2e.models.ensemble import Ensemble, Member
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.systems import tiny
@@ -88,6 +89,32 @@ def test_one_modality_alone_leaves_out_the_other_trunk(checkpoint, exported, mod
     found = runtime(audio if modality == "audio" else None, video if modality == "video" else None)
     assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
     assert out.stat().st_size < exported.stat().st_size
+
+
+def test_an_ensemble_is_one_graph(tmp_path):
+    """Two members and three heads: what `avsc train FOLDER` makes."""
+    torch.manual_seed(5)
+    audio, video = (replace(tiny(), size=32, fusion="", **{other: ""}) for other in ("video", "audio"))
+    members = [Member("a", audio, ("mean", "maximum")), Member("v", video, ("mean",))]
+    model = Ensemble(CLASSES, members, {"a": ["a"], "v": ["v"], "both": ["a", "v"]}).eval()
+    for values in (*model.heads.parameters(), model.weights):
+        torch.nn.init.normal_(values, std=0.3)
+    for pattern, heads in ((1, (1, 2)), (2, (0, 2))):  # heads that lack a modality have no weight
+        model.weights[pattern, list(heads)] = 0
+    path = save_model(model, tmp_path / "model.safetensors")
+    inputs = batch_of(model.architecture)
+    clip = Clip(*map(torch.from_numpy, inputs[:2]), torch.zeros(5), torch.from_numpy(inputs[2]), "", 0.0)
+    clip = clip._replace(video=clip.video.permute(0, 1, 4, 2, 3))
+    with torch.inference_mode():
+        expected = model.decide(model(clip), clip.present).numpy()
+    export_checkpoint(path, tmp_path / "both.onnx")
+    found = OnnxModel(tmp_path / "both.onnx")(*inputs)
+    assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
+    assert set(found) == {"probabilities", "a_probabilities", "v_probabilities", "both_probabilities"}
+    alone = Deployed(model, "audio")
+    assert alone.heads == ("a",)
+    with torch.inference_mode():
+        assert alone(clip.audio[1:2])[0].numpy() == pytest.approx(expected[1:2], abs=1e-5)
 
 
 def test_half_precision_is_smaller_and_close(checkpoint, exported):
