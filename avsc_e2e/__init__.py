@@ -27,7 +27,7 @@ _HOMES = {
     "SystemOutput": "outputs.output",
     "Recipe": "training.recipe",
     "predict": "prediction",
-    "Prediction": "prediction",
+    "Prediction": "segments",
     "Predictor": "prediction",
     "timeline": "inference",
     "train": "training.trainer",
