@@ -15,8 +15,12 @@ import torch
 from avsc_e2e.learner.folds import Folds, losses_of, macro
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 
-MARGIN = 0.5
-"""Standard errors, by source, that a richer rule must gain over a simpler one to be chosen."""
+MARGIN = 1.0
+"""Standard errors, by source, that a richer rule must gain over a simpler one to be chosen: of many tries the one with
+the least loss out of fold is the luckiest too."""
+PAIR = "joint and branch"
+"""The rule that any gain over the best head is enough for: the product of the best joint head and the best of one
+modality is the safest start."""
 LEAST_GAIN = 0.002
 """Nats out of fold that a further head must gain to be heard."""
 MOST_HEADS = 6
@@ -93,12 +97,16 @@ RULES: tuple[tuple[str, Fit], ...] = (
 """In rising richness."""
 
 
-def candidates(logits: Mapping[str, np.ndarray], rows: Judged) -> list[Candidate]:
-    """The best head with a temperature of its own, then each rule over the heads that improve a pool, in rising
-    richness. logits: head -> (N, K) out of fold."""
+def candidates(logits: Mapping[str, np.ndarray], rows: Judged, joint: Sequence[str] = ()) -> list[Candidate]:
+    """The best head with a temperature of its own, the product of the best of the `joint` heads and the best other one,
+    then each rule over the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold."""
     probabilities = {name: _softmax(values) for name, values in logits.items()}
     best = min(logits, key=lambda name: rows.loss(logits[name]))
     found = [_cross_fitted("best head", [best], probabilities, rows, single)]
+    sides = [[name for name in logits if (name in joint) == side] for side in (True, False)]
+    if all(sides):
+        pair = [min(side, key=lambda name: rows.loss(logits[name])) for side in sides]
+        found.append(_cross_fitted(PAIR, pair, probabilities, rows, single))
     heads = _selected(best, probabilities, rows)
     if len(heads) > 1:
         found += [_cross_fitted(name, heads, probabilities, rows, fit) for name, fit in RULES]
@@ -110,7 +118,8 @@ def choose(found: Sequence[Candidate], rows: Judged) -> Candidate:
     chosen = found[0]
     for candidate in found[1:]:
         gain = losses_of(chosen.logs, rows.targets) - losses_of(candidate.logs, rows.targets)
-        if macro(gain, rows.targets, rows.weights) > MARGIN * standard_error(gain, rows):
+        margin = 0.0 if candidate.name == PAIR else MARGIN * standard_error(gain, rows)
+        if macro(gain, rows.targets, rows.weights) > margin:
             chosen = candidate
     return chosen
 

@@ -82,3 +82,13 @@ def test_losses_are_of_classes_not_of_rows():
     logits = np.log(np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.75, 0.25]]))
     assert np.isclose(loss_of(logits, targets, weights), (np.log(2) + np.log(4)) / 2)
     assert torch.isfinite(torch.tensor(logits)).all()
+
+
+def test_the_safest_start_is_the_product_of_a_joint_head_and_a_branch():
+    draw, y, g, w = rows()
+    heads = {name: 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3)) for name in ("joint", "video")}
+    judged = Judged(y, g, w, Folds.of(y, g))
+    found = candidates(heads, judged, ["joint"])
+    assert [one.name for one in found[:2]] == ["best head", "joint and branch"]
+    assert set(found[1].heads) == {"joint", "video"}
+    assert choose(found[:2], judged) is found[1]
