@@ -203,7 +203,7 @@ def test_no_step_waits_for_the_gpu(monkeypatch, changes):
             seen = teacher.preprocess(batch)
             taught = teacher.decide(teacher(seen), seen.present)
         clip = clip._replace(target=torch.cat([target, taught], dim=1))
-        for transform in (SpecAugment(), Mixup(0.2), CutMix(1.0), DropModality(0.3)):
+        for transform in (SpecAugment(), transforms.Mixing(Mixup(0.2), CutMix(1.0)), DropModality(0.3)):
             clip = transform(clip)
         logits = model(clip)
         loss = sum(distilled_losses(logits, clip, 0.5, 2.0).values())
