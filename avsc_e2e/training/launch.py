@@ -58,14 +58,16 @@ def launch(job: Callable[[], object], processes: int) -> None:
 
 def _wait(started: list, ends: list) -> str:
     """Wait for all processes, and tell why one failed, if one did; it ends the others."""
-    while any(process.exitcode is None for process in started):
-        connection.wait([process.sentinel for process in started if process.exitcode is None])
+    while True:
+        running = [process.sentinel for process in started if process.exitcode is None]  # asked once: one may end now
         failed = [index for index, process in enumerate(started) if process.exitcode]
         if failed:
             told = [ends[index].recv() for index in failed if ends[index].poll()]
             _end(started)
             return told[0] if told else f"a process of this job ended with status {started[failed[0]].exitcode}"
-    return ""
+        if not running:
+            return ""
+        connection.wait(running)
 
 
 def _end(started: list) -> None:

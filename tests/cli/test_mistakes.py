@@ -22,7 +22,7 @@ def assert_refused(cases: list[tuple[list, list[str]]]) -> None:
 def test_mistyped_words():
     cases = [
         ([AVSC, "predcit"], ["unknown command 'predcit': did you mean predict?"]),
-        ([AVSC, "xyz"], ["known are demo, data render"]),
+        ([AVSC, "xyz"], ["known are demo, doctor, data render"]),
         ([AVSC, "data", "chekc"], ["unknown command 'data chekc': did you mean data check?"]),
         ([AVSC, "models", "*zhnag*"], ["no entry matches '*zhnag*'"]),
         ([AVSC, "models", "--cuont"], ["--count"]),
