@@ -210,9 +210,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
     cases = {
         pickled: "is not a checkpoint of avsc_e2e",
         zipped: "is not a checkpoint of avsc_e2e",
-        cut: "is not a checkpoint of avsc_e2e",
+        cut: "this checkpoint is cut off",
         tmp_path / "none.safetensors": "no such checkpoint",
-        tmp_path: "no such checkpoint",
+        tmp_path: "no model.safetensors in this folder",
         variant("bare.safetensors", tensors, {}): "has no Architecture inside",
         variant("words.safetensors", tensors, {"architecture": "nonsense"}): "words.safetensors: ",
         variant("list.safetensors", tensors, {"architecture": "[1]"}): "list.safetensors: ",
