@@ -220,7 +220,7 @@ class ClipDataset(Dataset):
     def _clip(self, segment: Segment, sound: np.ndarray | None, frames: np.ndarray | None) -> Clip:
         want, row = self.sampling, segment.row
         if sound is not None:
-            audio = torch.from_numpy(sound)
+            audio = torch.from_numpy(sound if sound.flags.writeable else sound.copy())
         else:
             audio = torch.zeros(want.channels, round(segment.duration * want.sample_rate) if want.audio else 0)
         if frames is not None:
