@@ -75,7 +75,10 @@ class Predictor:
             open_files.append(file)
             try:
                 if store:
-                    file.windows = timeline(self.model, path, store=store, calibration=self.calibration)
+                    file.windows = timeline(
+                        self.model, path, store=store, batch_size=self.batch_size, calibration=self.calibration,
+                        test_time=self.test_time,
+                    )  # fmt: skip
                 else:
                     for clip, end in self._clips(file):
                         batch.append(clip)

@@ -12,6 +12,7 @@ from avsc_e2e.inference import CALIBRATION, recordings, stored_calibration, time
 from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.catalogue import create_model
 from avsc_e2e.outputs.calibration import Calibration
+from avsc_e2e.prediction import Predictor
 from avsc_e2e.transforms.frames import TestTime
 
 
@@ -52,6 +53,8 @@ def test_a_store_is_predicted_like_its_media(checkpoint, tmp_path):
     (tmp_path / "set" / "scene").mkdir(parents=True)
     for name, first in (("a", 10), ("b", 120)):
         frames = [flat(first + 5 * i) for i in range(20)]
+        for frame in frames:
+            frame[:, :20] //= 3  # another frame when mirrored
         write_video(tmp_path / "set" / "scene" / f"{name}.mp4", frames, rate=10, sound=click(0.5, 2.0))
     prepare(tmp_path / "set", tmp_path / "store", workers=1)
     model = load_model(checkpoint)
@@ -63,6 +66,12 @@ def test_a_store_is_predicted_like_its_media(checkpoint, tmp_path):
         assert stored[0].modalities == ("audio", "video")
         for one, other in zip(stored, direct, strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)  # of JPEGs
+    views = TestTime(flip=True, crops=3)
+    [predicted, _] = Predictor(checkpoint, test_time=views).all([tmp_path / "store"])
+    expected = timeline(model, found[0][0], store=found[0][1], test_time=views)
+    for one, other, plain in zip(predicted.windows, expected, windows[0], strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert np.abs(one.probabilities - plain.probabilities).max() > 1e-5
 
 
 def test_tasks_of_slurm_without_torchrun_predict_the_whole(checkpoint, tmp_path, monkeypatch):
