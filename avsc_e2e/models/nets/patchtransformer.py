@@ -3,6 +3,7 @@ names and shapes of the published code; their front ends are in zoo/frontends.py
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 
 import torch
@@ -40,9 +41,9 @@ class PatchTransformer(AudioNet):
                 trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
+    @abstractmethod
     def placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, width, F, T) and the two first tokens (1, 2, width), with their positions."""
-        raise NotImplementedError
 
     def tokens(self, x: Tensor) -> Tensor:
         x = self.patch_embed.proj((x - self.SHIFT) / self.SPREAD)

@@ -98,7 +98,7 @@ def test_a_list_of_groups(tmp_path):
         '\ufeffgroup;comment;file\r\none;;"a/x_1"\r\ntwo;yes;a/y\r\none;;b/z.mp4\r\n',
     ):
         listed.write_bytes(text.encode())
-        found = [row._replace(video=f"/root/{row.file}.mp4") for row in rows(*names)]
+        found = [row._replace(video=f"videos/{row.file}.mp4") for row in rows(*names)]
         assert [row.location for row in group_rows({"": found}, groups=listed)[""]] == ["one", "two", "one"]
     for text, match in (
         ("", "line 1: give the columns"),
