@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from avsc_e2e.clip import MODALITIES
-from avsc_e2e.learner.decision import Candidate, Judged, candidates, choose
+from avsc_e2e.learner.decision import Candidate, Judged, candidates, choose, product
 from avsc_e2e.learner.folds import Folds
 from avsc_e2e.learner.probe import Probe
 from avsc_e2e.models.ensemble import PATTERNS, Ensemble, Tower, modalities_in
@@ -60,7 +60,9 @@ def decide(
     present: np.ndarray,
     seed: int,
 ) -> Decisions:
-    """Fit the decisions. The figures are of nested cross-fitting: neither heads nor decision saw a row's source."""
+    """Fit the decisions. A row is judged by heads and rules that were fitted without its source; what was chosen (the
+    strength of a head, the heads that are heard, the rule) was chosen on all rows, so the figures are a little too
+    good."""
     chosen: dict[int, Candidate] = {}
     first: tuple[list[Candidate], Judged, np.ndarray] | None = None
     have = {name for head in heads.values() for name in head.modalities}
@@ -89,8 +91,6 @@ def _undecided(
     heads: Mapping[str, Head], targets: np.ndarray, groups: np.ndarray, weights: np.ndarray, present: np.ndarray
 ) -> Decisions:
     """With fewer than four sources nothing can be fitted out of fold: the heads' product for every pattern."""
-    from avsc_e2e.outputs.loglinear import LogLinear
-
     chosen: dict[int, Candidate] = {}
     first = None
     for index, pattern in enumerate(PATTERNS):
@@ -102,9 +102,9 @@ def _undecided(
         if not mask.any():
             mask = present.any(axis=1)
         rows = Judged(targets[mask], groups[mask], weights[mask], Folds((), ()))
-        shares = np.full(len(able), 1 / len(able))
-        logs = np.mean([torch.from_numpy(h.logits[mask]).log_softmax(dim=1).numpy() for h in able.values()], axis=0)
-        rule = LogLinear(shares, np.zeros(logs.shape[1]))
+        probabilities = np.stack([torch.from_numpy(h.logits[mask]).softmax(dim=1).numpy() for h in able.values()])
+        rule = product(probabilities)
+        logs = np.log(rule(probabilities))
         chosen[index] = Candidate("product", tuple(able), logs, rows.loss(logs), rule)
         first = first or (rows, mask)
     return Decisions(chosen, tuple(chosen.values())[:1], *first)

@@ -23,7 +23,3 @@ class Clock:
     def left(self) -> float:
         """Seconds before the end of the budget, without the reserve; below 0 where none is left."""
         return self.seconds * (1 - RESERVE) - self.used
-
-    def affords(self, seconds: float) -> bool:
-        """Whether work of so many seconds fits."""
-        return seconds <= self.left

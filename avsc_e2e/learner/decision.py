@@ -20,7 +20,7 @@ MARGIN = 1.0
 the least loss out of fold is the luckiest too."""
 PAIR = "joint and branch"
 """The rule that any gain over the best head is enough for: the product of the best joint head and the best of one
-modality is the safest start."""
+modality, in which nothing is fitted, is the safest start."""
 LEAST_GAIN = 0.002
 """Nats out of fold that a further head must gain to be heard."""
 MOST_HEADS = 6
@@ -62,9 +62,14 @@ Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], LogLinear]
 """Probabilities (M, N, K), targets, groups and weights (N,) -> the rule."""
 
 
+def product(p: np.ndarray, *_: np.ndarray) -> LogLinear:
+    """The normalised geometric mean of the heads, or one head as it is; nothing is fitted."""
+    return LogLinear(np.full(len(p), 1 / len(p)), np.zeros(p.shape[-1]))
+
+
 def single(p: np.ndarray, y: np.ndarray, g: np.ndarray, w: np.ndarray) -> LogLinear:
     """One temperature for all heads, which have the same weight."""
-    pooled = fit_log_linear(_product(p)[None], y, g, rows=w)
+    pooled = fit_log_linear(product(p)(p)[None], y, g, rows=w)
     return LogLinear(np.full(len(p), float(pooled.weights[0]) / len(p)), pooled.bias)
 
 
@@ -98,19 +103,18 @@ RULES: tuple[tuple[str, Fit], ...] = (
 
 
 def candidates(logits: Mapping[str, np.ndarray], rows: Judged, joint: Sequence[str] = ()) -> list[Candidate]:
-    """The best head with a temperature of its own, the product of the best of the `joint` heads and the best other one,
-    then each rule over the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold."""
+    """The best head as it is, the product of the best of the `joint` heads and the best other one, then each rule over
+    the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold."""
     probabilities = {name: _softmax(values) for name, values in logits.items()}
     best = min(logits, key=lambda name: rows.loss(logits[name]))
-    found = [_cross_fitted("best head", [best], probabilities, rows, single)]
+    found = [_cross_fitted("best head", [best], probabilities, rows, product)]
     sides = [[name for name in logits if (name in joint) == side] for side in (True, False)]
     if all(sides):
         pair = [min(side, key=lambda name: rows.loss(logits[name])) for side in sides]
-        found.append(_cross_fitted(PAIR, pair, probabilities, rows, single))
+        found.append(_cross_fitted(PAIR, pair, probabilities, rows, product))
     heads = _selected(best, probabilities, rows)
-    if len(heads) > 1:
-        found += [_cross_fitted(name, heads, probabilities, rows, fit) for name, fit in RULES]
-    return found
+    rules = RULES if len(heads) > 1 else RULES[:1]  # of one head, a temperature is all there is to fit
+    return found + [_cross_fitted(name, heads, probabilities, rows, fit) for name, fit in rules]
 
 
 def choose(found: Sequence[Candidate], rows: Judged) -> Candidate:
@@ -169,8 +173,3 @@ def _cross_fitted(
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits.astype(np.float64)).softmax(dim=1).numpy()
-
-
-def _product(p: np.ndarray) -> np.ndarray:
-    """The normalised geometric mean of (M, N, K)."""
-    return _softmax(np.log(np.maximum(p, 1e-12)).mean(axis=0))

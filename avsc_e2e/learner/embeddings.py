@@ -21,8 +21,6 @@ from avsc_e2e.models.zoo import systems
 from avsc_e2e.models.zoo.frontends import AISFX, SPEECH
 from avsc_e2e.transforms.frames import CentreCrop
 
-RATE = 44_100
-"""Hz, at which all members hear."""
 FRAMES = 3
 """Of a segment that the video members see; a store has as many a second."""
 SIZE = 160

@@ -92,3 +92,15 @@ def test_the_safest_start_is_the_product_of_a_joint_head_and_a_branch():
     assert [one.name for one in found[:2]] == ["best head", "joint and branch"]
     assert set(found[1].heads) == {"joint", "video"}
     assert choose(found[:2], judged) is found[1]
+    assert [one.rule.weights.tolist() for one in found[:2]] == [[1.0], [0.5, 0.5]]  # the simplest rules fit nothing
+
+
+def test_a_temperature_has_to_earn_its_place():
+    """Heads that are as sure as they should be: a fitted temperature only follows the noise of few sources."""
+    draw, y, g, w = rows(n=60, sources=12)
+    head = 2.0 * np.eye(3)[y] + np.sqrt(2) * draw.normal(size=(len(y), 3))
+    judged = Judged(y, g, w, Folds.of(y, g))
+    found = candidates({"calm": head}, judged)
+    assert [one.name for one in found] == ["best head", "temperature"]
+    assert choose(found, judged).name == "best head"
+    assert found[0].loss == judged.loss(head)
