@@ -139,7 +139,9 @@ class Run:
         if missing and members is None:
             raise AvscError(f"no pretrained {' or '.join(missing)} trunk is at hand: install avsc-e2e[lite0]")
         self.towers = {member.name: tower(member) for member in known}
-        self.embed()
+        every = segments_of(self.seen.corpus.train, self.seen.corpus.classes)
+        self.first_look(every)
+        self.embed(every)
         self.probes()
         self.decide("probes")
         for place, (name, plan) in enumerate(plans := self.plans()):
@@ -204,26 +206,38 @@ class Run:
     def classes(self) -> int:
         return len(self.seen.corpus.classes)
 
-    def embed(self) -> None:
+    def first_look(self, every: Segments) -> None:
+        """Measure how long embedding takes on some segments, and leave a first checkpoint of what they teach."""
+        corpus, store, some = self.seen.corpus, self.seen.store, _first(every, TRIAL)
+        embed(self.towers.values(), _first(every, 8), corpus, store)  # warms the machine up
+        began = self.clock.used
+        found = embed(self.towers.values(), some, corpus, store)
+        self.each = (self.clock.used - began) / len(some)
+        taught = len(np.unique(some.targets)) == self.classes
+        if len(some) < len(every) and taught and not (self.out / "model.safetensors").exists():
+            log.info("a first look, at %d of %d segments", len(some), len(every))
+            self.take(some, found)
+            self.probes()
+            self.decide("first look")
+
+    def embed(self, every: Segments) -> None:
         """Features of the training part, of as many segments a recording as the budget allows."""
         rows, classes = self.seen.corpus.train, self.seen.corpus.classes
-        every = segments_of(rows, classes)
-        trial = _first(every, TRIAL)
-        embed(self.towers.values(), _first(every, 8), self.seen.corpus, self.seen.store)  # warms the machine up
-        began = self.clock.used
-        embed(self.towers.values(), trial, self.seen.corpus, self.seen.store)
-        self.each = each = (self.clock.used - began) / len(trial)
         most, kept = 0, every
-        while len(kept) * each > SHARE * self.clock.seconds and most != LEAST:
+        while len(kept) * self.each > SHARE * self.clock.seconds and most != LEAST:
             most = LEAST if most == LEAST + 1 else (most or max(len(every) // len(rows) * 2, LEAST + 2)) - 1
             kept = segments_of(rows, classes, most)
         told = f", {most} of each recording at most" if most else ""
-        log.info("embedding %d of %d segments%s, about %.0f s", len(kept), len(every), told, len(kept) * each)
-        self.segments: Segments = kept
-        self.found: Embedded = embed(
-            self.towers.values(), kept, self.seen.corpus, self.seen.store, self.progress("embedding")
+        log.info("embedding %d of %d segments%s, about %.0f s", len(kept), len(every), told, len(kept) * self.each)
+        self.take(
+            kept, embed(self.towers.values(), kept, self.seen.corpus, self.seen.store, self.progress("embedding"))
         )
-        self.folds = Folds.of(kept.targets, kept.groups, seed=self.seed)
+
+    def take(self, segments: Segments, found: Embedded) -> None:
+        """Go on from these segments; what was fitted to others is forgotten."""
+        self.segments, self.found = segments, found
+        self.folds = Folds.of(segments.targets, segments.groups, seed=self.seed)
+        self.heads, self.alone, self.logs = {}, {}, None
 
     def probes(self) -> None:
         """Logistic regression on each member, on the members of each modality together, and on all."""

@@ -8,7 +8,8 @@ import soundfile
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import timeline
-from avsc_e2e.learner.embeddings import members_at_hand
+from avsc_e2e.learner import fit as learner
+from avsc_e2e.learner.embeddings import embed, members_at_hand
 from avsc_e2e.learner.fit import fit
 from avsc_e2e.models.weights.checkpoint import load_model
 
@@ -47,6 +48,23 @@ def test_audio_alone_ends_in_a_model(tmp_path):
         fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
     again = fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
     assert again.test == learned.test
+
+
+def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_path, monkeypatch):
+    root, seen = tones(tmp_path / "data"), []
+
+    def noted(towers, segments, *rest):
+        seen.append((len(segments), (tmp_path / "run/model.safetensors").exists()))
+        return embed(towers, segments, *rest)
+
+    monkeypatch.setattr(learner, "TRIAL", 10)
+    monkeypatch.setattr(learner, "embed", noted)
+    learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+    assert seen[-1] == (20, True)
+    assert [count for count, there in seen if not there][-1] == 10
+    names = [rung.name for rung in learned.ladder.rungs]
+    assert names.count("log-mel probe") == 1
+    assert learned.ladder.chosen.startswith("probes")
 
 
 @pytest.mark.parametrize(
