@@ -17,7 +17,7 @@ from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict_rows, stored_calibration
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
+from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.models.weights.sources import chosen
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.metrics import Scores, score
@@ -241,7 +241,7 @@ def system_of_run(folder: Path, name: str = "") -> System:
         if not (folder / file).is_file():
             raise AvscError(f"{folder / file}: is not there; run `{verb}` of the stage first")
     model = load_model(folder / "model.safetensors")
-    recipe = json.loads(read_checkpoint(folder / "model.safetensors")[1].get("recipe", "{}"))
+    recipe = json.loads(read_notes(folder / "model.safetensors").get("recipe", "{}"))
     architecture, name = model.architecture, name or recipe.get("name", folder.name)
     segments = read_output(folder / SEGMENTS, architecture.classes)
     targets = targets_of(segments, read_reference(folder / REFERENCE))
@@ -265,7 +265,7 @@ def external_data(recipe: Mapping, folder: Path) -> tuple[ExternalDataset, ...]:
         file = Path(recipe["runs"]) / name / "model.safetensors"
         file = file if file.is_file() else Path(name)
         if file.is_file():
-            before = json.loads(read_checkpoint(file)[1].get("recipe", "{}"))
+            before = json.loads(read_notes(file).get("recipe", "{}"))
             found |= {data.name: data for data in external_data(before, file.parent)}
             if len(before.get("model", {}).get("classes", ())) == PLACES:
                 found["Places365"] = ExternalDataset("Places365", "http://places2.csail.mit.edu")

@@ -23,7 +23,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import settled
-from avsc_e2e.models.weights.checkpoint import read_checkpoint
+from avsc_e2e.models.weights.checkpoint import read_notes
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
@@ -104,7 +104,7 @@ def predict_rows(
 
 def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
     """The calibration that rides in a checkpoint, if one does (`avsc calibrate --checkpoint`). Raises AvscError."""
-    text = read_checkpoint(checkpoint)[1].get(CALIBRATION)
+    text = read_notes(checkpoint).get(CALIBRATION)
     return Calibration.from_json(json.loads(text)) if text else None
 
 

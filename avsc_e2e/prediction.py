@@ -17,7 +17,7 @@ from avsc_e2e.data.media import decode_windows, mix_channels, probe
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.inference import ONE_VIEW, head_probabilities, recordings, sampling, stored_calibration, timeline
-from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint
+from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.segments import Prediction, Smooth, merged, smoothed
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
@@ -49,7 +49,7 @@ class Predictor:
         self.calibration = None if given else stored_calibration(checkpoint)
         self.device = device(where)
         self.model = self.model.to(self.device).eval()
-        recipe = {} if given else json.loads(read_checkpoint(checkpoint)[1].get("recipe", "{}"))
+        recipe = {} if given else json.loads(read_notes(checkpoint).get("recipe", "{}"))
         self.precision: Precision = precision or recipe.get("precision", "auto")
         self.classes = self.model.architecture.classes
         self.hop, self.smooth, self.batch_size, self.on_bad = hop, smooth, batch_size, on_bad

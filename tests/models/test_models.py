@@ -18,7 +18,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.heads import decide
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint, save_model
+from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint, read_notes, save_model
 from avsc_e2e.models.zoo.catalogue import architecture, create_model, describe, list_models
 from avsc_e2e.models.zoo.registry import system
 from avsc_e2e.models.zoo.systems import lite0, tiny
@@ -324,3 +324,26 @@ def test_published_weights_see_what_timm_sees():
         torch.testing.assert_close(model.video(pictures[:, None]), net(pictures), rtol=1e-4, atol=1e-5)
         responses = net(pictures)
     assert float(responses.std()) > 0.05  # random weights of this net give next to nothing
+
+
+def test_notes_are_read_without_the_tensors(tmp_path, monkeypatch):
+    path = save_model(create_model("tiny", size=32), tmp_path / "model.safetensors", {"recipe": "{}"})
+    opened = safetensors.safe_open
+
+    class Watched:
+        def __init__(self, *args, **options):
+            self.file = opened(*args, **options)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def metadata(self):
+            return self.file.metadata()
+
+    monkeypatch.setattr(safetensors, "safe_open", Watched)  # it has no get_tensor
+    assert read_notes(path)["recipe"] == "{}"
+    with pytest.raises(AttributeError):
+        read_checkpoint(path)

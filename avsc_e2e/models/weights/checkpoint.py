@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
@@ -85,19 +86,32 @@ def _umask() -> int:
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
     """The tensors and the metadata of a checkpoint, or of the checkpoint in a run's folder. Raises AvscError where
     there is none."""
+    with _opened(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    tensors |= {name: tensors[same] for name, same in json.loads(metadata.get(EQUAL, "{}")).items()}
+    return tensors, metadata
+
+
+def read_notes(path: str | os.PathLike) -> dict[str, str]:
+    """The metadata of a checkpoint alone, without reading its tensors. Raises AvscError where there is none."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[safetensors.safe_open, dict[str, str]]]:
+    """A checkpoint file and its metadata."""
     path = checkpoint_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            if "architecture" not in metadata:
+                raise AvscError(f"{path}: has no Architecture inside, so it is not a checkpoint of avsc_e2e")
+            yield file, metadata
     except (safetensors.SafetensorError, OSError) as error:
         if "not fully covered" in str(error):
             raise AvscError(f"{path}: this checkpoint is cut off, its tensors are incomplete; copy it again") from error
         raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file from training)") from error
-    if "architecture" not in metadata:
-        raise AvscError(f"{path}: has no Architecture inside, so it is not a checkpoint of avsc_e2e")
-    tensors |= {name: tensors[same] for name, same in json.loads(metadata.get(EQUAL, "{}")).items()}
-    return tensors, metadata
 
 
 def load_model(path: str | os.PathLike) -> SceneNet | Ensemble:
