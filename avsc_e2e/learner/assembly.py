@@ -101,7 +101,7 @@ def _undecided(
         mask = present[:, columns].all(axis=1)
         if not mask.any():
             mask = present.any(axis=1)
-        rows = Judged(targets[mask], groups[mask], weights[mask], Folds((), ()))
+        rows = Judged(targets[mask], groups[mask], weights[mask])
         probabilities = np.stack([torch.from_numpy(h.logits[mask]).softmax(dim=1).numpy() for h in able.values()])
         rule = product(probabilities)
         logs = np.log(rule(probabilities))

@@ -52,7 +52,8 @@ class Judged:
     """(N,) sources."""
     weights: np.ndarray
     """(N,) segments that each row stands for."""
-    folds: Folds
+    folds: Folds = Folds((), ())
+    """Of the rows; empty where no rule is fitted to them."""
 
     def loss(self, logs: np.ndarray) -> float:
         return macro(losses_of(logs, self.targets), self.targets, self.weights)
@@ -121,11 +122,16 @@ def choose(found: Sequence[Candidate], rows: Judged) -> Candidate:
     """The simplest candidate that no richer one beats by more than the noise between sources."""
     chosen = found[0]
     for candidate in found[1:]:
-        gain = losses_of(chosen.logs, rows.targets) - losses_of(candidate.logs, rows.targets)
-        margin = 0.0 if candidate.name == PAIR else MARGIN * standard_error(gain, rows)
-        if macro(gain, rows.targets, rows.weights) > margin:
+        if beats(candidate.logs, chosen.logs, rows, 0.0 if candidate.name == PAIR else MARGIN):
             chosen = candidate
     return chosen
+
+
+def beats(logs: np.ndarray, before: np.ndarray, rows: Judged, margin: float = MARGIN) -> bool:
+    """Whether log probabilities (N, K) have a lower macro log loss than those of before, by so many standard errors of
+    the difference."""
+    gain = losses_of(before, rows.targets) - losses_of(logs, rows.targets)
+    return macro(gain, rows.targets, rows.weights) > margin * standard_error(gain, rows)
 
 
 def standard_error(values: np.ndarray, rows: Judged) -> float:

@@ -20,7 +20,7 @@ from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
 from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.learner.assembly import Decisions, Head, assemble, decide
 from avsc_e2e.learner.budget import Clock
-from avsc_e2e.learner.decision import standard_error
+from avsc_e2e.learner.decision import Judged, beats, standard_error
 from avsc_e2e.learner.embeddings import (
     FRAMES,
     SIZE,
@@ -269,7 +269,7 @@ class Run:
     def tell(self, name: str, logs: np.ndarray, rows: np.ndarray, note: str = "") -> None:
         """Add a rung and log it."""
         targets, weights = self.segments.targets[rows], self.segments.weights[rows]
-        judged = _Rows(targets, self.segments.groups[rows], weights)
+        judged = Judged(targets, self.segments.groups[rows], weights)
         error = standard_error(losses_of(logs, targets), judged)
         rung = Rung(
             name, loss_of(logs, targets, weights), accuracy_of(logs, targets, weights), self.clock.used, error, note
@@ -283,8 +283,10 @@ class Run:
         decisions = decide(
             self.heads, segments.targets, segments.groups, segments.weights, self.found.present, self.seed
         )
+        share = decisions.mask.mean()
+        part = "" if share == 1 else f", on {100 * share:.0f} % of the segments"
         for candidate in decisions.tried:
-            self.tell(f"{stage}: {candidate.name}", candidate.logs, decisions.mask, " + ".join(candidate.heads))
+            self.tell(f"{stage}: {candidate.name}", candidate.logs, decisions.mask, " + ".join(candidate.heads) + part)
         logs = np.full((len(segments), self.classes), np.nan)
         logs[decisions.mask] = decisions.first.logs
         if self.logs is None or self.better(logs):
@@ -295,10 +297,11 @@ class Run:
             self.ladder.write(self.out / "ladder.csv")
 
     def better(self, logs: np.ndarray) -> bool:
-        """Whether log probabilities out of fold beat those of the checkpoint, on the rows that both judge."""
+        """Whether log probabilities out of fold beat those of the checkpoint by a standard error, on the rows that both
+        judge."""
         rows = ~np.isnan(logs[:, 0]) & ~np.isnan(self.logs[:, 0])
-        targets, weights = self.segments.targets[rows], self.segments.weights[rows]
-        return rows.any() and loss_of(logs[rows], targets, weights) < loss_of(self.logs[rows], targets, weights)
+        both = Judged(self.segments.targets[rows], self.segments.groups[rows], self.segments.weights[rows])
+        return bool(rows.any()) and beats(logs[rows], self.logs[rows], both)
 
     def save(self, decisions: Decisions) -> None:
         self.ladder.method = (
@@ -352,13 +355,6 @@ class Run:
         report = self.report({"decision": outputs["decision"]}, test, "Figures of the test part.")
         figures = {protocol: (one.log_loss, one.accuracy) for protocol, one in scores.items()}
         return Learned(checkpoint, report, self.ladder, figures)
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    targets: np.ndarray
-    groups: np.ndarray
-    weights: np.ndarray
 
 
 def _first(segments: Segments, count: int) -> Segments:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from avsc_e2e.learner.assembly import Head, decide, full
-from avsc_e2e.learner.decision import Judged, candidates, choose
+from avsc_e2e.learner.decision import Judged, beats, candidates, choose, standard_error
 from avsc_e2e.learner.folds import Folds, loss_of
 from avsc_e2e.learner.probe import Probe, probe
 
@@ -104,3 +104,21 @@ def test_a_temperature_has_to_earn_its_place():
     assert [one.name for one in found] == ["best head", "temperature"]
     assert choose(found, judged).name == "best head"
     assert found[0].loss == judged.loss(head)
+
+
+def test_one_thing_beats_another_by_the_noise_between_sources():
+    """Two sources a class, one of which gains 0.2 nats in each class: 0.1 in the mean, and as much in its error."""
+    y, g, w = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), np.ones(4)
+    rows = Judged(y, g, w)
+
+    def logs(*gains):
+        right = np.log(0.5) + np.array(gains)
+        return np.where(np.eye(2)[y].astype(bool), right[:, None], np.log(-np.expm1(right))[:, None])
+
+    before = logs(0.0, 0.0, 0.0, 0.0)
+    once = logs(0.2, 0.0, 0.2, 0.0)  # of each class: mean 0.1, deviation 0.1; of the mean of two: 0.1 / sqrt(2)
+    assert np.isclose(standard_error(np.array([0.2, 0.0, 0.2, 0.0]), rows), 0.1 / np.sqrt(2))
+    assert beats(once, before, rows)
+    assert not beats(once, before, rows, margin=1.5)
+    assert not beats(before, before, rows)
+    assert beats(logs(0.001, 0.001, 0.001, 0.001), before, rows)  # small, and everywhere
