@@ -185,6 +185,7 @@ def stage_report(
     stage = recipe.name.rsplit("/", 1)[-1]
     outputs = {stage if name == "decision" else name: output for name, output in evaluation.outputs.items()}
     files = {name: Path(recipe.runs) / name / "metrics.csv" for name in (*history, recipe.name)}
+    command = f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}"
     return Report(
         title=recipe.name,
         outputs=outputs,
@@ -197,21 +198,11 @@ def stage_report(
         configuration=dataclasses.asdict(recipe),
         defaults=dataclasses.asdict(Recipe(recipe.name)),
         data=Path(recipe.data.root or recipe.data.store).name,
-        command=f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}",
-        mend=_fuse_command(evaluation),
-        calibrate=f"avsc calibrate {run_folder(recipe) / SEGMENTS} --reference {run_folder(recipe) / REFERENCE} "
-        f"--checkpoint {model_file(recipe)}",
+        command=command,
+        mend="" if recipe.heads.fit_decision else f"{command} --heads.fit-decision",
+        calibrate=f"avsc calibrate OUTPUT.csv --reference REFERENCE.csv --checkpoint {model_file(recipe)}",
         segment=recipe.model.window,
     )
-
-
-def _fuse_command(evaluation: Evaluation) -> str:
-    """The command that fits the weights of the heads to their outputs."""
-    heads = [str(evaluation.folder / f"segments.{name}.csv") for name in evaluation.outputs if name != "decision"]
-    if len(heads) < 2:
-        return ""
-    reference = evaluation.folder.parent / REFERENCE
-    return f"avsc fuse {' '.join(heads)} --reference {reference} --save {evaluation.folder / 'fusion.json'}"
 
 
 def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:

@@ -109,7 +109,7 @@ def fit(
         keep_freed_memory()
     seen = look(data, out, Options(SIZE, float(FRAMES), 90), progress("decoding"))
     log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
-    return Run(seen, out, clock, seed, progress).climb(members)
+    return Run(seen, out, clock, seed, progress, os.fspath(data)).climb(members)
 
 
 @dataclass
@@ -121,6 +121,8 @@ class Run:
     clock: Clock
     seed: int
     progress: Progress
+    data: str
+    """What was asked to be learnt from, as the report names it."""
     ladder: Ladder = field(default_factory=Ladder)
     heads: dict[str, Head] = field(default_factory=dict)
     towers: dict[str, Tower] = field(default_factory=dict)
@@ -331,6 +333,8 @@ class Run:
             note=note,
             rows=rows,
             train_rows=corpus.train if rows is corpus.test else (),
+            data=Path(self.data).name,
+            command=f"avsc train {self.data} --minutes {self.clock.seconds / 60:g} --seed {self.seed}",
             ladder=self.ladder.report(len(corpus.train), len(np.unique(self.segments.groups))),
         )
         return write_report(page, self.out / "report.html")

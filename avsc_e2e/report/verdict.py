@@ -136,8 +136,8 @@ def _advice(report: Report, own: Result, best: str, better: bool) -> list[tuple[
     if better and best in HEADS:
         advice.append(
             (
-                f"T{called(best)[1:]} has a lower log loss than the decision. Fit the weights of the heads "
-                "again, on data that neither training nor this test used:",
+                f"T{called(best)[1:]} has a lower log loss than the decision. Fit the weights of the heads, on "
+                "recordings that this test does not use, such as the validation set:",
                 report.mend or "avsc fuse AUDIO.csv VIDEO.csv FUSION.csv --reference REFERENCE.csv --save fusion.json",
             )
         )
@@ -149,7 +149,8 @@ def _advice(report: Report, own: Result, best: str, better: bool) -> list[tuple[
         advice.append(
             (
                 f"Its probabilities are {word}: the mean confidence is {percent(gap + own.scores.micro_accuracy)}, "
-                f"{percent(own.scores.micro_accuracy)} of the decisions are right. Calibrate them:",
+                f"{percent(own.scores.micro_accuracy)} of the decisions are right. Calibrate them, on an "
+                "output for recordings that neither training nor this test used:",
                 report.calibrate or "avsc calibrate OUTPUT.csv --reference REFERENCE.csv --save calibration.json",
             )
         )

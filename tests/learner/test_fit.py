@@ -39,7 +39,9 @@ def test_audio_alone_ends_in_a_model(tmp_path):
         rungs = list(csv.DictReader(file))
     assert rungs[0]["rung"] == "log-mel probe"
     assert [rung["rung"] for rung in rungs if rung["chosen"] == "1"] == [learned.ladder.chosen]
-    assert "avsc train" in learned.report.read_text()
+    page = learned.report.read_text()
+    assert f"avsc train {root} --minutes 1 --seed 0" in page
+    assert "trained on 20 recordings" in page
     model = load_model(learned.checkpoint)
     assert model.architecture.modalities == ("audio",)
     windows = timeline(model, root / "test/low/low_s0_0.wav")
