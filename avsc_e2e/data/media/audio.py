@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -90,9 +90,15 @@ def bounded(path: str, audio: np.ndarray) -> np.ndarray:
     return audio.clip(-1, 1)
 
 
-@lru_cache(maxsize=4096)
 def _tell_of_peak(path: str) -> None:
-    log.warning("%s: its audio is louder than full scale; it is clipped there", path)
+    """Say it once a process: lossy coding makes it common, and the first file tells all there is to know."""
+    if not _told:
+        _told.append(path)
+        log.warning("%s: its audio is louder than full scale; it is clipped there, as in other files like it", path)
+
+
+_told: list[str] = []
+"""The file that was named for it."""
 
 
 def audio_blocks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, int]]:
