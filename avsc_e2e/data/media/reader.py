@@ -71,9 +71,9 @@ class Reader:
         self._end = 0
         """Time stamp at which the last frame that is read ends."""
         self._over = self._drained = False
+        """All packets are read; all frames are out of the decoder."""
         self._promised: int | None = None
         """Time stamp of the frame on screen at the last time asked for, by its packet."""
-        """All packets are read; all frames are out of the decoder."""
 
     def ticks(self, time: float) -> int:
         """A time (seconds) in units of the stream, a hair later, so that one that falls on a frame's start is not lost
