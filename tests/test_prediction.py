@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -148,3 +150,27 @@ def test_the_recipes_precision_is_that_of_prediction(folder, tmp_path, monkeypat
     assert asked == [True, False, True]
     assert not np.array_equal(low, full)
     np.testing.assert_allclose(low, full, atol=0.02)
+
+
+def test_prediction_imports_what_it_needs_only(folder):
+    """One short clip from a cold start is mostly imports: none of packages that fit, draw, train or augment."""
+    code = f"""import sys
+from avsc_e2e.cli import main
+try:
+    main(["predict", {str(folder / "model.safetensors")!r}, {str(folder / "media" / "a.mp4")!r}])
+finally:
+    print(sorted({{name.split(".")[0] for name in sys.modules}}))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = set(eval(done.stdout.splitlines()[-1]))
+    assert {"torch", "timm", "av"} <= loaded, done.stderr
+    idle = {
+        "scipy",
+        "sklearn",
+        "albumentations",
+        "audiomentations",
+        "pytorch_lightning",
+        "matplotlib",
+        "jinja2",
+        "pandas",
+    }
+    assert not loaded & idle

@@ -14,6 +14,7 @@ import torch
 
 from avsc_e2e.clip import MODALITIES
 from avsc_e2e.data.store.prepare import Options
+from avsc_e2e.devices import device
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
@@ -41,7 +42,6 @@ from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Ensemble, Member, Tower
 from avsc_e2e.models.weights.checkpoint import save_model
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
-from avsc_e2e.processes import device
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from avsc_e2e.devices import device
 from avsc_e2e.learner.folds import Folds, loss_of
 from avsc_e2e.learner.probe import Probe, balanced, fit_probe
 from avsc_e2e.models import cut
 from avsc_e2e.models.ensemble import statistics
-from avsc_e2e.processes import device
 
 BATCH = 32
 SHARES = (0.33, 0.67)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.folds import choose, cross_fit
@@ -225,6 +224,8 @@ def _apply(rule: LogLinear | Isotonic | Floors, probabilities: np.ndarray) -> np
 
 def _fit_isotonic(probabilities: np.ndarray, targets: np.ndarray, share: float) -> Isotonic:
     """One curve for each class against all others, with equal class weights; a class without rows keeps its values."""
+    from sklearn.isotonic import IsotonicRegression  # here, since prediction does without it
+
     weights = 1 / np.bincount(targets)[targets]
     given, true = [], []
     for label in range(probabilities.shape[1]):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import macro_log_loss
@@ -33,6 +32,8 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
         raise AvscError(f"folds {folds}: cross-fitting needs at least two folds")
     folds = min(folds, places)
     spread = targets if folds <= np.bincount(targets).max() else np.zeros_like(targets)
+    from sklearn.model_selection import StratifiedGroupKFold  # here, since prediction does without it
+
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fitted, judged in splitter.split(spread, spread, groups):
         if len(fitted) and len(judged):

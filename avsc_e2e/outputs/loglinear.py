@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from avsc_e2e.outputs.folds import choose
@@ -51,7 +49,9 @@ class LogLinear:
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """(M, N, K) -> (N, K), rows sum to one."""
         k = probabilities.shape[-1]
-        return softmax(_features(probabilities) @ _matrix(self.weights, k) + self.bias, axis=1)
+        logits = _features(probabilities) @ _matrix(self.weights, k) + self.bias
+        values = np.exp(logits - logits.max(1, keepdims=True))
+        return values / values.sum(1, keepdims=True)
 
 
 def fit_log_linear(
@@ -71,6 +71,9 @@ def fit_log_linear(
     cross-validation by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not
     negative. `rows` (N,) are weights of the rows within their classes, by default equal.
     """
+    from scipy.optimize import minimize  # here, since prediction does without it
+    from scipy.special import log_softmax
+
     if strength is None:
         strength = choose(
             lambda value: lambda p, t, g: fit_log_linear(p, t, g, shape, bias, start, value),

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from avsc_e2e.errors import AvscError
 
@@ -237,7 +237,7 @@ def warning_of_few(targets: np.ndarray, groups: np.ndarray, classes: Sequence[st
 
 def wilson(share: float, trials: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share (0 to 1) of so many independent trials (Wilson, JASA 1927)."""
-    z = float(norm.ppf((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     middle, scale = share + z * z / (2 * trials), 1 + z * z / trials
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     # At a share of 0 or 1 rounding must not leave the share outside its interval.
@@ -250,7 +250,7 @@ def wald(values: np.ndarray, targets: np.ndarray, level: float = 0.95) -> Interv
     For hits this is the published a +- 1.96 sqrt(a (1 - a) / N) with the macro accuracy a.
     """
     mean = macro_mean(values, targets)
-    half = norm.ppf((1 + level) / 2) * np.sqrt(macro_mean((values - mean) ** 2, targets) / len(values))
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(macro_mean((values - mean) ** 2, targets) / len(values))
     return Interval(float(mean - half), float(mean + half))
 
 

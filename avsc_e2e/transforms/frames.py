@@ -46,7 +46,13 @@ class CentreCrop:
     """Side of the square as a share of the frame's shorter side; 0: the whole frame, squeezed into a square."""
 
     def __call__(self, clip: Clip) -> Clip:
-        return _apply(clip, _centre_crop(self.size, self.share)) if clip.video.numel() else clip
+        if not clip.video.numel():
+            return clip
+        if not self.share:
+            return _resized(clip, self.size, self.size)
+        video = _shorter_side(clip, round(self.size / self.share)).video
+        top, left = ((side - self.size) // 2 for side in video.shape[-2:])
+        return clip._replace(video=video[:, :, top : top + self.size, left : left + self.size])
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Crops:
             return one._replace(video=one.video.repeat(self.count, 1, 1, 1))
         # The corners differ only if the frame is larger than the square.
         shorter = self.size if self.count == 3 else -(-self.size * 8 // 7)
-        video = _apply(clip, _shorter_side(shorter)).video
+        video = _shorter_side(clip, shorter).video
         down, right = (side - self.size for side in video.shape[-2:])
         if self.count == 3:
             corners = [(down * step // 2, right * step // 2) for step in range(3)]
@@ -132,6 +138,28 @@ def _apply(clip: Clip, compose) -> Clip:
     return clip._replace(video=torch.from_numpy(frames).permute(0, 3, 1, 2))
 
 
+def _shorter_side(clip: Clip, size: int) -> Clip:
+    """Frames whose shorter side has `size` pixels."""
+    scale = size / min(clip.video.shape[-2:])
+    return _resized(clip, *(max(1, round(side * scale)) for side in clip.video.shape[-2:]))
+
+
+def _resized(clip: Clip, height: int, width: int) -> Clip:
+    """Frames of a size, without albumentations: prediction has no use for the rest of it, and importing it takes a
+    third of a second. Means over areas keep the fine texture of a larger frame from aliasing."""
+    import cv2
+    import numpy as np
+    import torch
+
+    before = clip.video.shape[-2:]
+    if before == (height, width):
+        return clip
+    how = cv2.INTER_AREA if height < before[0] or width < before[1] else cv2.INTER_LINEAR
+    frames = clip.video.permute(0, 2, 3, 1).contiguous().numpy()
+    resized = np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
+    return clip._replace(video=torch.from_numpy(resized).permute(0, 3, 1, 2))
+
+
 @lru_cache(maxsize=64)
 def _random_resized_crop(smallest: float, ratio: float, size: int):
     import albumentations
@@ -141,30 +169,12 @@ def _random_resized_crop(smallest: float, ratio: float, size: int):
 
 
 @lru_cache(maxsize=64)
-def _centre_crop(size: int, share: float):
-    import albumentations
-
-    if not share:
-        return albumentations.Compose([albumentations.Resize(size, size, area_for_downscale="image", p=1.0)])
-    # area_for_downscale keeps fine texture from aliasing when a frame was decoded much larger than the square
-    smallest = albumentations.SmallestMaxSize(round(size / share), area_for_downscale="image", p=1.0)
-    return albumentations.Compose([smallest, albumentations.CenterCrop(size, size, p=1.0)])
-
-
-@lru_cache(maxsize=64)
 def _colour_jitter(strength: float, hue: float):
     import albumentations
 
     span = (max(0.0, 1 - strength), 1 + strength)
     jitter = albumentations.ColorJitter(brightness=span, contrast=span, saturation=span, hue=(-hue, hue), p=1.0)
     return albumentations.Compose([jitter])
-
-
-@lru_cache(maxsize=64)
-def _shorter_side(size: int):
-    import albumentations
-
-    return albumentations.Compose([albumentations.SmallestMaxSize(size, area_for_downscale="image", p=1.0)])
 
 
 @lru_cache(maxsize=64)

@@ -502,3 +502,18 @@ def test_masks_along_one_axis_are_as_many_as_it_says():
         counts[masks] = (edges == 1).sum(dim=1)
     assert int(counts[1].max()) == 1
     assert int(counts[4].max()) == 4
+
+
+@pytest.mark.parametrize("share", [1.0, 0.875, 0.0])
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (61, 43), (20, 33)])
+def test_the_centre_crop_is_albumentations_own_without_it(height, width, share):
+    import albumentations as a
+
+    wanted = [
+        a.SmallestMaxSize(round(32 / (share or 1)), area_for_downscale="image", p=1.0),
+        a.CenterCrop(32, 32, p=1.0),
+    ]
+    pipeline = a.Compose(wanted if share else [a.Resize(32, 32, area_for_downscale="image", p=1.0)])
+    given = clip(2, height, width)
+    expected = pipeline(images=given.video.permute(0, 2, 3, 1).contiguous().numpy())["images"]
+    np.testing.assert_array_equal(CentreCrop(32, share)(given).video.permute(0, 2, 3, 1).numpy(), expected)
