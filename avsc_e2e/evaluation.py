@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from avsc_e2e import processes
 from avsc_e2e.clip import MODALITIES, Corpus, Row
-from avsc_e2e.data.dataset import OnBad, segment_count
+from avsc_e2e.data.badmedia import OnBad
+from avsc_e2e.data.dataset import segment_count
 from avsc_e2e.data.sets.corpus import read_evaluation_set
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.errors import AvscError

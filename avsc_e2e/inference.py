@@ -14,8 +14,10 @@ import torch
 
 from avsc_e2e import processes
 from avsc_e2e.clip import MODALITIES, Clip, Row, Segment, Window
-from avsc_e2e.data.dataset import ClipDataset, OnBad, Sampling, loader
+from avsc_e2e.data.badmedia import OnBad
+from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.extensions import media_files
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.store.layout import Store, is_store, open_store
 from avsc_e2e.devices import Precision, autocast, device

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Window
-from avsc_e2e.data.dataset import OnBad, collate
+from avsc_e2e.data.badmedia import OnBad
+from avsc_e2e.data.loader import collate
 from avsc_e2e.data.media import decode_windows, mix_channels, probe
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError, MediaError

@@ -36,7 +36,7 @@ import torch
 from real_actions import RECIPES, probe
 
 from avsc_e2e.clip import Corpus, Row
-from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.evaluation import evaluate, scores_of
 from avsc_e2e.inference import evaluation_dataset

@@ -34,7 +34,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bits are promised on the CPU; a GPU a
 import torch
 from safetensors.torch import load_file
 
-from avsc_e2e.data.dataset import PRELOADED
+from avsc_e2e.data.loader import PRELOADED
 from avsc_e2e.models.zoo.systems import tiny
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training import strategy

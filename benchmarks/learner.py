@@ -44,7 +44,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from avsc_e2e.clip import Row
-from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.scenenet import SceneNet

@@ -35,7 +35,8 @@ import soundfile
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data import media
-from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, loader
+from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.media.header import probe_located
 from avsc_e2e.data.media.source import fitted
 from avsc_e2e.data.store.layout import open_store

@@ -19,7 +19,8 @@ import av
 import numpy as np
 import soundfile
 
-from avsc_e2e.data.dataset import ClipDataset, Sampling, loader
+from avsc_e2e.data.dataset import ClipDataset, Sampling
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import open_store
 from avsc_e2e.data.store.prepare import Options, prepare

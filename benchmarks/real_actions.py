@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.evaluation import evaluate, score_table, scores_of
 from avsc_e2e.inference import evaluation_dataset

@@ -36,7 +36,7 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from avsc_e2e.clip import Clip
-from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.scenenet import SceneNet

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from avsc_e2e.clip import MODALITIES, Row
-from avsc_e2e.data.dataset import loader
 from avsc_e2e.data.extensions import media_files
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.media import probe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.export.deployed import Deployed, Modality

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from avsc_e2e.clip import Clip, Corpus
-from avsc_e2e.data.dataset import Key, collate, loader
+from avsc_e2e.data.dataset import Key
+from avsc_e2e.data.loader import collate, loader
 from avsc_e2e.devices import device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet

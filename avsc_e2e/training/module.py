@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from torch.profiler import record_function
 
 from avsc_e2e.clip import Clip, Corpus
-from avsc_e2e.data.dataset import loader
+from avsc_e2e.data.loader import loader
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.heads import fit_decision

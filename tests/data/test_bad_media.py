@@ -15,7 +15,9 @@ import soundfile
 import torch
 
 from avsc_e2e.clip import Row
-from avsc_e2e.data.dataset import BadMedia, BadMediaLog, ClipDataset, Key, Sampling, collate, loader
+from avsc_e2e.data.badmedia import BadMedia, BadMediaLog
+from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
+from avsc_e2e.data.loader import collate, loader
 from avsc_e2e.data.media import probe, read_audio, read_frames
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import open_store
@@ -272,7 +274,7 @@ def test_workers_end_with_a_killed_main_process(tmp_path):
     script.write_text(
         "import sys\n"
         "from avsc_e2e.clip import Row\n"
-        "from avsc_e2e.data.dataset import ClipDataset, Sampling, loader\n"
+        "from avsc_e2e.data.dataset import ClipDataset, Sampling\nfrom avsc_e2e.data.loader import loader\n"
         "if __name__ == '__main__':\n"
         "    rows = [Row(str(n), f'{sys.argv[1]}/{n:03d}.wav', '', 'a', '', '', 2.0) for n in range(8)]\n"
         "    clips = ClipDataset(rows, ['a'], Sampling(sample_rate=8000, video=False))\n"

@@ -9,8 +9,10 @@ import torch
 from support import flat, real, write_video
 
 from avsc_e2e.clip import Row
-from avsc_e2e.data.dataset import ClipDataset, Key, KeyedSampler, Sampling, collate, fixed_segments, loader
+from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, fixed_segments
+from avsc_e2e.data.loader import collate, loader
 from avsc_e2e.data.media import probe
+from avsc_e2e.data.sampler import KeyedSampler
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.transforms import Compose

@@ -17,7 +17,9 @@ from support import AVSC, ROOT, run_commands
 from support import tiny_recipe as recipe
 
 from avsc_e2e.clip import SCENES, Clip
-from avsc_e2e.data.dataset import Key, KeyedSampler, loader
+from avsc_e2e.data.dataset import Key
+from avsc_e2e.data.loader import loader
+from avsc_e2e.data.sampler import KeyedSampler
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import predict_training_part

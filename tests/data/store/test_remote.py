@@ -12,7 +12,8 @@ import pytest
 import torch
 from support import run_commands, zhang
 
-from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, loader
+from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
+from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.store import remote
 from avsc_e2e.data.store.layout import _open_url, is_store, open_store

@@ -1,0 +1,178 @@
+"""Batches of clips: worker processes, the media that they cannot read, and the file over which one dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from multiprocessing import connection
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+
+from avsc_e2e.clip import Clip
+from avsc_e2e.data.badmedia import BadMedia, BadMediaLog
+from avsc_e2e.data.dataset import Attempt, ClipDataset, Key
+from avsc_e2e.data.sampler import KeyedSampler
+from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.processes import start_worker
+
+PRELOADED = (
+    *("avsc_e2e.data.loader", "avsc_e2e.transforms.frames", "avsc_e2e.transforms.waveform"),
+    *("albumentations", "audiomentations", "av", "soundfile", "soxr"),
+)
+"""What workers need, imported once by the server that they are forked from; the transforms come before the packages,
+since they quiet them."""
+
+
+def collate(clips: list[Clip]) -> Clip:
+    """A batch: tensors gain a leading axis B, files and starts become a list and a tensor."""
+    files = [clip.file for clip in clips]
+    batch = default_collate([clip._replace(file="") for clip in clips])
+    return batch._replace(file=files)
+
+
+class ClipLoader(DataLoader):
+    """A DataLoader that yields Clips, deals with bad media as the dataset says, and names the file over which a worker
+    dies or stands still. Raises MediaError and AvscError."""
+
+    def __init__(self, dataset: ClipDataset, *, patience: float, **options):
+        self.clips, self.patience = dataset, patience
+        self.bad = BadMediaLog(dataset.bad_media, dataset.total)
+        workers = options["num_workers"]
+        self.reading = torch.zeros(workers, 2, dtype=torch.float64).share_memory_() if workers else None
+        super().__init__(
+            _Attempts(dataset, self.reading),
+            collate_fn=_collate_attempts,
+            timeout=min(patience / 2, 10) if workers else 0,
+            worker_init_fn=_start_worker,
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[Clip]:
+        batches = super().__iter__()
+        waiting = time.monotonic()
+        while True:
+            try:
+                clip, bad, failure = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:  # the latter two where a worker dies in mid-sentence
+                self._judge(error, time.monotonic() - waiting)
+                continue  # the batch is still under way
+            if failure:
+                raise failure
+            for one in bad:
+                self.bad.add(one, tell=self.clips.on_bad != "raise")  # what is raised speaks for itself
+            if bad and self.clips.on_bad == "raise":
+                raise MediaError(bad[0].path, bad[0].reason)
+            self.bad.judge()
+            if clip is not None:
+                yield clip
+            waiting = time.monotonic()
+
+    def _judge(self, error: Exception, waited: float) -> None:
+        """Go on after a timeout of torch's in which every worker was at work; else raise."""
+        text = str(error) or type(error).__name__
+        workers = self._iterator._workers if self._iterator and self.num_workers else []
+        if not isinstance(error, RuntimeError):
+            connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+        dead = [worker for worker in workers if not worker.is_alive()]
+        if not dead and not text.startswith("DataLoader "):
+            raise error
+        for number, (index, since) in enumerate(self.reading.tolist()):
+            row = self.clips.row(int(index) - 1) if index else None
+            path = (row.video or row.audio) if row else ""
+            if row and workers[number] in dead:
+                reason = "the process that read it died (out of memory, or its decoder crashed)"
+                raise MediaError(path, reason) from error
+            if row and not dead and time.monotonic() - since > self.patience:
+                raise MediaError(path, f"reading it takes more than {self.patience:g} s (a stuck disk?)") from error
+        if dead or "timed out" not in text:
+            raise AvscError(f"a worker process of the loader died ({text}): is there enough memory?") from error
+        if waited > self.patience + 300:
+            raise AvscError(
+                f"the loader's workers have stood still for {waited:.0f} s; use --data.workers 0"
+            ) from error
+
+
+class _Attempts(Dataset):
+    """What workers read: attempts, each noted with the time at which it began; or why none can be made, such as a
+    store that cannot be reached, as a value, for torch would raise it with the worker's stack as its text."""
+
+    def __init__(self, clips: ClipDataset, reading: torch.Tensor | None):
+        self.clips, self.reading = clips, reading
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Key) -> Attempt | AvscError:
+        worker = get_worker_info()
+        if worker is None:
+            return self.clips.attempt(key)
+        note = self.reading[worker.id]
+        note[1] = time.monotonic()
+        note[0] = key.index + 1
+        try:
+            return self.clips.attempt(key)
+        except AvscError as error:
+            return error
+        finally:
+            note[0] = 0
+
+
+def _collate_attempts(attempts: list[Attempt | AvscError]) -> tuple[Clip | None, list[BadMedia], AvscError | None]:
+    failure = next((attempt for attempt in attempts if isinstance(attempt, AvscError)), None)
+    if failure:
+        return None, [], failure
+    clips = [attempt.clip for attempt in attempts if attempt.clip is not None]
+    return (collate(clips) if clips else None), [bad for attempt in attempts for bad in attempt.bad], None
+
+
+def _start_worker(_number: int) -> None:
+    start_worker()
+
+
+def loader(
+    dataset: ClipDataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    workers: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    replicas: int = 1,
+    balance: float = 0.0,
+    patience: float = 300.0,
+) -> ClipLoader:
+    """Batches of a dataset as Clips. Worker processes are forked from a server that has imported the library and
+    nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
+    more than `patience` seconds to read is an error. `balance`, from 0 to 1, says how far all classes are drawn equally
+    often."""
+    sampler = KeyedSampler(
+        len(dataset),
+        shuffle=shuffle,
+        seed=seed,
+        rank=rank,
+        replicas=replicas,
+        classes=[dataset.row(index).scene for index in range(len(dataset))] if balance else (),
+        balance=balance,
+    )
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        if os.name == "posix":
+            context.set_forkserver_preload(list(PRELOADED))
+    return ClipLoader(
+        dataset,
+        patience=patience,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=shuffle and len(sampler) >= batch_size,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        multiprocessing_context=context,
+        prefetch_factor=4 if workers else None,
+    )
