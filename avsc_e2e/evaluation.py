@@ -14,7 +14,8 @@ from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.dataset import segment_count
 from avsc_e2e.data.sets.corpus import read_evaluation_set
-from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
+from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict_rows, stored_calibration
 from avsc_e2e.models.scenenet import SceneNet

@@ -19,7 +19,8 @@ from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.media import probe
-from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
+from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture

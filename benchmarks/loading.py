@@ -39,8 +39,8 @@ from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.media.header import probe_located
 from avsc_e2e.data.media.source import fitted
-from avsc_e2e.data.store.layout import open_store
 from avsc_e2e.data.store.prepare import prepare
+from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.training.recipe import Augment
 from avsc_e2e.transforms import Compose
 

@@ -22,8 +22,8 @@ import soundfile
 from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.store.layout import open_store
 from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.transforms.frames import RandomResizedCrop
 
 

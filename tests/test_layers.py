@@ -51,7 +51,7 @@ OWNERS = {
     "albumentations": {"transforms.frames"},
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media.audio", "data.media.conversion", "data.media.packets", "data.media.source", "toycity.city"},
-    "cv2": {"data.store.layout", "transforms.frames"},
+    "cv2": {"data.store.reader", "data.store.shard", "transforms.frames"},
     "decord": {"data.media.decord"},
     "fsspec": {"data.store.remote"},
     "h5py": {"models.weights.keras"},

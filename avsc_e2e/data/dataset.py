@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.badmedia import BadMedia, OnBad
 from avsc_e2e.data.media import mix_channels, read_audio, read_frames
-from avsc_e2e.data.store.layout import Store
+from avsc_e2e.data.store.reader import Store
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.randomness import keyed
 

@@ -11,7 +11,7 @@ import torch
 from avsc_e2e.clip import Corpus, Row, Segment
 from avsc_e2e.data.dataset import ClipDataset, fixed_segments
 from avsc_e2e.data.loader import loader
-from avsc_e2e.data.store.layout import Store
+from avsc_e2e.data.store.reader import Store
 from avsc_e2e.devices import device
 from avsc_e2e.inference import sampling
 from avsc_e2e.models import cut

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
 
 IMBALANCE = 10.0

@@ -12,7 +12,8 @@ import torch
 from avsc_e2e.clip import Corpus
 from avsc_e2e.data.dataset import ClipDataset
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
+from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import sampling
 from avsc_e2e.models.trunk import settled

@@ -20,8 +20,8 @@ from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.loader import collate, loader
 from avsc_e2e.data.media import probe, read_audio, read_frames
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.store.layout import open_store
 from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.errors import AvscError, MediaError
 
 SAMPLING = Sampling(sample_rate=8000, channels=1, video=False)

@@ -144,7 +144,8 @@ def _archive(path: Path) -> None:
 
 def _store(path: Path) -> None:
     """A store of one shard whose index is the case."""
-    from avsc_e2e.data.store.layout import index_file, open_store, shard_file
+    from avsc_e2e.data.store.layout import index_file, shard_file
+    from avsc_e2e.data.store.reader import open_store
 
     folder = path.parent / "store"
     folder.mkdir()

@@ -21,7 +21,8 @@ from avsc_e2e.data.sets.tau import (
     read_evaluation,
     read_tau,
 )
-from avsc_e2e.data.store.layout import Store, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
+from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.data.store.remote import RemoteFolder
 from avsc_e2e.errors import AvscError
 

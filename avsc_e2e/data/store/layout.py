@@ -1,321 +1,37 @@
-"""A store: recordings decoded once by `avsc data prepare`, to read a clip of in a millisecond.
+"""The files of a store: recordings decoded once by `avsc data prepare`, to read a clip of in a millisecond.
 
     STORE/store.json           what it was made of and how, and which recordings are in which shard
     STORE/shard-000000.tar     <key>.0000.jpg ... <key>.wav <key>.json of each recording: plain tar, also for WebDataset
-    STORE/shard-000000.jsonl   where in the tar each picture and the sound begin, one line a recording
+    STORE/shard-000000.jsonl   where in the tar each frame and the audio begin, one line a recording
     STORE/meta.csv ...         the lists of the official layout, where the source has it
 
-Frame k is the picture shown in the middle of the k-th span of 1 / rate seconds; a time asked for gets the frame of the
+Frame k is the frame shown in the middle of the k-th span of 1 / rate seconds; a time asked for gets the frame of the
 span that it is in. With an odd whole rate the centre of a one-second segment is the middle of a span, so evaluation
-with 1 (rate 5 also: 5) frames a segment sees exactly the pictures that it would see from the media.
-
-A folder's shards are mapped into memory; of a store behind a URL, ranges are fetched (remote.py).
+with 1 (rate 5 also: 5) frames a segment sees exactly the frames that it would see from the media.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-import mmap
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from avsc_e2e.clip import MODALITIES, Row
-from avsc_e2e.data.media import TOLERANCE, cut_window
-from avsc_e2e.data.store.remote import RemoteFolder, is_url
-from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.data.store.remote import is_url
+from avsc_e2e.errors import AvscError
 
 MANIFEST = "store.json"
 FORMAT = 1
 FIELDS = frozenset({"row", "source", "bad", "duration", "audio", "video", "next", "checksum"})
 """Of a line of an index."""
-OPEN = 256
-"""Shards that a process has open; each costs a file descriptor."""
-RESIDENT = 16 << 20
-"""Bytes read through the maps of the shards before their pages are let go of, so that a process stays small."""
-
-
-class Stored:
-    """One recording: where its parts lie. Kept small, since a set has many."""
-
-    __slots__ = ("audio", "bad", "duration", "end", "frames", "row", "shard", "sizes", "source")
-
-    def __init__(self, record: dict[str, Any], shard: Path | str):
-        self.shard = shard
-        self.row: dict[str, str] = record["row"]
-        """file, audio and video (relative to the source's root), scene, location, city, part."""
-        self.source: dict[str, list[int]] = record["source"]
-        """Path relative to the source's root -> size in bytes and time of change in nanoseconds."""
-        self.bad: dict[str, str] = record["bad"]
-        """Modality -> why it could not be decoded."""
-        self.audio: list[int] | None = record["audio"]
-        """Offset in the shard, samples, channels, rate (Hz), bits; None where there is no sound."""
-        video = record["video"]
-        self.frames = np.array(video["offsets"], np.int64) if video else None
-        """Offset of each frame in the shard; None where there is no picture."""
-        self.sizes = np.array(video["sizes"], np.int32) if video else None
-        self.end: float = video["end"] if video else 0.0
-        """Seconds at which the pictures end."""
-        self.duration: dict[str, float] = record["duration"]
-        """Seconds by modality, as the headers of the source have them."""
-
-    def has(self, modality: str) -> bool:
-        """Whether the source has it, be it readable or not."""
-        return modality in self.bad or (self.audio if modality == "audio" else self.frames) is not None
-
-
-class Maps:
-    """Shards of a folder, in memory on disk that copies of this in other processes share."""
-
-    def __init__(self):
-        self._maps: dict[Path, mmap.mmap] = {}
-        self._touched = 0
-
-    def __reduce__(self):
-        return Maps, ()
-
-    def parts(self, shard: Path, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """The bytes of each span (offset, size) of a shard, as they lie in its map."""
-        self._touched += sum(size for _, size in spans)
-        if self._touched > RESIDENT:
-            self._touched = 0
-            for one in self._maps.values():
-                one.madvise(mmap.MADV_DONTNEED)
-        if shard not in self._maps:
-            if len(self._maps) >= OPEN:
-                del self._maps[next(iter(self._maps))]
-            try:
-                with open(shard, "rb") as file:
-                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise MediaError(str(shard), f"this shard cannot be read ({error}): prepare the store again") from error
-        data = self._maps[shard]
-        return [np.frombuffer(data, np.uint8, size, offset) for offset, size in spans]
-
-
-@dataclass
-class Store:
-    """Access to the recordings of a store by a row's file, with the two functions that media.py has for paths."""
-
-    path: Path | str
-    """A folder or a URL."""
-    layout: str
-    """tau, folder or evaluation."""
-    root: Path
-    """Of the source, when it was prepared."""
-    short_side: int
-    """Pixels."""
-    rate: float
-    """Frames a second."""
-    recordings: dict[str, Stored]
-    copies: tuple[tuple[str, str], ...] = ()
-    """Pairs of recordings that are one, where the source are class folders (see duplicates.py)."""
-    shards: Maps | RemoteFolder = field(default_factory=Maps, repr=False)
-
-    def check(self, rows: Iterable[Row], modalities: Sequence[str], short_side: int) -> None:
-        """Raises AvscError unless all `rows` are in the store as their sources are now, with frames of at least
-        `short_side` pixels. A source that is gone is no matter, one that has changed is; the sources of a store behind
-        a URL are not looked at."""
-        rows = list(rows)
-        absent = [row.file for row in rows if row.file not in self.recordings]
-        if absent:
-            raise AvscError(
-                f"{self.path}: {len(absent)} of {len(rows)} recordings are not in this store, such as {absent[0]}: "
-                f"prepare it again from the data set that you read ({self.root} it was)"
-            )
-        if "video" in modalities and short_side > self.short_side:
-            raise AvscError(
-                f"{self.path}: its frames have {self.short_side} pixels, {short_side} are wanted: "
-                f"give --data.short-side {self.short_side}, or prepare a store with --short-side {short_side}"
-            )
-        if is_url(self.path):
-            return
-        changed = [path for row in rows for path in self._changed(self.recordings[row.file])]
-        if changed:
-            raise AvscError(
-                f"{changed[0]}: has changed since it was prepared ({len(changed)} files have): run `avsc data prepare "
-                f"{self.root} {self.path}` again"
-            )
-
-    def _changed(self, stored: Stored) -> list[str]:
-        found = []
-        for path, stamp in stored.source.items():
-            path = os.path.join(self.root, path)
-            try:
-                status = os.stat(path)
-            except OSError:
-                continue
-            if [status.st_size, status.st_mtime_ns] != stamp:
-                found.append(path)
-        return found
-
-    def rows(self, modalities: Sequence[str] = MODALITIES) -> dict[str, list[Row]]:
-        """The rows of each part as they were listed and measured, carrying only the `modalities` asked for."""
-        parts: dict[str, list[Row]] = {}
-        for stored in sorted(self.recordings.values(), key=lambda stored: PurePosixPath(stored.row["file"])):
-            row = self.measured(Row(stored.row["file"]), modalities)._replace(
-                **{name: stored.row[name] for name in ("scene", "location", "city")}
-            )
-            parts.setdefault(stored.row["part"], []).append(row)
-        return parts
-
-    def measured(self, row: Row, modalities: Sequence[str] = MODALITIES) -> Row:
-        """A row with the paths of its source and the duration that its modalities share."""
-        stored = self.recordings[row.file]
-        have = [name for name in modalities if stored.has(name)]
-        paths = {
-            name: os.path.join(self.root, stored.row[name]) if name in have and stored.row[name] else ""
-            for name in MODALITIES
-        }
-        durations = [stored.duration[name] for name in have if name in stored.duration]
-        return row._replace(**paths, duration=min(durations, default=0.0))
-
-    def read_frames(self, row: Row, times: Sequence[float], short_side: int) -> np.ndarray:
-        """As `media.read_frames` of the row's video, from the frames that are stored. Raises MediaError."""
-        import cv2
-
-        stored = self._stored(row, "video")
-        if max(times) > stored.end + TOLERANCE:
-            raise MediaError(
-                row.video, f"no frame at {max(times):.2f} s: its video ends at {stored.end:.2f} s (is it cut off?)"
-            )
-        spans = np.floor(np.asarray(times) * self.rate + 1e-6).astype(int).clip(0, len(stored.frames) - 1)
-        if (lost := stored.sizes[spans] == 0).any():
-            time = np.asarray(times)[lost][0]
-            raise MediaError(row.video, f"no frame at {time:.2f} s could be decoded when the store was prepared")
-        places = list(zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True))
-        frames = []
-        for picture in self.shards.parts(stored.shard, places):
-            frame = cv2.imdecode(picture, cv2.IMREAD_COLOR_RGB)
-            if frame is None:
-                raise MediaError(
-                    str(stored.shard), f"a picture of {row.file} is damaged: delete this shard and prepare"
-                )
-            height, width = frame.shape[:2]
-            if short_side < min(width, height):
-                scale = short_side / min(width, height)
-                size = max(round(width * scale), short_side), max(round(height * scale), short_side)
-                frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-            frames.append(frame)
-        return frames[0][None] if len(frames) == 1 else np.stack(frames)
-
-    def read_audio(self, row: Row, start: float, duration: float, sample_rate: int) -> np.ndarray:
-        """As `media.read_audio` of the row's sound. Raises MediaError."""
-        stored = self._stored(row, "audio")
-        offset, samples, channels, rate, bits = stored.audio
-
-        def cut(first: int, last: int) -> tuple[np.ndarray, int]:
-            first, last = min(first, samples), min(last, samples)
-            width = channels * bits // 8
-            before = int(bits == 24)  # of which _as_float reads, and a header is always there
-            begin = offset + first * width - before
-            [data] = self.shards.parts(stored.shard, [(begin, (last - first) * width + before)])
-            return _as_float(data, before, last - first, channels, bits), first
-
-        return cut_window(row.audio, cut, rate, start, duration, sample_rate)
-
-    def _stored(self, row: Row, modality: str) -> Stored:
-        stored = self.recordings[row.file]
-        if modality in stored.bad:
-            raise MediaError(getattr(row, modality), f"{stored.bad[modality]} (found when the store was prepared)")
-        if not stored.has(modality):
-            raise MediaError(getattr(row, modality), f"{self.path} holds no {modality} of it")
-        return stored
-
-
-def encode_frame(frame: np.ndarray, quality: int) -> bytes:
-    """JPEG of an (H, W, 3) uint8 RGB picture."""
-    import cv2
-
-    frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _as_float(data: np.ndarray, offset: int, samples: int, channels: int, bits: int) -> np.ndarray:
-    """Little-endian samples at `offset` as (C, N) float32 in [-1, 1], as soundfile scales them."""
-    count = samples * channels
-    if bits == 32:
-        return np.ascontiguousarray(np.frombuffer(data, "<f4", count, offset).reshape(samples, channels).T)
-    if bits == 16:
-        values = np.frombuffer(data, "<i2", count, offset)
-    else:  # the three bytes of a sample and the one before, which the mask takes out
-        values = np.ndarray((count,), "<i4", data, offset - 1, (3,)) & np.int32(-256)
-    scale = np.float32(2.0 ** (-15 if bits == 16 else -31))
-    return np.multiply(values.reshape(samples, channels).T, scale, dtype=np.float32, order="C")
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """A URL is taken for one: it can be nothing else."""
     return is_url(path) or (Path(path) / MANIFEST).is_file()
-
-
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open what `prepare` has finished: a folder, or the URL of a copy of it, whose lists are fetched once in a
-    process. Raises AvscError for anything else."""
-    if is_url(path):
-        return _open_url(str(path).rstrip("/"))
-    path = Path(os.path.abspath(path))
-    if not is_store(path):
-        raise AvscError(f"{path}: is not a store, there is no {MANIFEST} in it: make one with `avsc data prepare`")
-    return _store(path, *_read_lists(path, path.stat().st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=4)
-def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Stored]]:
-    """Manifest and recordings of a folder, whose time (nanoseconds) is another when a shard has got its name: training,
-    validation and evaluation open the same store."""
-    manifest = read_manifest(path)
-    recordings: dict[str, Stored] = {}
-    unfinished = 0
-    for number in range(len(manifest["shards"])):
-        shard = shard_file(path, number)
-        if not shard.is_file():
-            unfinished += 1
-            continue
-        records = read_index(shard)
-        reason = damage(shard, records, manifest["shards"][number])
-        if reason:
-            raise AvscError(
-                f"{shard}: is damaged ({reason}): run `avsc data prepare {manifest['root']} {path}` again, which mends "
-                "it, or copy it anew"
-            )
-        for record in records:
-            recordings[record["row"]["file"]] = Stored(record, shard)
-    if unfinished:
-        raise AvscError(
-            f"{path}: {unfinished} of its {len(manifest['shards'])} shards are not finished: run `avsc data prepare "
-            f"{manifest['root']} {path}` again, it goes on where it stopped"
-        )
-    return manifest, recordings
-
-
-@functools.lru_cache(maxsize=4)
-def _open_url(url: str) -> Store:
-    folder = RemoteFolder(url)
-    [data] = folder.read([MANIFEST])
-    manifest = parse_manifest(data, f"{url}/{MANIFEST}")
-    shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
-    recordings: dict[str, Stored] = {}
-    for shard, index in zip(shards, folder.read([index_file(shard).name for shard in shards]), strict=True):
-        place, records = f"{url}/{shard.name}", parse_index(index)
-        for record in records:
-            recordings[record["row"]["file"]] = Stored(record, place)
-        folder.sizes[place] = (records[-1]["next"] if records else 0) + 2 * tarfile.BLOCKSIZE  # as a tar ends
-    return _store(url, manifest, recordings, folder)
-
-
-def _store(path: Path | str, manifest: dict[str, Any], recordings: dict[str, Stored], *shards: RemoteFolder) -> Store:
-    options = manifest["options"]
-    root = Path(manifest["root"])
-    copies = tuple((first, second) for first, second in manifest.get("copies", ()))
-    return Store(path, manifest["layout"], root, options["short_side"], options["rate"], recordings, copies, *shards)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

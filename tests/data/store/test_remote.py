@@ -16,8 +16,9 @@ from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.store import remote
-from avsc_e2e.data.store.layout import _open_url, is_store, open_store
+from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.store.reader import _open_url, open_store
 from avsc_e2e.errors import AvscError
 
 WANT = Sampling(sample_rate=48_000, short_side=64, frames=5)

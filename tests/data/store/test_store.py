@@ -20,8 +20,9 @@ from avsc_e2e.data import media
 from avsc_e2e.data.check import check
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
-from avsc_e2e.data.store.layout import open_store, read_manifest
+from avsc_e2e.data.store.layout import read_manifest
 from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.errors import AvscError, MediaError
 
 SMALL = Options(short_side=64, rate=5)
@@ -292,7 +293,7 @@ def test_lists_are_read_once_and_again_when_the_store_has_changed(tmp_path, monk
     prepare(tmp_path / "set", store, SMALL, workers=1)
     read = []
     monkeypatch.setattr(
-        "avsc_e2e.data.store.layout.read_manifest", lambda path: read.append(path) or read_manifest(path)
+        "avsc_e2e.data.store.reader.read_manifest", lambda path: read.append(path) or read_manifest(path)
     )
     assert len(open_store(store).recordings) == len(open_store(store).recordings) == 1
     assert len(read) == 1
@@ -371,8 +372,8 @@ def test_refusals(toy_city, city_store, tmp_path):
 
 def test_shards_are_closed_and_small_in_memory(city_store, monkeypatch):
     """More shards than may be open, and more bytes than may stay resident, are read all the same."""
-    monkeypatch.setattr("avsc_e2e.data.store.layout.OPEN", 2)
-    monkeypatch.setattr("avsc_e2e.data.store.layout.RESIDENT", 1 << 16)
+    monkeypatch.setattr("avsc_e2e.data.store.reader.OPEN", 2)
+    monkeypatch.setattr("avsc_e2e.data.store.reader.RESIDENT", 1 << 16)
     store = open_store(city_store)
     rows = store.rows()[""]
     first = [store.read_frames(row, [0.5, 1.5], 64) for row in rows]
