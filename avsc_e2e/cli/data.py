@@ -87,7 +87,7 @@ def check(
     problem.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set, or FILES.csv with the columns file and label.
         fast: Check names and headers only; do not decode the media.
         part: Part of TAU that the folder holds; empty: detect it.
         list_to: CSV to write every problem to, with its file.
@@ -129,7 +129,7 @@ def prepare(
     Several machines with a shared folder divide the work by RANK and WORLD_SIZE, which torchrun sets.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set, or FILES.csv with the columns file and label.
         store: Folder for the store; pass it to a stage as --data.store.
         short_side: Shorter side of a frame, pixels.
         rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments.

@@ -19,7 +19,8 @@ def train_data(
     """Learn to classify recordings within a number of minutes; no other choice is needed.
 
     Args:
-        data: Class folders, a folder in the layout of TAU Urban Audio-Visual Scenes 2021, or a store.
+        data: Class folders, FILES.csv with the columns file and label (and where you have them audio, group and split),
+            a folder in the layout of TAU Urban Audio-Visual Scenes 2021, or a store.
         minutes: Budget from start to report. It may be stopped before; the best model so far is on the disk.
         out: Folder for model.safetensors, report.html, ladder.csv, and evaluation/ where there is a test part.
         seed: Of the folds and of training.

@@ -18,6 +18,7 @@ from avsc_e2e.data.extensions import kind as kind_of
 from avsc_e2e.data.foretell import foretell
 from avsc_e2e.data.media import Media, probe, read_audio, read_frames
 from avsc_e2e.data.sets.listing import scan
+from avsc_e2e.data.sets.table import is_table
 from avsc_e2e.data.sets.tau import (
     CLIP_SECONDS,
     EVALUATION_SECONDS,
@@ -188,7 +189,7 @@ def check(
     validation: float = 0.1,
     progress: Progress | None = None,
 ) -> Check:
-    """Check a development set, an evaluation set, a set of one's own in their layout, or class folders.
+    """Check a development set, an evaluation set, a set of one's own in their layout, class folders, or a table.
 
     `fast` reads names and headers; otherwise every frame and sample is decoded as well. Without a `part`
     ("development" or "evaluation") the root is taken for what it looks like. A set nearly as large as the release is
@@ -416,7 +417,8 @@ def _check_folders(
         for what, values in shown.items()
         if values
     ]
-    about = "class folders, judged by what training and evaluation ask of them"
+    kind = "a table of recordings" if is_table(root) else "class folders"
+    about = f"{kind}, judged by what training and evaluation ask of them"
     return Check(root, about, tuple(part or "all" for part in parts), counts, tuple(problems),
                  (*notes, *told.notes), len(files), size)  # fmt: skip
 

@@ -91,7 +91,8 @@ def fit(
     members: Sequence[Member] | None = None,
     progress: Progress = silent,
 ) -> Learned:
-    """Learn to classify one-second segments of recordings: class folders, a TAU root, or a store of one.
+    """Learn to classify one-second segments of recordings: class folders, FILES.csv (columns file and label, and where
+    they are known audio, group and split; see `read_folder`), a TAU root, or a store of one.
 
     Writes model.safetensors, ladder.csv and report.html to `out` after the first rung and again after each better
     one, and evaluation/ where the data set has a test part. With `resume` it goes on in a folder of an earlier run.

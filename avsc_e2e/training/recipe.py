@@ -29,8 +29,8 @@ class Data:
     """What to learn from."""
 
     root: str = ""
-    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders, or a store; or
-    the URL of a store."""
+    """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders,
+    FILES.csv with the columns file and label, or a store; or the URL of a store."""
     store: str = ""
     """Store of the data set (`avsc data prepare`) to read pictures and sound from, a folder or a URL (s3://, gs://,
     https://); the root may then be left out."""

@@ -40,9 +40,9 @@ def read_corpus(
     lenient: bool = False,
 ) -> Corpus:
     """Read a root in the layout of TAU Urban Audio-Visual Scenes 2021 (see `read_tau`, which alone uses `fold`), in
-    that of Places365 (see `read_places`, which uses nothing else), or with a sub-folder per class (see `read_folder`,
-    which alone uses `test`, `group` and `groups`). A store made of one of them, or the URL of one, gives the same rows,
-    without its media.
+    that of Places365 (see `read_places`, which uses nothing else), with a sub-folder per class, or a table of files
+    (see `read_folder`, which alone uses `test`, `group` and `groups`). A store made of one of them, or the URL of one,
+    gives the same rows, without its media.
 
     Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
     deal with. Raises AvscError for a root that is neither, and what they raise.

@@ -5,6 +5,9 @@
 
 A file may be a video with or without sound, or sound alone; a video and a sound file with the same name are
 one recording, and its sound is then the sound file's.
+
+Or a table, FILES.csv, with the columns file and label, and where you have them audio, group and split: paths relative
+to it, of recordings that lie anywhere.
 """
 
 from __future__ import annotations
@@ -35,13 +38,13 @@ def read_folder(
     modalities: Sequence[str] = MODALITIES,
     lenient: bool = False,
 ) -> Corpus:
-    """Read class folders, or part folders with class folders in them.
+    """Read class folders, part folders with class folders in them, or a table.
 
-    Files of one source recording are never divided, over classes neither: `group`, `groups` or the names tell sources
-    (see grouping.py), and copies of one recording are of one source (see duplicates.py). Parts without a folder of
-    their own are cut from the rest: `test`, then `validation` of what is left, per class, keyed by `seed`; 0 leaves a
-    part empty. With a train/ folder no test part is cut from it. A row's file is its path below the root without
-    extension, its location the source.
+    Files of one source recording are never divided, over classes neither: `group`, `groups`, a table's column group or
+    the names tell sources (see grouping.py), and copies of one recording are of one source (see duplicates.py). Parts
+    without a folder or a split of their own are cut from the rest: `test`, then `validation` of what is left, per
+    class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test part is cut from it. A row's file is its
+    path below the root, or as the table has it, without extension, its location the source.
 
     Parts are the same whatever `modalities` are asked for; rows with none of them are then left out and counted.
 

@@ -9,7 +9,6 @@ the estimate, and one source for a whole class costs the training.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import logging
 import os
@@ -20,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from avsc_e2e.clip import Row
+from avsc_e2e.data.sets.table import read_table
 from avsc_e2e.errors import AvscError
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,9 @@ def _guess(name: str, scene: str) -> Guess:
 def group_rows(
     parts: dict[str, list[Row]], group: str = "", groups: str | os.PathLike[str] = ""
 ) -> dict[str, list[Row]]:
-    """The rows of class folders by their part, with their source as location: by the CSV `groups`, by the first group
-    of the regular expression `group` (matched against the whole name without extension, case ignored), else by `guess`.
+    """The rows of recordings by their part, with their source as location: by the CSV `groups`, by the first group
+    of the regular expression `group` (matched against the whole name without extension, case ignored), else the one
+    that they have, else by `guess`.
 
     Raises AvscError for a rule or a list that cannot be used, or that leaves a recording out.
     """
@@ -122,7 +123,7 @@ def group_rows(
 def _guessed(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
     guesses = {row.file: guess(PurePosixPath(row.file).name, row.scene) for rows in parts.values() for row in rows}
     by_class: dict[str, list[Row]] = defaultdict(list)
-    for row in (row for rows in parts.values() for row in rows):
+    for row in (row for rows in parts.values() for row in rows if not row.location):
         by_class[row.scene].append(row)
     kept: set[str] = set()
     doubtful: list[str] = []
@@ -144,6 +145,8 @@ def _guessed(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
         )
 
     def located(row: Row) -> Row:
+        if row.location:
+            return row
         told = guesses[row.file]
         source = _source(row, told)
         return row._replace(location=row.file if told.evidence == "weak" and source not in kept else source)
@@ -201,28 +204,9 @@ def _matched(row: Row, pattern: re.Pattern[str]) -> str:
 def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     """File -> source of a CSV with the columns file and group, separated by commas, semicolons or tabs. Files are paths
     below the root, with or without extension, or names alone. Raises AvscError, naming the line."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise AvscError(f"--data.groups {path}: cannot be read ({reason})") from None
-    first = lines[0] if lines else ""
-    mark = next((mark for mark in "\t;," if mark in first), ",")
-    try:
-        table = list(csv.reader(lines, delimiter=mark))
-    except csv.Error as error:
-        raise AvscError(f"--data.groups {path}: not a CSV ({error})") from None
-    header = [name.strip().lower() for name in table[0]] if table else []
-    if "file" not in header or "group" not in header:
-        raise AvscError(f"--data.groups {path}: line 1: give the columns file and group, not {first[:80]!r}")
     listed: dict[str, str] = {}
-    for number, cells in enumerate(table[1:], 2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise AvscError(f"--data.groups {path}: line {number}: {len(cells)} columns, {len(header)} expected")
-        name, source = (cells[header.index(column)].strip() for column in ("file", "group"))
+    for number, cells in read_table(path, ("file", "group"), flag="--data.groups")[0]:
+        name, source = cells["file"], cells["group"]
         if not name or not source:
             raise AvscError(f"--data.groups {path}: line {number}: no file or no group")
         if listed.setdefault(name, source) != source:

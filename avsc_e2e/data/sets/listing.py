@@ -1,5 +1,5 @@
-"""What lies in a root of class folders, found without opening a file: recordings by part and class, what is wrong with
-them, and what is passed over."""
+"""What lies in a root of class folders, or what a table lists, found without opening a medium: recordings by part and
+class, what is wrong with them, and what is passed over."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data.extensions import kind
+from avsc_e2e.data.sets.table import folder_of, is_table, read_table
 from avsc_e2e.errors import AvscError
 
 PARTS = {
@@ -36,19 +37,22 @@ class Fault(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A root of class folders."""
+    """A root of class folders, or a table."""
 
     parts: dict[str, list[Row]]
-    """Rows by part, "" where the root holds the classes itself, without location and not yet measured: both paths of a
-    row may name the same video."""
+    """Rows by part, "" where the root is not divided into parts, not yet measured: both paths of a row may name the
+    same video. A row's location is the group that a table gives it, else empty."""
     faults: tuple[Fault, ...]
     passed_over: tuple[Fault, ...]
     """Files and links that are no recordings, with the reason."""
 
 
 def scan(root: str | os.PathLike[str]) -> Scan:
-    """List a root. Raises AvscError only where it is no folder or holds no class folders."""
+    """List a root or a table. Raises AvscError only where it is neither: no folder, one without class folders, or a
+    file that is not such a table."""
     root = Path(os.path.abspath(root))
+    if is_table(root):
+        return _scan_table(root)
     folders, faults, passed = class_folders(root)
     seen: dict[tuple[int, int], str] = {}
     files = {folder: list(_files(root, folder, seen, passed)) for of_part in folders.values() for folder in of_part}
@@ -64,11 +68,58 @@ def scan(root: str | os.PathLike[str]) -> Scan:
     return Scan(parts, tuple(faults), tuple(passed))
 
 
+COLUMNS = ("audio", "group", "split")
+"""Of a table, beside file and label. audio: a file of its own with the audio of a video."""
+
+
+def _scan_table(path: Path) -> Scan:
+    lines, others = read_table(path, ("file", "label"), COLUMNS)
+    known = f"known are file, label, {', '.join(COLUMNS)}"
+    passed = [Fault(str(path), f"column {name!r} is passed over", known) for name in others]
+    divided = any(cells["split"] for _, cells in lines)
+    faults = [] if lines else [Fault(str(path), "lists no recording", "add a line for each")]
+    parts: dict[str, list[Row]] = defaultdict(list)
+    first: dict[str, int] = {}
+    for number, cells in lines:
+        name = os.path.splitext(cells["file"])[0]
+        found = list(_faults_of(cells, folder_of(path), divided))
+        if (before := first.setdefault(name, number)) != number:
+            mend = "list a recording once; the audio of a video goes into the column audio"
+            found.append((f"{cells['file']} has the same name as line {before}", mend))
+        faults += [Fault(f"{path}: line {number}", *reason_and_mend) for reason_and_mend in found]
+        if not found:
+            paths = [os.path.join(folder_of(path), cells[column]) for column in ("file", "audio") if cells[column]]
+            video = "" if kind(paths[0]) == "audio" else paths[0]
+            part = PARTS[cells["split"].lower()] if divided else ""
+            parts[part].append(Row(name, paths[-1], video, scene=cells["label"], location=cells["group"]))
+    if divided and "train" not in parts and not faults:
+        faults.append(Fault(str(path), "lists no recording of the split train", "add some"))
+    return Scan(dict(parts), tuple(faults), tuple(passed))
+
+
+def _faults_of(cells: dict[str, str], folder: Path, divided: bool) -> Iterator[tuple[str, str]]:
+    """Reason and mend of each fault of a line."""
+    if not cells["file"] or not cells["label"]:
+        yield "no file or no label", "give both"
+    if not all(text.isprintable() for text in cells.values()):
+        yield "has characters that are not printable", "rename the file: names are lines of system outputs"
+    if divided and cells["split"].lower() not in PARTS:
+        yield f"split {cells['split']!r}", "give train, validation or test to every recording, or leave the column out"
+    for name in filter(None, (cells["file"], cells["audio"])):
+        if not kind(name):
+            yield f"{name} is neither video nor audio by its name", "give a media file"
+        elif not os.path.isfile(os.path.join(folder, name)):
+            yield f"{name} is absent", f"paths are relative to {folder}"
+
+
 def class_folders(root: Path) -> tuple[dict[str, list[Path]], list[Fault], list[Fault]]:
     """The class folders of each part, the part "" where the root holds them itself, what is wrong with them, and what
     is passed over. Raises AvscError where the root is no folder or holds no class folders."""
     if not root.is_dir():
-        raise AvscError(f"{_shown(root)}: no such folder: give a folder with one sub-folder per class")
+        raise AvscError(
+            f"{_shown(root)}: no such folder: give a folder with one sub-folder per class, or a table, "
+            "FILES.csv with the columns file and label"
+        )
     below = _folders(root)
     parts = [folder for folder in below if folder.name.lower() in PARTS]
     if not any(PARTS[folder.name.lower()] == "train" for folder in parts):
@@ -76,7 +127,7 @@ def class_folders(root: Path) -> tuple[dict[str, list[Path]], list[Fault], list[
     if {folder.name for folder in below} <= {"audio", "video", "evaluation_setup"}:  # or none at all
         raise AvscError(
             f"{_shown(root)}: neither meta.csv with evaluation_setup/ (TAU Urban Audio-Visual Scenes 2021) nor a "
-            "sub-folder per class with recordings in it: give a folder that has one of the two"
+            "sub-folder per class with recordings in it: give a folder that has one of the two, or a table, FILES.csv"
         )
     faults: list[Fault] = []
     passed = list(_strays(root, "lies in the root, in no class", "put it into the folder of its class"))

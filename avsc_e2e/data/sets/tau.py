@@ -19,6 +19,7 @@ from typing import NamedTuple
 from avsc_e2e.clip import MODALITIES, SCENES, Corpus, Row
 from avsc_e2e.data.media import probe
 from avsc_e2e.data.sets.rows import hold_out, measure
+from avsc_e2e.data.sets.table import is_table
 from avsc_e2e.errors import AvscError, MediaError
 
 log = logging.getLogger(__name__)
@@ -75,14 +76,20 @@ def _stem(path: str) -> str:
 
 
 def find_layout(root: str | os.PathLike[str], part: str = "development") -> Layout:
-    """Find the folders of the development or the evaluation set below a root, at most two levels down.
+    """Find the folders of the development or the evaluation set below a root, at most two levels down; none where the
+    root is a table.
 
     Raises AvscError where the root is no folder.
     """
     root = Path(os.path.abspath(root))
+    if is_table(root):
+        return Layout(root, ())
     if not root.is_dir():
         if root.exists():
-            raise AvscError(f"{root}: is a file; give the folder of the data set, such as one with a folder per class")
+            raise AvscError(
+                f"{root}: is a file; give the folder of the data set, such as one with a folder per class, or a table, "
+                "FILES.csv with the columns file and label"
+            )
         raise AvscError(f"{root}: no such folder: give the root of the set, or fetch it with `avsc data download`")
     other = "evaluation" if part == "development" else "development"
     folders, level = [root], [root]

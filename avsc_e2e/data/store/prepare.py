@@ -18,6 +18,7 @@ from avsc_e2e.data.sets.duplicates import find_copies
 from avsc_e2e.data.sets.folder import read_rows
 from avsc_e2e.data.sets.places import is_places
 from avsc_e2e.data.sets.rows import measure
+from avsc_e2e.data.sets.table import folder_of
 from avsc_e2e.data.sets.tau import find_layout, is_tau, locate, read_evaluation, read_meta
 from avsc_e2e.data.store.layout import (
     FORMAT,
@@ -63,9 +64,9 @@ def prepare(
     world: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Decode all recordings of a data set (the official development or evaluation layout, or class folders) into a
-    store, with `workers` processes (0: one for each core), going on where an earlier run stopped. With `world` > 1
-    this is one of that many runs on a shared folder, and writes its share of the shards.
+    """Decode all recordings of a data set (the official development or evaluation layout, class folders, or a table of
+    files) into a store, with `workers` processes (0: one for each core), going on where an earlier run stopped. With
+    `world` > 1 this is one of that many runs on a shared folder, and writes its share of the shards.
 
     What cannot be decoded is noted in the store with its reason. Raises AvscError.
     """
@@ -84,9 +85,9 @@ def prepare(
     shards = _plan(store, root, layout, rows, options, shard_size, rank)
     if layout == "tau":
         _copy_lists(root, store, rank)
-    by_file = {row["file"]: row for row in rows}
+    by_file, folder = {row["file"]: row for row in rows}, folder_of(root)
     tasks = [
-        Task(shard_file(store, number), root, tuple(by_file[file] for file in files if file in by_file), options)
+        Task(shard_file(store, number), folder, tuple(by_file[file] for file in files if file in by_file), options)
         for number, files in enumerate(shards)
     ]
     mine = tasks[rank::world]
@@ -106,7 +107,7 @@ def prepare(
 
 
 def recordings(root: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The layout of a root and all its recordings, paths relative to it. Raises AvscError."""
+    """The layout of a root and all its recordings, paths relative to its folder. Raises AvscError."""
     if is_evaluation(root):
         kind, found = "evaluation", [(row, "") for row in read_evaluation(root)]
     elif is_tau(root):
@@ -127,7 +128,7 @@ def recordings(root: Path) -> tuple[str, list[dict[str, Any]]]:
     for row, part in found:
         listed = {name: getattr(row, name) for name in names} | {"part": part}
         for name in MODALITIES:
-            listed[name] = os.path.relpath(listed[name], root) if listed[name] else ""
+            listed[name] = os.path.relpath(listed[name], folder_of(root)) if listed[name] else ""
         rows.append(listed)
     return kind, rows
 
@@ -158,7 +159,8 @@ def _plan(
     elif any(not path.name.startswith(MANIFEST) for path in store.iterdir()):
         raise AvscError(f"{store}: is a folder with other files in it: give a new or empty one")
     known = {file for files in shards for file in files}
-    sizes = {row["file"]: sum(_size(root / path) for path in {row["audio"], row["video"]} - {""}) for row in rows}
+    folder = folder_of(root)
+    sizes = {row["file"]: sum(_size(folder / path) for path in {row["audio"], row["video"]} - {""}) for row in rows}
     # In an order that no class or place is told by, so that one shard after the other may be streamed.
     fresh = sorted(
         (row["file"] for row in rows if row["file"] not in known), key=lambda file: blake2b(file.encode()).digest()
@@ -176,7 +178,7 @@ def _plan(
         "root": str(root),
         "options": options._asdict(),
         "shards": shards,
-        "copies": _copies(root, rows) if layout == "folder" else [],
+        "copies": _copies(folder, rows) if layout == "folder" else [],
     }
     _write_atomically(store / MANIFEST, json.dumps(manifest).encode(), rank)
     return shards

@@ -18,6 +18,7 @@ import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import TOLERANCE, cut_window
+from avsc_e2e.data.sets.table import folder_of
 from avsc_e2e.data.store.layout import (
     MANIFEST,
     damage,
@@ -107,7 +108,7 @@ class Store:
     layout: str
     """tau, folder or evaluation."""
     root: Path
-    """Of the source, when it was prepared."""
+    """Of the source, when it was prepared: a folder, or a table."""
     short_side: int
     """Pixels."""
     rate: float
@@ -145,7 +146,7 @@ class Store:
     def _changed(self, stored: Stored) -> list[str]:
         found = []
         for path, stamp in stored.source.items():
-            path = os.path.join(self.root, path)
+            path = os.path.join(folder_of(self.root), path)
             try:
                 status = os.stat(path)
             except OSError:
@@ -169,7 +170,7 @@ class Store:
         stored = self.recordings[row.file]
         have = [name for name in modalities if stored.has(name)]
         paths = {
-            name: os.path.join(self.root, stored.row[name]) if name in have and stored.row[name] else ""
+            name: os.path.join(folder_of(self.root), stored.row[name]) if name in have and stored.row[name] else ""
             for name in MODALITIES
         }
         durations = [stored.duration[name] for name in have if name in stored.duration]

@@ -1,0 +1,67 @@
+"""Tables of a user: CSVs whose first line names the columns, separated by commas, semicolons or tabs."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from avsc_e2e.errors import AvscError
+
+TABLES = frozenset({".csv", ".tsv", ".txt"})
+"""Extensions by which a file, in place of a folder, is taken for a list of recordings."""
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    return os.path.splitext(path)[1].lower() in TABLES and os.path.isfile(path)
+
+
+def folder_of(root: str | os.PathLike[str]) -> Path:
+    """What the paths of a set are relative to: its folder, or that of its table, be the table still there or not."""
+    root = Path(root)
+    return root.parent if root.suffix.lower() in TABLES and not root.is_dir() else root
+
+
+def read_table(
+    path: str | os.PathLike[str], needed: Sequence[str], optional: Collection[str] = (), flag: str = ""
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """The number and the cells of each line by their column, without surrounding spaces, and the columns of other
+    names, which are left out. Columns of `optional` that are absent are empty. Raises AvscError, naming `flag` and the
+    line."""
+    shown = f"{flag} {path}".strip()
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise AvscError(f"{shown}: cannot be read ({reason})") from None
+    first = lines[0] if lines else ""
+    mark = next((mark for mark in "\t;," if mark in first), ",")
+    try:
+        table = list(csv.reader(lines, delimiter=mark))
+    except csv.Error as error:
+        raise AvscError(f"{shown}: not a CSV ({error})") from None
+    header = [name.strip().lower() for name in table[0]] if table else []
+    if missing := [name for name in needed if name not in header]:
+        more = f" (and where you have them {', '.join(optional)})" if optional else ""
+        raise AvscError(
+            f"{shown}: line 1: give the columns {' and '.join(needed)}{more}, not {first[:80]!r}: "
+            f"{missing[0]} is missing"
+        )
+    known = {*needed, *optional}
+    if twice := [name for name in known if header.count(name) > 1]:
+        raise AvscError(f"{shown}: line 1: column {twice[0]} occurs twice")
+    return list(_cells(table[1:], header, known, shown)), [name for name in header if name and name not in known]
+
+
+def _cells(
+    table: Sequence[Sequence[str]], header: Sequence[str], known: Collection[str], shown: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, cells in enumerate(table, 2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise AvscError(f"{shown}: line {number}: {len(cells)} columns, {len(header)} expected")
+        found = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        yield number, {name: found.get(name, "") for name in known}
