@@ -18,8 +18,9 @@ import av
 import numpy as np
 import soundfile
 
-from avsc_e2e.data.check import check
-from avsc_e2e.data.sets.tau import find_layout, read_meta, read_tau
+from avsc_e2e.data.check.check import check
+from avsc_e2e.data.sets.tau import read_tau
+from avsc_e2e.data.sets.taulayout import find_layout, read_meta
 
 
 def write_media(folder: Path) -> tuple[bytes, int, bytes]:

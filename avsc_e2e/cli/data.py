@@ -96,7 +96,7 @@ def check(
         test: As --data.test.
         validation: As --data.validation, a share.
     """
-    from avsc_e2e.data.check import check
+    from avsc_e2e.data.check.check import check
 
     result = check(
         root,

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from avsc_e2e.clip import SCENES
-from avsc_e2e.data.check import PUBLISHED, check
+from avsc_e2e.data.check.check import check
+from avsc_e2e.data.check.official import PUBLISHED
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.errors import AvscError
 from avsc_e2e.toycity.city import ToyCity

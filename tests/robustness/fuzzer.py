@@ -111,7 +111,7 @@ def _reference(path: Path) -> None:
 
 
 def _listing(path: Path) -> None:
-    from avsc_e2e.data.sets.tau import read_listing
+    from avsc_e2e.data.sets.taulayout import read_listing
 
     read_listing(path)
 

@@ -12,15 +12,8 @@ from avsc_e2e.data.sets.duplicates import join
 from avsc_e2e.data.sets.folder import divide, read_folder, select
 from avsc_e2e.data.sets.grouping import group_rows
 from avsc_e2e.data.sets.places import is_places, read_places
-from avsc_e2e.data.sets.tau import (
-    CLIP_SECONDS,
-    EVALUATION_SECONDS,
-    find_layout,
-    is_tau,
-    names_of_lists,
-    read_evaluation,
-    read_tau,
-)
+from avsc_e2e.data.sets.tau import CLIP_SECONDS, EVALUATION_SECONDS, names_of_lists, read_evaluation, read_tau
+from avsc_e2e.data.sets.taulayout import find_layout, is_tau
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.data.store.remote import RemoteFolder

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from avsc_e2e.clip import Corpus, Row
-from avsc_e2e.data.sets.tau import PLAIN_PATH
+from avsc_e2e.data.sets.taulayout import PLAIN_PATH
 from avsc_e2e.errors import AvscError
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from avsc_e2e.data.sets.folder import read_rows
 from avsc_e2e.data.sets.places import is_places
 from avsc_e2e.data.sets.rows import measure
 from avsc_e2e.data.sets.table import folder_of
-from avsc_e2e.data.sets.tau import find_layout, is_tau, locate, read_evaluation, read_meta
+from avsc_e2e.data.sets.tau import read_evaluation
+from avsc_e2e.data.sets.taulayout import find_layout, is_tau, locate, read_meta
 from avsc_e2e.data.store.layout import (
     FORMAT,
     MANIFEST,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avsc_e2e.data.check import check
+from avsc_e2e.data.check.check import check
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.errors import AvscError

@@ -9,7 +9,8 @@ import soundfile
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.sets.tau import read_evaluation, read_listing, read_tau
+from avsc_e2e.data.sets.tau import read_evaluation, read_tau
+from avsc_e2e.data.sets.taulayout import read_listing
 from avsc_e2e.errors import AvscError
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tau_urban_audio_visual_scenes_2021"

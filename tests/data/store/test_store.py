@@ -17,7 +17,7 @@ from support import click, flat, real, write_video
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data import media
-from avsc_e2e.data.check import check
+from avsc_e2e.data.check.check import check
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.store.layout import read_manifest

@@ -1,0 +1,155 @@
+"""What a check of a data set finds: problems, counts by class, and the table that shows them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from avsc_e2e.clip import Row
+from avsc_e2e.data.sets.taulayout import Listing
+
+
+class Published(NamedTuple):
+    """What the development set has of a class."""
+
+    train: int
+    """Clips of the release's fold 1, as are the next three."""
+    test: int
+    train_locations: int
+    test_locations: int
+    minutes: float
+    """As Table 1 of Wang et al., ICASSP 2021, has them."""
+
+
+class Problem(NamedTuple):
+    """Something wrong with a set."""
+
+    kind: str
+    """list, count, split, missing, extra, empty, unreadable or format."""
+    path: str
+    """The file or folder that it concerns."""
+    reason: str
+
+
+class ClassCount(NamedTuple):
+    """One line of the table."""
+
+    scene: str
+    clips: Counter[str]
+    """Clips by part."""
+    locations: Counter[str]
+    """Locations, or source recordings, by part."""
+    minutes: float
+    """What the lists promise: ten seconds a clip; in class folders the same as `found`."""
+    found: float
+    """Minutes of recordings whose headers could be read."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found in a root."""
+
+    root: str
+    kind: str
+    """What the root was taken for, and what it was compared with."""
+    parts: tuple[str, ...]
+    counts: tuple[ClassCount, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    """What is worth knowing and not wrong."""
+    files: int
+    """Media files looked at."""
+    size: int
+    """Bytes of them."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """What the table is compared with; empty where nothing is published."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def table(self) -> str:
+        """Clips, locations and minutes by class, beside what is published where the root is that set."""
+        header = ["class", *self.parts, "clips", *(["release"] if self.published else []), "locations", "min listed",
+                  "min found", *(["min paper"] if self.published else [])]  # fmt: skip
+        lines = [header]
+        for count in self.counts:
+            known = self.published.get(count.scene)
+            lines.append(
+                [
+                    count.scene,
+                    *(str(count.clips[part]) for part in self.parts),
+                    str(count.clips.total()),
+                    *([str(known.train + known.test) if known else "-"] if self.published else []),
+                    "/".join(str(count.locations[part]) for part in self.parts),
+                    f"{count.minutes:.1f}",
+                    f"{count.found:.1f}",
+                    *([f"{known.minutes:.1f}" if known else "-"] if self.published else []),
+                ]
+            )
+        known = list(self.published.values())
+        lines.append(
+            [
+                "total",
+                *(str(sum(count.clips[part] for count in self.counts)) for part in self.parts),
+                str(sum(count.clips.total() for count in self.counts)),
+                *([str(sum(one.train + one.test for one in known))] if known else []),
+                "/".join(str(sum(count.locations[part] for count in self.counts)) for part in self.parts),
+                f"{sum(count.minutes for count in self.counts):.1f}",
+                f"{sum(count.found for count in self.counts):.1f}",
+                *([f"{sum(one.minutes for one in known):.1f}"] if known else []),
+            ]
+        )
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [f"{self.root}: {self.kind}"]
+        for line in lines:
+            cells = [line[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            text.append("  ".join(cells))
+        text += [f"note: {note}" for note in self.notes]
+        kinds = Counter(problem.kind for problem in self.problems)
+        found = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common()) or "none"
+        text.append(f"{self.files} media files, {self.size / 1e9:.2f} GB; problems: {found}")
+        return "\n".join(text)
+
+    def problem_list(self, limit: int = 20) -> str:
+        """The first problems, one a line with its file; empty where there are none."""
+        lines = [f"{problem.kind}: {problem.path}: {problem.reason}" for problem in self.problems[:limit]]
+        if len(self.problems) > limit:
+            lines.append(f"and {len(self.problems) - limit} more problems")
+        return "\n".join(lines)
+
+    def write_problems(self, path: str | os.PathLike[str]) -> None:
+        """Write all problems as a CSV: kind, path, reason."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([Problem._fields, *self.problems])
+
+
+Progress = Callable[[int, int], None]
+"""Called with the number of files looked at and of all files."""
+
+
+def count_classes(
+    parts: dict[str, Sequence[Row | Listing]], seconds: Counter[str], clip_seconds: float | None
+) -> tuple[ClassCount, ...]:
+    """Count the clips and locations of each class by part; `clip_seconds` is the length that the lists promise."""
+    clips: dict[str, Counter[str]] = defaultdict(Counter)
+    places: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for part, rows in parts.items():
+        for row in rows:
+            clips[row.scene][part] += 1
+            places[row.scene][part].add(row.location)
+    return tuple(
+        ClassCount(
+            scene,
+            of_class,
+            Counter({part: len(of_part) for part, of_part in places[scene].items()}),
+            (of_class.total() * clip_seconds if clip_seconds else seconds[scene]) / 60,
+            seconds[scene] / 60,
+        )
+        for scene, of_class in sorted(clips.items())
+    )
