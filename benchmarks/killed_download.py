@@ -22,7 +22,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from avsc_e2e.data.download import Archive, download
+from avsc_e2e.data.download.archives import Archive
+from avsc_e2e.data.download.download import download
 
 RATE = 6e6
 KINDS = (".zip.part", ".zip", ".member", ".done")
@@ -30,7 +31,8 @@ KINDS = (".zip.part", ".zip", ".member", ".done")
 
 WORKER = """
 import sys
-from avsc_e2e.data.download import Archive, download
+from avsc_e2e.data.download.archives import Archive
+from avsc_e2e.data.download.download import download
 url, root, *cells = sys.argv[1:]
 rows = zip(cells[::3], cells[1::3], cells[2::3])
 archives = [Archive("development", name, int(size), md5) for name, size, md5 in rows]

@@ -57,7 +57,9 @@ def download(
         parallel: Number of archives to download at the same time.
         plan: Only print what would be downloaded and the disk space needed.
     """
-    from avsc_e2e.data.download import Progress, download, list_archives, plan_download
+    from avsc_e2e.data.download.archives import list_archives
+    from avsc_e2e.data.download.download import download
+    from avsc_e2e.data.download.plan import Progress, plan_download
 
     archives = list_archives(part)
     print(plan_download(root, archives, keep=keep, parallel=parallel), flush=True)

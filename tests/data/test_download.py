@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from avsc_e2e.data.download import Archive, Plan, _only_process, download, list_archives, plan_download, unpack
+from avsc_e2e.data.download.archives import Archive, list_archives
+from avsc_e2e.data.download.download import _only_process, download
+from avsc_e2e.data.download.plan import Plan, plan_download
+from avsc_e2e.data.download.unpacking import unpack
 from avsc_e2e.errors import AvscError
 
 NAME = "TAU-urban-audio-visual-scenes-2021-development"
@@ -363,7 +366,8 @@ def test_a_damaged_archive(tmp_path):
 
 def start(root, server):
     code = (
-        "import sys\nfrom avsc_e2e.data.download import Archive, download\n"
+        "import sys\nfrom avsc_e2e.data.download.archives import Archive\n"
+        "from avsc_e2e.data.download.download import download\n"
         "url, root, *rest = sys.argv[1:]\n"
         "archives = [Archive('development', n, int(s), m) for n, s, m in zip(rest[::3], rest[1::3], rest[2::3])]\n"
         "print('go', flush=True)\ndownload(root, archives, base_url=url, parallel=2)\n"

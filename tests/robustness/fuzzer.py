@@ -135,7 +135,7 @@ def _yaml(path: Path) -> None:
 
 
 def _archive(path: Path) -> None:
-    from avsc_e2e.data.download import unpack
+    from avsc_e2e.data.download.unpacking import unpack
 
     target = path.parent / "unpacked"
     target.mkdir()

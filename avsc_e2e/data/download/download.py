@@ -1,0 +1,81 @@
+"""Fetch TAU Urban Audio-Visual Scenes 2021: resumes where it stopped, trusts nothing it has not checked.
+
+    ROOT/archives/<name>.zip.part    what has come so far of an archive
+    ROOT/archives/<name>.zip         a whole archive of the right size and MD5
+    ROOT/archives/<name>.done        what was unpacked from it: its MD5, then size and path of each file
+    ROOT/TAU-urban-audio-visual-scenes-2021-<part>/    the set, in its official layout
+
+Each file takes its place whole, by a rename, so the process may be killed at any moment and be started again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from avsc_e2e.data.download.archives import KINDS, Archive
+from avsc_e2e.data.download.job import Job
+from avsc_e2e.data.download.plan import Progress, folder_of_set, plan_download
+from avsc_e2e.errors import AvscError
+
+
+def download(
+    root: str | os.PathLike[str],
+    archives: Sequence[Archive],
+    *,
+    base_url: str = "",
+    keep: bool = False,
+    parallel: int = 4,
+    retries: int = 8,
+    pause: float = 1.0,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Fetch, verify and unpack archives below `root`; give the folder of the set.
+
+    `base_url` replaces the published place; an archive's name is appended to it. `keep` leaves the archives in
+    ROOT/archives. A broken connection is made anew `retries` times without a byte between, after a pause that starts
+    at `pause` seconds and doubles. `progress` is called twice a second.
+
+    Raises AvscError where disk, server or archive fails; archives that can be had are still finished before.
+    """
+    for archive in archives:
+        if not re.fullmatch(r"[\w-][\w.-]*\.zip", archive.name):
+            raise AvscError(f"{archive.name!r} is no name of a zip archive")
+        if urlsplit(archive.url(base_url)).scheme not in ("http", "https"):
+            raise AvscError(f"base URL {base_url!r}: give one that starts with http:// or https://")
+    if not archives:
+        raise AvscError(f"no archives to fetch: give one of the kinds {', '.join(KINDS)}")
+    plan = plan_download(root, archives, keep=keep, parallel=parallel)
+    if plan.needed > plan.free:
+        raise AvscError(f"{plan}: free some, give a root on another disk, or fetch fewer kinds of archives at a time")
+    folder = plan.root / "archives"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AvscError(f"{folder}: cannot be made: {error.strerror}") from None
+    with _only_process(folder):
+        job = Job(plan, base_url, keep, retries, pause)
+        job.run(parallel, progress)
+    return folder_of_set(plan.root, archives[0].part)
+
+
+@contextmanager
+def _only_process(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder; the lock goes with the process, even when that is killed."""
+    try:
+        import fcntl
+    except ImportError:  # a system without it has no such lock on folders
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise AvscError(f"{folder}: another download is at work there: wait for it, or stop it") from None
+    finally:
+        os.close(handle)
