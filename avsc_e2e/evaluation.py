@@ -135,6 +135,7 @@ def _predict(
         on_bad=recipe.data.on_bad or on_bad,
         bad_media=bad_media_file(recipe),
         test_time=recipe.test_time,
+        decoder=recipe.data.decoder,
     )
     return predict_rows(
         model,

@@ -18,7 +18,7 @@ from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.loader import loader
-from avsc_e2e.data.media import probe
+from avsc_e2e.data.media import Decoder, probe
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.devices import Precision, autocast, device
@@ -152,6 +152,7 @@ def evaluation_dataset(
     on_bad: OnBad = "raise",
     bad_media: str | os.PathLike[str] | None = None,
     test_time: TestTime = ONE_VIEW,
+    decoder: Decoder = "auto",
 ) -> ClipDataset:
     """The fixed windows of `rows`, as the model wants them, with the pictures of all views."""
     arch = model.architecture
@@ -165,6 +166,7 @@ def evaluation_dataset(
         store=store,
         on_bad=on_bad,
         bad_media=bad_media,
+        decoder=decoder,
     )
 
 

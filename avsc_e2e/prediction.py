@@ -14,7 +14,7 @@ import torch
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Window
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.loader import collate
-from avsc_e2e.data.media import decode_windows, mix_channels, probe
+from avsc_e2e.data.media import Decoder, decode_windows, mix_channels, probe
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.inference import ONE_VIEW, head_probabilities, recordings, sampling, stored_calibration, timeline
@@ -41,6 +41,7 @@ class Predictor:
         where: str = "",
         precision: Precision | None = None,
         test_time: TestTime = ONE_VIEW,
+        decoder: Decoder = "auto",
     ):
         """`hop`: seconds between windows; 0: one window after the other. `on_bad`: skip a window that cannot be read,
         mask the modality that cannot, or raise. `where`: a device. `precision`: by default that of the recipe that the
@@ -54,7 +55,7 @@ class Predictor:
         self.precision: Precision = precision or recipe.get("precision", "auto")
         self.classes = self.model.architecture.classes
         self.hop, self.smooth, self.batch_size, self.on_bad = hop, smooth, batch_size, on_bad
-        self.test_time = test_time
+        self.test_time, self.decoder = test_time, decoder
         if hop < 0 or batch_size < 1:
             flag = f"--hop {hop:g}: give 0 or more" if hop < 0 else f"--batch-size {batch_size}: give 1 or more"
             raise AvscError(flag)
@@ -119,6 +120,7 @@ class Predictor:
             sample_rate=want.sample_rate,
             audio="audio" in used,
             video="video" in used,
+            decoder=self.decoder,
         )
         for start, audio, video in decoded:
             for found in (audio, video):

@@ -124,6 +124,7 @@ def prepare(
     short_side: int = 256,
     rate: float = 5.0,
     quality: int = 95,
+    decoder: Literal["auto", "pyav", "decord"] = "auto",
     workers: int = 0,
 ) -> int:
     """Decode a data set once into a store, which reads a clip in about a millisecond; resumes an interrupted run.
@@ -136,6 +137,8 @@ def prepare(
         short_side: Shorter side of a frame, pixels.
         rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments.
         quality: JPEG quality of the frames, 1 to 100.
+        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
+            comparison; auto: pyav.
         workers: Number of processes; 0: one for each core.
     """
     from avsc_e2e.data.store.prepare import Options, prepare
@@ -143,7 +146,7 @@ def prepare(
     done = prepare(
         root,
         store,
-        Options(short_side, rate, quality),
+        Options(short_side, rate, quality, decoder),
         workers=workers or max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1),
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),

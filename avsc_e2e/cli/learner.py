@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from avsc_e2e.cli.parsing import Positional
 from avsc_e2e.cli.progress import progress
@@ -15,6 +15,7 @@ def train_data(
     out: Path = Path("runs/learner"),
     seed: int = 0,
     resume: bool = False,
+    decoder: Literal["auto", "pyav", "decord"] = "auto",
 ) -> None:
     """Learn to classify recordings within a number of minutes; no other choice is needed.
 
@@ -25,10 +26,12 @@ def train_data(
         out: Folder for model.safetensors, report.html, ladder.csv, and evaluation/ where there is a test part.
         seed: Of the folds and of training.
         resume: Go on in the folder of an earlier run, with what it has decoded.
+        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
+            comparison; auto: pyav.
     """
     from avsc_e2e.learner.fit import fit
 
-    learned = fit(data, minutes=minutes, out=out, seed=seed, resume=resume, progress=progress)
+    learned = fit(data, minutes=minutes, out=out, seed=seed, resume=resume, decoder=decoder, progress=progress)
     for protocol, (log_loss, accuracy) in learned.test.items():
         print(f"test part, {protocol}: macro log loss {log_loss:.3f}, macro accuracy {100 * accuracy:.1f} %")
     print(f"checkpoint: {learned.checkpoint}\nladder: {out / 'ladder.csv'}\nreport: {learned.report}")

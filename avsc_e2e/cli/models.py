@@ -41,6 +41,7 @@ def predict(
     smooth: Literal["none", "median", "markov"] = "none",
     on_bad: Literal["skip", "mask", "raise"] = "skip",
     device: str = "",
+    decoder: Literal["auto", "pyav", "decord"] = "auto",
     batch_size: int = 32,
     flip: bool = False,
     crops: Literal[1, 3, 5] = 1,
@@ -58,6 +59,8 @@ def predict(
         smooth: Smooth over time: the median of five windows, or a hidden Markov model.
         on_bad: For a window that cannot be read: skip it, mask the modality that is bad, or stop.
         device: cpu, cuda or cuda:N; empty: a GPU if there is one.
+        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
+            comparison; auto: pyav.
         batch_size: Number of windows that are predicted at a time, from one recording or several.
         flip: Also predict the mirrored frames with the audio channels swapped, and average.
         crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
@@ -76,8 +79,10 @@ def predict(
             raise AvscError(f"{path}: no such file or folder")
 
     if checkpoint.suffix == ".onnx":
-        if device or smooth != "none" or flip or crops > 1 or views > 1:
-            raise AvscError(f"{checkpoint}: --device, --smooth, --flip, --crops and --views need the checkpoint")
+        if device or decoder == "decord" or smooth != "none" or flip or crops > 1 or views > 1:
+            raise AvscError(
+                f"{checkpoint}: --device, --decoder, --smooth, --flip, --crops and --views need the checkpoint"
+            )
         from avsc_e2e.export.runtime import OnnxModel
 
         model = OnnxModel(checkpoint)
@@ -88,7 +93,7 @@ def predict(
 
     predictor = Predictor(
         checkpoint, hop=hop, smooth=smooth, on_bad=on_bad, where=device, batch_size=batch_size,
-        test_time=TestTime(flip, crops, views),
+        test_time=TestTime(flip, crops, views), decoder=decoder,
     )  # fmt: skip
     return _print(predictor.all(media), predictor.classes, format, out, smooth)
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.badmedia import BadMedia, OnBad
-from avsc_e2e.data.media import mix_channels, read_audio, read_frames
+from avsc_e2e.data.media import Decoder, mix_channels, read_audio, read_frames
 from avsc_e2e.data.store.reader import Store
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.randomness import keyed
@@ -78,10 +78,11 @@ class ClipDataset(Dataset):
         on_bad: OnBad = "raise",
         bad_media: str | os.PathLike[str] | None = None,
         by_length: bool = False,
+        decoder: Decoder = "auto",
     ):
         """`bad_media`: CSV to which a loader adds what could not be read."""
         self.rows, self.classes, self.sampling = tuple(rows), tuple(classes), sampling
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.decoder = transform, seed, decoder
         self.store, self.on_bad, self.bad_media = store, on_bad, bad_media
         if store:
             store.check(self.rows, [m for m in MODALITIES if getattr(sampling, m)], sampling.short_side)
@@ -184,7 +185,7 @@ class ClipDataset(Dataset):
         times = np.minimum(times, max(row.duration, segment.start))
         if self.store:
             return self.store.read_frames(row, times, want.short_side)
-        return read_frames(row.video, times, want.short_side)
+        return read_frames(row.video, times, want.short_side, self.decoder)
 
     def _clip(self, segment: Segment, sound: np.ndarray | None, frames: np.ndarray | None) -> Clip:
         want, row = self.sampling, segment.row

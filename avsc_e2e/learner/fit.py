@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from avsc_e2e.clip import MODALITIES
+from avsc_e2e.data.media import Decoder
 from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.devices import device
 from avsc_e2e.durable import replacing
@@ -88,6 +89,7 @@ def fit(
     out: str | os.PathLike = "runs/learner",
     seed: int = 0,
     resume: bool = False,
+    decoder: Decoder = "auto",
     members: Sequence[Member] | None = None,
     progress: Progress = silent,
 ) -> Learned:
@@ -96,7 +98,8 @@ def fit(
 
     Writes model.safetensors, ladder.csv and report.html to `out` after the first rung and again after each better
     one, and evaluation/ where the data set has a test part. With `resume` it goes on in a folder of an earlier run.
-    `members` are the frozen trunks to start from; by default those at hand. Raises AvscError.
+    `decoder` takes frames out of videos. `members` are the frozen trunks to start from; by default those at hand.
+    Raises AvscError.
     """
     if minutes <= 0:
         raise AvscError(f"--minutes {minutes:g}: give a number of minutes above 0")
@@ -108,7 +111,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    seen = look(data, out, Options(SIZE, float(FRAMES), 90), progress("decoding"))
+    seen = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), progress("decoding"))
     log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
     return Run(seen, out, clock, seed, progress, os.fspath(data)).climb(members)
 

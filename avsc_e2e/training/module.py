@@ -108,6 +108,7 @@ class FineTuning(pl.LightningModule):
             store=store_of(self.recipe),
             on_bad=data.on_bad or "skip",
             bad_media=bad_media_file(self.recipe),
+            decoder=data.decoder,
         )
         if len(dataset) < self.trainer.world_size:
             raise AvscError(

@@ -63,6 +63,9 @@ class Data:
     on_bad: Literal["", "raise", "skip", "mask"] = ""
     """What to do with media that cannot be read: stop, take another clip in training and leave it out of evaluation, or
     go on with the modality that can be read; empty: skip in training, raise in evaluation."""
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    """What decodes frames of media files. pyav: the right frame of every file; decord: wrong frames of many files, for
+    comparison; auto: pyav, since decord was faster on no file."""
     workers: int = -1
     """Processes that load, for each device; 0: none, -1: its share of the cores but one with GPUs, none without."""
 

@@ -124,6 +124,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
         store=store_of(recipe),
         on_bad=recipe.data.on_bad or "skip",
         bad_media=bad_media_file(recipe),
+        decoder=recipe.data.decoder,
     )
 
 

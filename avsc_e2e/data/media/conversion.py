@@ -10,18 +10,17 @@ from avsc_e2e.data.media.source import fitted
 class Converter:
     """Makes (H, W, 3) uint8 RGB of decoded frames: upright, square pixels, all of one size."""
 
-    def __init__(self, stream):
+    def __init__(self, stream, short_side: int | None):
         from av.video.reformatter import VideoReformatter
 
         self._reformatter = VideoReformatter()
         self._aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-        self._sizes: dict[int | None, tuple[int, int]] = {}
+        self._short_side, self._size = short_side, None
 
-    def __call__(self, frame, short_side: int | None) -> np.ndarray:
-        if short_side not in self._sizes:  # of the first frame: the size may change within a stream
-            self._sizes[short_side] = fitted(frame.width * self._aspect, frame.height, short_side)
-        width, height = self._sizes[short_side]
-        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+    def __call__(self, frame) -> np.ndarray:
+        if self._size is None:  # of the first frame: the size may change within a stream
+            self._size = fitted(frame.width * self._aspect, frame.height, self._short_side)
+        image = self._reformatter.reformat(frame, *self._size, "rgb24", interpolation="BICUBIC", threads=1)
         return upright(image.to_ndarray(), display_matrix(frame))
 
 

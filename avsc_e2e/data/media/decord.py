@@ -1,5 +1,5 @@
-"""Frames through decord: for comparison. Its index and the decoder disagree on many files, and then the frames are
-wrong ones without a word."""
+"""Frames through decord, for comparison, with its own limits: its index and the decoder disagree on many files, which
+gives wrong frames without an error; videos are not turned upright, and pixels are not made square."""
 
 from __future__ import annotations
 
@@ -13,16 +13,38 @@ from avsc_e2e.data.media.source import TOLERANCE, fitted
 from avsc_e2e.errors import MediaError
 
 
-def read_frames_with_decord(path: str, media: Media, times: Sequence[float], short_side: int | None) -> np.ndarray:
-    """As `read_frames`, (T, H, W, 3) uint8 RGB. Raises MediaError, or what decord raises."""
-    decord = _decord()
-    width, height = fitted(media.width, media.height, short_side)
-    reader = decord.VideoReader(path, num_threads=1, width=width, height=height)
-    spans = reader.get_frame_timestamp(np.arange(len(reader))) + media.video_start
-    if max(times) > spans[-1, 1] + TOLERANCE:
-        raise MediaError(path, f"no frame at {max(times):.2f} s: its video ends at {spans[-1, 1]:.2f} s")
-    places = np.searchsorted(spans[:, 0], np.asarray(times) + 1e-6, side="right") - 1
-    return reader.get_batch(np.clip(places, 0, len(spans) - 1).tolist()).asnumpy()
+class DecordReader:
+    """An open video, with the methods of `Reader`; a frame is its number."""
+
+    next = None
+    """Unknown: decord sees no gaps."""
+
+    def __init__(self, path: str, media: Media, short_side: int | None = None, threads: int = 1):
+        self.path = path
+        width, height = fitted(media.width, media.height, short_side)
+        self._reader = _decord().VideoReader(path, num_threads=threads, width=width, height=height)
+        spans = self._reader.get_frame_timestamp(np.arange(len(self._reader))) + media.video_start
+        self._starts, self.end = spans[:, 0], float(spans[-1, 1])
+
+    def __enter__(self) -> DecordReader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        del self._reader
+
+    def at(self, times: Sequence[float], more: bool = False) -> list[int]:
+        """The numbers of the frames at `times` (seconds). Raises MediaError."""
+        if max(times) > self.end + TOLERANCE:
+            raise MediaError(self.path, f"no frame at {max(times):.2f} s: its video ends at {self.end:.2f} s")
+        places = np.searchsorted(self._starts, np.asarray(times) + 1e-6, side="right") - 1
+        return places.clip(0).tolist()
+
+    def convert(self, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return self._reader[frame].asnumpy()
 
 
 @lru_cache(maxsize=1)

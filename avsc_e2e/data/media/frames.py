@@ -8,15 +8,26 @@ from typing import Literal
 
 import numpy as np
 
-from avsc_e2e.data.media.header import probe_located
+from avsc_e2e.data.media.header import Media, probe_located
 from avsc_e2e.data.media.images import read_image
 from avsc_e2e.data.media.reader import Reader
 from avsc_e2e.data.media.source import boundary, kind, locate
 from avsc_e2e.errors import MediaError
 
 Decoder = Literal["auto", "pyav", "decord"]
-"""What decodes frames. pyav: exact on every file. decord: as fast, but wrong, without a word, on many files: for
-comparison. auto: pyav."""
+"""What decodes frames. pyav: the right frame of every file. decord: wrong frames of many files, without an error; for
+comparison. auto: pyav, because decord is faster on no file that it reads rightly (benchmarks/media_exact.py)."""
+
+
+def open_reader(
+    path: str, media: Media, short_side: int | None = None, decoder: Decoder = "auto", threads: int = 1
+) -> Reader:
+    """The video of a file, from which a decoder takes frames. Raises MediaError, or what the decoder raises."""
+    if decoder == "decord":
+        from avsc_e2e.data.media.decord import DecordReader
+
+        return DecordReader(path, media, short_side, threads)
+    return Reader(path, media, short_side, threads)
 
 
 def read_frames(
@@ -31,17 +42,9 @@ def read_frames(
     media = probe_located(path, *stamp)
     if not media.has_video:
         raise MediaError(path, "has no video; give it as audio only")
-    with boundary(path, "its video cannot be decoded"):
-        if decoder == "decord":
-            from avsc_e2e.data.media.decord import read_frames_with_decord
-
-            return read_frames_with_decord(path, media, times, short_side)
-        with Reader(path, media) as reader:
-            order = np.argsort(times, kind="stable")
-            shown = reader.at([times[index] for index in order])
-            converted: dict[int, np.ndarray] = {}
-            for frame in shown:
-                if id(frame) not in converted:
-                    converted[id(frame)] = reader.convert(frame, short_side)
-            frames = [converted[id(shown[place])] for place in np.argsort(order, kind="stable")]
-            return frames[0][None] if len(frames) == 1 else np.stack(frames)
+    with boundary(path, "its video cannot be decoded"), open_reader(path, media, short_side, decoder) as reader:
+        order = np.argsort(times, kind="stable")
+        shown = reader.at([times[index] for index in order])
+        converted = {frame: reader.convert(frame) for frame in dict.fromkeys(shown)}
+        frames = [converted[shown[place]] for place in np.argsort(order, kind="stable")]
+        return frames[0][None] if len(frames) == 1 else np.stack(frames)

@@ -30,8 +30,9 @@ STEP = 0.5
 class Reader:
     """An open video from which frames are taken at rising times."""
 
-    def __init__(self, path: str, media: Media, threads: int = 1):
-        self.path, self.media, self.threads = path, media, threads
+    def __init__(self, path: str, media: Media, short_side: int | None = None, threads: int = 1):
+        """Frames are converted so that their shorter side has `short_side` pixels."""
+        self.path, self.media, self.short_side, self.threads = path, media, short_side, threads
         self._open()
 
     def __enter__(self) -> Reader:
@@ -51,7 +52,7 @@ class Reader:
         if self.threads != 1:
             self.context.thread_type = "AUTO"
         self.base = self.stream.time_base
-        self.convert = Converter(self.stream)
+        self.convert = Converter(self.stream, self.short_side)
         self._begin(None)
 
     def _begin(self, sought: int | None) -> None:

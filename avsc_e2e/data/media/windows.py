@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avsc_e2e.data.media.audio import Block, cut_window, joined, slice_file, track_blocks
+from avsc_e2e.data.media.frames import Decoder, open_reader
 from avsc_e2e.data.media.header import Media, probe_located
 from avsc_e2e.data.media.images import read_image
 from avsc_e2e.data.media.reader import Reader
@@ -52,6 +53,7 @@ def decode_windows(
     audio: bool = True,
     video: bool = True,
     threads: int = 1,
+    decoder: Decoder = "auto",
 ) -> Iterator[MediaWindow]:
     """All windows of a recording, in order, in one pass over its video and its audio: the same audio, frames and starts
     (`window_starts`) as `read_audio` and `read_frames` give, in memory that does not grow with the recording.
@@ -71,7 +73,7 @@ def decode_windows(
     reader = None
     with boundary(path, "cannot be decoded"):
         if video and media.has_video:
-            reader = Reader(path, media, threads)
+            reader = open_reader(path, media, short_side, decoder, threads)
         try:
             cut = _rolling_cut(path, media, window) if audio and media.has_audio else None
             for start in window_starts(media.duration, window, hop):
@@ -81,7 +83,7 @@ def decode_windows(
                     _or_error(path, cut_window, path, cut, media.sample_rate, start, window, sample_rate)
                     if cut
                     else None,
-                    _or_error(path, _frames, reader, times, short_side) if reader else None,
+                    _or_error(path, _frames, reader, times) if reader else None,
                 )
         finally:
             if reader:
@@ -89,7 +91,7 @@ def decode_windows(
 
 
 def decode_frames(
-    path: str | os.PathLike[str], rate: float, short_side: int | None = None
+    path: str | os.PathLike[str], rate: float, short_side: int | None = None, decoder: Decoder = "auto"
 ) -> Iterator[tuple[np.ndarray | MediaError, int, float]]:
     """All of a video in one pass: the frames shown at the middles of spans of 1 / `rate` seconds, (H, W, 3) uint8 RGB
     as `read_frames` gives them, each once, with the number of successive spans that show it, and the second at which
@@ -103,7 +105,10 @@ def decode_frames(
     if not media.has_video:
         raise MediaError(path, "has no video; give it as audio only")
     shown, held, span, end, good = None, 0, 0, 0.0, 0
-    with boundary(path, "its video cannot be decoded"), Reader(path, media) as reader:
+    with (
+        boundary(path, "its video cannot be decoded"),
+        open_reader(path, media, short_side, decoder) as reader,
+    ):
         while True:
             time = (span + 0.5) / rate
             if time > LONGEST:
@@ -119,24 +124,24 @@ def decode_frames(
                     spans = max(math.ceil(reader.next * rate - 0.5) - span, 1)
             if span and reader.end is not None and time > reader.end + 1e-9:
                 break
-            if frame is not shown:
+            if frame != shown:
                 if held:
-                    yield _converted(reader, shown, short_side), held, time
+                    yield _converted(reader, shown), held, time
                     good += not isinstance(shown, MediaError)
                 shown, held = frame, 0
             held, span = held + spans, span + spans
         end = reader.end
         if isinstance(shown, MediaError) and not good:
             raise shown
-        yield _converted(reader, shown, short_side), held, end
+        yield _converted(reader, shown), held, end
 
 
-def _converted(reader: Reader, frame, short_side: int | None) -> np.ndarray | MediaError:
-    return frame if isinstance(frame, MediaError) else reader.convert(frame, short_side)
+def _converted(reader: Reader, frame) -> np.ndarray | MediaError:
+    return frame if isinstance(frame, MediaError) else reader.convert(frame)
 
 
-def _frames(reader: Reader, times: Sequence[float], short_side: int | None) -> np.ndarray:
-    return np.stack([reader.convert(frame, short_side) for frame in reader.at(times, more=True)])
+def _frames(reader: Reader, times: Sequence[float]) -> np.ndarray:
+    return np.stack([reader.convert(frame) for frame in reader.at(times, more=True)])
 
 
 def _or_error(path: str, function, *arguments) -> np.ndarray | MediaError:

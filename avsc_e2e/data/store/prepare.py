@@ -147,8 +147,9 @@ def _plan(
     shards: list[list[str]] = []
     if (store / MANIFEST).exists():
         manifest = read_manifest(store)
+        earlier = DEFAULT._asdict() | manifest["options"]
         for what, old, new in (
-            *((name, manifest["options"][name], value) for name, value in options._asdict().items()),
+            *((name, earlier[name], value) for name, value in options._asdict().items()),
             ("layout", manifest["layout"], layout),
         ):
             if old != new:

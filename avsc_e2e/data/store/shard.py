@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from avsc_e2e.data.media import audio_blocks, decode_frames, probe
+from avsc_e2e.data.media import Decoder, audio_blocks, decode_frames, probe
 from avsc_e2e.data.store.layout import (
     damage,
     index_file,
@@ -47,6 +47,8 @@ class Options(NamedTuple):
     """Frames a second, each from the middle of its span of time."""
     quality: int = 95
     """Of the JPEGs, 1 to 100."""
+    decoder: Decoder = "auto"
+    """What decodes frames."""
 
 
 DEFAULT = Options()
@@ -152,7 +154,8 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
             media = probe(path)
             if media.has_video or row["video"] != row["audio"]:
                 record["duration"]["video"] = media.duration
-                for image, spans, until in decode_frames(path, task.options.rate, task.options.short_side):
+                side, rate, decoder = task.options.short_side, task.options.rate, task.options.decoder
+                for image, spans, until in decode_frames(path, rate, side, decoder):
                     end = until
                     data = b"" if isinstance(image, MediaError) else _encode_frame(image, task.options.quality)
                     offset = _add(tar, f"{key}.{len(offsets):04d}.jpg", data) if data else 0
