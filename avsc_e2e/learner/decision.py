@@ -16,11 +16,8 @@ from avsc_e2e.learner.folds import Folds, losses_of, macro
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 
 MARGIN = 1.0
-"""Standard errors, by source, that a richer rule must gain over a simpler one to be chosen: of many tries the one with
+"""Standard errors, by source, that a later rule must gain over an earlier one to be chosen: of many tries the one with
 the least loss out of fold is the luckiest too."""
-PAIR = "joint and branch"
-"""The rule that any gain over the best head is enough for: the product of the best joint head and the best of one
-modality, in which nothing is fitted, is the safest start."""
 LEAST_GAIN = 0.002
 """Nats out of fold that a further head must gain to be heard."""
 MOST_HEADS = 6
@@ -103,26 +100,27 @@ RULES: tuple[tuple[str, Fit], ...] = (
 """In rising richness."""
 
 
-def candidates(logits: Mapping[str, np.ndarray], rows: Judged, joint: Sequence[str] = ()) -> list[Candidate]:
-    """The best head as it is, the product of the best of the `joint` heads and the best other one, then each rule over
-    the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold."""
+def candidates(logits: Mapping[str, np.ndarray], rows: Judged, widest: str) -> list[Candidate]:
+    """The product of the `widest` head, which reads the most members, and the best other one; the best head alone; then
+    each rule over the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold.
+
+    The product comes first although it hears two heads: nothing in it is fitted, and on sources that took no part in
+    any choice it errs less than the head that was best out of fold (`benchmarks/decisions.py`)."""
     probabilities = {name: _softmax(values) for name, values in logits.items()}
     best = min(logits, key=lambda name: rows.loss(logits[name]))
-    found = [_cross_fitted("best head", [best], probabilities, rows, product)]
-    sides = [[name for name in logits if (name in joint) == side] for side in (True, False)]
-    if all(sides):
-        pair = [min(side, key=lambda name: rows.loss(logits[name])) for side in sides]
-        found.append(_cross_fitted(PAIR, pair, probabilities, rows, product))
+    others = sorted((name for name in logits if name != widest), key=lambda name: rows.loss(logits[name]))
+    found = [_cross_fitted("widest and best", [widest, others[0]], probabilities, rows, product)] if others else []
+    found.append(_cross_fitted("best head", [best], probabilities, rows, product))
     heads = _selected(best, probabilities, rows)
     rules = RULES if len(heads) > 1 else RULES[:1]  # of one head, a temperature is all there is to fit
     return found + [_cross_fitted(name, heads, probabilities, rows, fit) for name, fit in rules]
 
 
 def choose(found: Sequence[Candidate], rows: Judged) -> Candidate:
-    """The simplest candidate that no richer one beats by more than the noise between sources."""
+    """The first candidate that no later one beats by more than the noise between sources."""
     chosen = found[0]
     for candidate in found[1:]:
-        if beats(candidate.logs, chosen.logs, rows, 0.0 if candidate.name == PAIR else MARGIN):
+        if beats(candidate.logs, chosen.logs, rows):
             chosen = candidate
     return chosen
 
