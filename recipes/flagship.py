@@ -58,7 +58,7 @@ joint = replace(
     model=systems.flagship(),
     augment=replace(video.augment, spectrum=audio.augment.spectrum, drop=DropModality(0.1)),
     optim=Optim(lr=3e-4, audio_lr=3e-5, video_lr=5e-6, layer_decay=0.85),
-    heads=Heads(audio=0.3, video=0.3, fusion=1.0, fit_decision=True),
+    heads=Heads(audio=0.3, video=0.3, fusion=1.0),
     init=("flagship/probe", "flagship/audio", "flagship/video"),
     epochs=6,
 )

@@ -139,6 +139,11 @@ class Architecture:
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
     above zero or the model has no fusion head. "two_heads", "product" and "recurrent" build on both, which are frozen
     where they have no weight."""
+    decision_rule: Literal["product", "mean"] = "product"
+    """What decides: the product of the heads' probabilities, each to the power of its share of the weights, or their
+    weighted mean. The weights are fitted unless --heads.no-fit-decision is given."""
+    sharpness: float = 1.0
+    """Power that the product is raised to; fitted with its weights. Below 1 the decision is less sure."""
     tune_heads: bool = False
     """Single heads without a weight, on which the fusion builds, learn too."""
 
@@ -162,6 +167,8 @@ class Architecture:
             raise AvscError("--model.dynamic-range counts dB: add --model.log db, or set it to 0")
         if not 0 <= self.crop <= 1:
             raise AvscError(f"--model.crop {self.crop:g}: it is a share from 0 to 1")
+        if not self.sharpness > 0:
+            raise AvscError(f"--model.sharpness {self.sharpness:g}: give a number above 0")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, 3):
                 raise AvscError(f"--model.{name}: red, green and blue need three values; leave it out for the trunk's")
@@ -210,7 +217,7 @@ class Architecture:
     @classmethod
     def from_json(cls, text: str) -> Architecture:
         """Raises AvscError where a field is unknown to this version."""
-        values = json.loads(text)
+        values = {"decision_rule": "mean"} | json.loads(text)  # of checkpoints from before the product, all decide so
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise AvscError(

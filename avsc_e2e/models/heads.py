@@ -117,34 +117,23 @@ def takes_tokens(head: nn.Module | type[nn.Module]) -> bool:
     return getattr(head, "takes_tokens", False)
 
 
-def decide(logits: Mapping[str, Tensor], weights: Mapping[str, float], present: Tensor) -> Tensor:
-    """The weighted mean of the heads' probabilities, (B, K) float32. The head of a modality that a clip lacks has no
-    vote; where only heads without a vote are left, they are all heard."""
-    votes, total = 0.0, 0.0
-    for name, values in logits.items():
-        heard = present[:, ("audio", "video").index(name)] if name != "fusion" else torch.ones_like(present[:, 0])
-        weight = heard.float()[:, None] * max(weights[name], 1e-6)
-        votes = votes + weight * values.float().softmax(dim=1)
-        total = total + weight
-    fallback = torch.stack([values.float().softmax(dim=1) for values in logits.values()]).mean(dim=0)
-    return torch.where(total > 0, votes / total.clamp(min=1e-12), fallback)
-
-
-def fit_decision(probabilities: Mapping[str, Tensor], targets: Tensor, iterations: int = 500) -> dict[str, float]:
-    """The weights of `decide` with the least macro log loss on validation clips that have both modalities: the heads'
-    probabilities (N, K) and targets (N,) -> weights that sum to one. The loss is convex in them, and expectation
-    maximisation, which knows no step size, goes downhill in every iteration. Raises AvscError without clips."""
-    if not len(targets):
-        raise AvscError("the decision weights need validation clips to be fitted on")
-    targets = torch.as_tensor(targets)
-    truth = torch.stack(
-        [torch.as_tensor(p).double().gather(1, targets[:, None])[:, 0] for p in probabilities.values()]
-    ).clamp(min=1e-15)
-    counts = torch.bincount(targets)
-    share = 1.0 / counts[targets].double()
-    share = share / share.sum()  # every class weighs the same
-    weights = torch.full((len(truth),), 1 / len(truth), dtype=torch.float64)
-    for _ in range(iterations):
-        votes = weights[:, None] * truth
-        weights = (votes / votes.sum(dim=0) * share).sum(dim=1)
-    return dict(zip(probabilities, weights.tolist(), strict=True))
+def decide(
+    logits: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    present: Tensor,
+    rule: str = "mean",
+    sharpness: float = 1.0,
+) -> Tensor:
+    """The weighted arithmetic mean of the heads' probabilities, or their weighted geometric mean raised to `sharpness`,
+    (B, K) float32. The head of a modality that a clip lacks is not heard; where only heads without a weight are left,
+    they are all heard."""
+    there = [present[:, ("audio", "video").index(name)] if name != "fusion" else torch.ones_like(present[:, 0])
+             for name in logits]  # fmt: skip
+    floor = torch.tensor([max(weights[name], 1e-6) for name in logits], device=present.device)
+    votes = torch.stack(there, dim=1).float() * floor  # (B, M)
+    votes = torch.where(votes.sum(dim=1, keepdim=True) > 0, votes, torch.ones_like(votes))
+    votes = (votes / votes.sum(dim=1, keepdim=True))[:, :, None]
+    logs = torch.stack([values.float() for values in logits.values()], dim=1).log_softmax(dim=2)
+    if rule == "product":
+        return (sharpness * (votes * logs).sum(dim=1)).softmax(dim=1)
+    return (votes * logs.exp()).sum(dim=1)

@@ -164,7 +164,7 @@ class SceneNet(nn.Module):
     def decide(self, logits: dict[str, Tensor], present: Tensor) -> Tensor:
         """Probabilities (B, K) by the architecture's decision weights."""
         weights = dict(zip(self.architecture.heads, self.architecture.weights, strict=True))
-        return decide(logits, weights, present)
+        return decide(logits, weights, present, self.architecture.decision_rule, self.architecture.sharpness)
 
 
 def keep_statistics(model: SceneNet) -> None:

@@ -15,13 +15,14 @@ from avsc_e2e.clip import Clip, Corpus
 from avsc_e2e.data.loader import loader
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset
-from avsc_e2e.models.heads import fit_decision
+from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.outputs.metrics import macro_accuracy, macro_log_loss
 from avsc_e2e.randomness import BATCH_KEY, STEP_KEY, keyed
 from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.training.averaging import Pairs, follow, pairs, shadow
 from avsc_e2e.training.batchnorm import share_statistics
+from avsc_e2e.training.decision import fit_decision
 from avsc_e2e.training.distillation import Teachers, as_seen_by
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.training.optimiser import (
@@ -65,8 +66,8 @@ class FineTuning(pl.LightningModule):
             teachers = Teachers(files, model.architecture.classes)
         self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
         self._given: Tensor | None = None
-        self._validation: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
-        self._fitted_on: tuple[dict[str, Tensor], Tensor] = ({}, torch.zeros(0))
+        self._validation: list[tuple[Tensor, Tensor, list[str], dict[str, Tensor]]] = []
+        self._fitted_on: tuple[dict[str, Tensor], Tensor, list[str]] = ({}, torch.zeros(0), [])
         self.class_scores: list[ClassScore] = []
         self.losses = torch.zeros(0)
         """Of the last step: the whole, then each head's; on the device, without gradients."""
@@ -229,26 +230,29 @@ class FineTuning(pl.LightningModule):
         logits = model(clip)
         heads = {name: values.float().softmax(dim=1) for name, values in logits.items()}
         heads["decision"] = model.decide(logits, clip.present)
-        self._validation.append((batch.target, batch.present.all(dim=1), heads))
+        self._validation.append((batch.target, batch.present.all(dim=1), list(batch.file), heads))
 
     def on_validation_epoch_end(self) -> None:
         targets, both = (torch.cat([found[i] for found in self._validation]) for i in (0, 1))
-        parts = [heads for _, _, heads in self._validation]
+        files = [name for _, _, names, _ in self._validation for name in names]
+        parts = [heads for *_, heads in self._validation]
         heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
         self._validation.clear()
         if self.trainer.world_size > 1:  # parts of unequal length: as objects, each clip exactly once
             gathered = [None] * self.trainer.world_size
-            mine = targets.cpu(), both.cpu(), {name: values.cpu() for name, values in heads.items()}
+            mine = targets.cpu(), both.cpu(), files, {name: values.cpu() for name, values in heads.items()}
             torch.distributed.all_gather_object(gathered, mine)
             targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))
-            heads = {name: torch.cat([found[name] for _, _, found in gathered]) for name in heads}
+            files = [name for _, _, names, _ in gathered for name in names]
+            heads = {name: torch.cat([found[name] for *_, found in gathered]) for name in heads}
         broken = [name for name, values in heads.items() if not bool(torch.isfinite(values).all())]
         if broken:
             raise AvscError(
                 f"epoch {self.current_epoch + 1}: on the validation part the model's {broken[0]} probabilities are not "
                 "finite, though the losses of training were: lower the learning rates, or use --precision fp32"
             )
-        self._fitted_on = {n: v[both] for n, v in heads.items() if n != "decision"}, targets[both]
+        kept = [name for name, there in zip(files, both.tolist(), strict=True) if there]
+        self._fitted_on = {n: v[both] for n, v in heads.items() if n != "decision"}, targets[both], kept
         truth = targets.cpu().numpy()
         for name, values in heads.items():
             found = values.cpu().double().numpy()
@@ -259,10 +263,19 @@ class FineTuning(pl.LightningModule):
         decision = heads["decision"].cpu().double().numpy()
         self.class_scores = class_scores(decision, truth, self.model.architecture.classes)
 
-    def fitted_weights(self) -> dict[str, float]:
-        """Decision weights fitted on the last validation's clips with both modalities. Raises AvscError."""
-        probabilities, targets = self._fitted_on
-        return fit_decision({name: values.cpu() for name, values in probabilities.items()}, targets.cpu())
+    def fitted_decision(self) -> Architecture | None:
+        """The model's architecture with the decision fitted on the last validation's clips with both modalities; None
+        where there are none."""
+        probabilities, targets, files = self._fitted_on
+        if not len(targets):
+            return None
+        source = {row.file: row.location or row.file for row in self.corpus.validation}
+        return fit_decision(
+            self.model.architecture,
+            {name: values.cpu().double().numpy() for name, values in probabilities.items()},
+            targets.cpu().numpy(),
+            np.array([source[file] for file in files]),
+        )
 
     def configure_optimizers(self):
         recipe = self.recipe

@@ -179,8 +179,8 @@ class Heads:
     """Of the video head."""
     fusion: float = 1.0
     """Of the fusion head."""
-    fit_decision: bool = False
-    """Fit the decision weights on the validation part at the end, in place of those of the model."""
+    fit_decision: bool = True
+    """Fit the decision over several heads on the validation part at the end, in place of the model's weights."""
 
     def __post_init__(self):
         for name in ("audio", "video", "fusion"):

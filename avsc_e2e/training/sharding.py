@@ -29,7 +29,8 @@ def check_sharding(recipe: Recipe) -> None:
     others = {
         "--optim.unfreeze": recipe.optim.unfreeze,
         "--averaging.checkpoints": recipe.averaging.checkpoints,
-        "--heads.fit-decision": recipe.heads.fit_decision,
+        "--heads.fit-decision (off: --heads.no-fit-decision)": recipe.heads.fit_decision
+        and len(recipe.model.heads) > 1,
         "--machine.compile": recipe.machine.compile,
         "--machine.sync-batchnorm": recipe.machine.sync_batchnorm,
         "--precision fp16": recipe.precision == "fp16",

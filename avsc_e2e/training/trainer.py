@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Of the weights that training started from, among which the validation part chooses."""
-LEAST_WEIGHT = 1e-3
-"""Of a head in fitted decision weights: one without any would not be built."""
 
 
 def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
@@ -89,7 +87,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         if recipe.averaging.start:
             _mix_with_start(recipe, corpus, trainer, tuning)
             processes.meet()
-        if recipe.heads.fit_decision:
+        if recipe.heads.fit_decision and len(model.architecture.heads) > 1:
             _fit_decision(recipe, trainer, tuning)
     except SystemExit:  # so Lightning answers Ctrl-C
         raise KeyboardInterrupt from None
@@ -162,14 +160,18 @@ def _mix_with_start(recipe: Recipe, corpus: Corpus, trainer: pl.Trainer, tuning:
 
 
 def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Give the model that was kept the decision weights with the least macro log loss on the validation part."""
+    """Give the model that was kept the decision with the least macro log loss on the validation part."""
     tensors, metadata = read_checkpoint(model_file(recipe))
     tuning.judged.load_state_dict(tensors)
     trainer.validate(tuning, verbose=False)
-    weights = {name: max(weight, LEAST_WEIGHT) for name, weight in tuning.fitted_weights().items()}
-    decision = tuple(weights.get(name, 0.0) for name in ("audio", "video", "fusion"))
-    tuning.judged.architecture = dataclasses.replace(tuning.judged.architecture, decision=decision)
+    fitted = tuning.fitted_decision()
+    if fitted is None:
+        log.warning("%s: no validation clip has audio and video, so the decision keeps its weights", recipe.name)
+        return
+    tuning.judged.architecture = fitted
     if trainer.is_global_zero:
-        log.info("%s: weights of its heads %s", recipe.name, ", ".join(f"{n} {w:.3f}" for n, w in weights.items()))
+        told = ", ".join(f"{n} {w:.3f}" for n, w in zip(("audio", "video", "fusion"), fitted.decision, strict=True))
+        sharp = f", sharpness {fitted.sharpness:.2f}" if fitted.decision_rule == "product" else ""
+        log.info("%s: %s of its heads, weights %s%s", recipe.name, fitted.decision_rule, told, sharp)
         kept = {name: text for name, text in metadata.items() if name in ("recipe", "validation")}
         save_model(tuning.judged, model_file(recipe), kept)

@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 import timm
 import torch
-from scipy.optimize import minimize
 from torch import nn
 
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.fusionheads import fusion_head
-from avsc_e2e.models.heads import BaselineHead, PointwiseHead, decide, fit_decision, takes_tokens
+from avsc_e2e.models.heads import BaselineHead, PointwiseHead, decide, takes_tokens
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet, freeze
 from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.zoo import systems
-from avsc_e2e.outputs.metrics import macro_log_loss
 
 KINDS = ("concat", "gated", "bilinear", "cross_attention", "bottleneck", "early", "sequence")
 LEARNED = ("concat", "gated", "bilinear", "cross_attention", "bottleneck")
@@ -262,47 +260,41 @@ def test_pointwise_head_is_a_convolution_between_norms():
 # ---- The decision
 
 
-def votes(seed: int = 0):
-    """Probabilities of a good, a middling and a useless head, unequal classes, and the truth."""
-    rng = np.random.default_rng(seed)
-    truth = rng.choice(4, 600, p=[0.55, 0.25, 0.15, 0.05])
-    found = {}
-    for name, skill in (("audio", 1.0), ("video", 2.5), ("fusion", 0.0)):
-        logits = rng.standard_normal((600, 4)) * 1.5
-        logits[np.arange(600), truth] += skill
-        found[name] = torch.from_numpy(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    return found, torch.from_numpy(truth)
+LOGITS = {
+    "audio": torch.tensor([[2.0, 0.0, 1.0]]).repeat(3, 1),
+    "video": torch.tensor([[0.0, 3.0, 1.0]]).repeat(3, 1),
+    "fusion": torch.tensor([[1.0, 1.0, 0.0]]).repeat(3, 1),
+}
+WEIGHTS = {"audio": 1.0, "video": 3.0, "fusion": 4.0}
+PRESENT = torch.tensor([[True, True], [False, True], [False, False]])
+SHARES = ((1 / 8, 3 / 8, 4 / 8), (0, 3 / 7, 4 / 7), (0, 0, 1))
+"""Of the heads that are heard, clip by clip."""
 
 
-def test_fitted_weights_have_the_least_macro_log_loss():
-    found, truth = votes()
-    weights = fit_decision(found, truth)
-    assert list(weights) == list(found)
-    assert sum(weights.values()) == pytest.approx(1)
-
-    def loss(w):
-        mean = sum(value * p.numpy() for value, p in zip(w, found.values(), strict=True)) / sum(w)
-        return macro_log_loss(mean, truth.numpy())
-
-    ours = loss(list(weights.values()))
-    best = minimize(lambda x: loss(np.exp(x)), np.zeros(3), method="Nelder-Mead", options={"maxiter": 2000}).fun
-    assert ours == pytest.approx(best, abs=1e-5)
-    assert ours < min(loss(w) for w in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]))
-    assert weights["video"] > weights["audio"] > weights["fusion"]
+def test_the_mean_weighs_the_heads_that_are_heard():
+    decided = decide(LOGITS, WEIGHTS, PRESENT, "mean")
+    for clip, shares in enumerate(SHARES):
+        parts = [share * z[clip].softmax(0) for share, z in zip(shares, LOGITS.values(), strict=True)]
+        torch.testing.assert_close(decided[clip], sum(parts))
 
 
-def test_decide_takes_the_fitted_weights():
-    found, truth = votes()
-    weights = fit_decision(found, truth)
-    present = torch.ones(600, 2, dtype=torch.bool)
-    decided = decide({name: p.log() for name, p in found.items()}, weights, present)
-    expected = sum(weights[name] * p for name, p in found.items())
-    torch.testing.assert_close(decided.double(), expected, atol=1e-5, rtol=1e-4)
+def test_the_product_is_of_powers_and_as_sharp_with_fewer_heads():
+    decided = decide(LOGITS, WEIGHTS, PRESENT, "product", sharpness=1.5)
+    for clip, shares in enumerate(SHARES):
+        logs = sum(share * z[clip].log_softmax(0) for share, z in zip(shares, LOGITS.values(), strict=True))
+        torch.testing.assert_close(decided[clip], (1.5 * logs).softmax(0))
+    one = decide({"video": LOGITS["video"]}, {"video": 1.0}, PRESENT, "product")
+    torch.testing.assert_close(one, LOGITS["video"].softmax(1))
 
 
-def test_weights_need_clips():
-    with pytest.raises(AvscError, match="validation clips"):
-        fit_decision({"audio": torch.zeros(0, 3)}, torch.zeros(0, dtype=torch.long))
+def test_where_only_heads_without_a_weight_are_left_all_are_heard():
+    logits, weights = {n: LOGITS[n] for n in ("audio", "video")}, {"audio": 1.0, "video": 0.0}
+    for rule in ("mean", "product"):
+        decided = decide(logits, weights, torch.tensor([[False, True], [False, False], [True, False]]), rule)
+        torch.testing.assert_close(decided[0], LOGITS["video"][0].softmax(0))
+        torch.testing.assert_close(decided[2], LOGITS["audio"][0].softmax(0))
+        assert decided[1].argmax() == 1
+        torch.testing.assert_close(decided.sum(1), torch.ones(3))
 
 
 def test_bottlenecks_are_all_that_modalities_exchange():

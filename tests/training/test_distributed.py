@@ -248,6 +248,7 @@ def cut_up(recipe: Recipe, shard_model: bool) -> Recipe:
         optim=replace(recipe.optim, unfreeze=0, clip=0.5, accumulate=2, layer_decay=0.7),
         averaging=Averaging(decay=0.5),
         machine=Machine(shard_model=shard_model),
+        heads=Heads(fit_decision=False),
     )
 
 
@@ -337,7 +338,7 @@ def test_trunks_cut_up_block_by_block(tmp_path):
             r"^--optim\.unfreeze does not go with --machine\.shard-model; leave one",
         ),
         ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints does not go with"),
-        ({"heads": Heads(fit_decision=True)}, r"^--heads\.fit-decision does not go with"),
+        ({"heads": Heads(fit_decision=True)}, r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) does not go with"),
         ({"machine": Machine(shard_model=True, compile="eager")}, r"^--machine\.compile does not go with"),
         ({"machine": Machine(shard_model=True, sync_batchnorm=True)}, r"^--machine\.sync-batchnorm does not go with"),
         ({"precision": "fp16"}, r"^--precision fp16 does not go with"),

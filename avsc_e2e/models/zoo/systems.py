@@ -183,7 +183,9 @@ def du_ustc_segments() -> Architecture:
 @system
 def okazaki_ldsl() -> Architecture:
     """Audio and video of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
-    return Architecture(**PANN, video="resnest50d.in1k", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0))
+    return Architecture(
+        **PANN, video="resnest50d.in1k", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0), decision_rule="mean"
+    )
 
 
 @system

@@ -1,0 +1,34 @@
+"""The decision over a model's heads, fitted on the validation part. Axes: N clips, K classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.outputs.fusion import fit
+from avsc_e2e.outputs.loglinear import fit_log_linear
+
+LEAST_WEIGHT = 1e-3
+"""Of a head: one without any would not be built."""
+
+
+def fit_decision(
+    architecture: Architecture, probabilities: Mapping[str, np.ndarray], targets: np.ndarray, groups: np.ndarray
+) -> Architecture:
+    """The architecture with the decision of the least macro log loss on clips that have both modalities.
+
+    probabilities: head -> (N, K); targets (N,); groups (N,) recordings' sources, over which cross-validation chooses how
+    far the powers of a product are held to equal ones. A mean's weights are fitted by expectation maximisation.
+    """
+    p = np.stack(list(probabilities.values()))
+    if architecture.decision_rule == "product":
+        weights = fit_log_linear(p, targets, groups, "system", start=1 / len(p), strength=None).weights
+        sharpness = max(float(weights.sum()), LEAST_WEIGHT)
+    else:
+        weights, sharpness = fit(p, targets, groups, "weights").weights, 1.0
+    share = dict(zip(probabilities, np.maximum(weights / max(weights.sum(), 1e-12), LEAST_WEIGHT), strict=True))
+    decision = tuple(float(share.get(name, 0.0)) for name in ("audio", "video", "fusion"))
+    return replace(architecture, decision=decision, sharpness=sharpness)
