@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from avsc_e2e.data.dataset import ClipDataset, fixed_segments
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.store.reader import Store
 from avsc_e2e.devices import device
+from avsc_e2e.durable import replacing
 from avsc_e2e.inference import sampling
 from avsc_e2e.models import cut
 from avsc_e2e.models.ensemble import Member, Tower, inputs_of, statistics
@@ -109,6 +112,27 @@ class Embedded:
     """Member -> (N, F) float32; rows without the modality are of no meaning."""
     present: np.ndarray
     """(N, 2) bool: audio, video could be read."""
+
+
+def write_arrays(path: Path, segments: Segments, arrays: Mapping[str, np.ndarray]) -> None:
+    """Leave arrays over these segments for a run that goes on."""
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, segments=_names(segments), **arrays)
+
+
+def read_arrays(path: Path, segments: Segments) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What an earlier run left, and for each of these segments its place in that, -1 where it has none."""
+    try:
+        with np.load(path) as file:
+            values = dict(file)
+        place = {name: index for index, name in enumerate(values.pop("segments").tolist())}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent, cut off, or another program's
+        return {}, np.full(len(segments), -1)
+    return values, np.array([place.get(name, -1) for name in _names(segments).tolist()])
+
+
+def _names(segments: Segments) -> np.ndarray:
+    return np.array([f"{one.start:.6f} {one.row.scene} {one.row.file}" for one in segments.segments])
 
 
 @torch.inference_mode()

@@ -31,8 +31,10 @@ from avsc_e2e.learner.embeddings import (
     activations,
     embed,
     members_at_hand,
+    read_arrays,
     segments_of,
     tower,
+    write_arrays,
 )
 from avsc_e2e.learner.folds import Folds, accuracy_of, loss_of, losses_of
 from avsc_e2e.learner.ladder import Ladder, Rung
@@ -41,7 +43,7 @@ from avsc_e2e.learner.probe import joined, probe
 from avsc_e2e.learner.tuning import Cache, Plan, tune
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Ensemble, Member, Tower
-from avsc_e2e.models.weights.checkpoint import save_model
+from avsc_e2e.models.weights.checkpoint import load_model, read_notes, save_model
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 
 SHARE = 0.25
 """Of the budget that embedding may take; of longer sets fewer segments a recording are looked at."""
+FIRST = "first look"
+"""Stage of the checkpoint that is left before all segments are looked at."""
 TRIAL = 96
 """Segments that the machine's rate of embedding is measured on."""
 PLANS = {
@@ -113,7 +117,7 @@ def fit(
         keep_freed_memory()
     seen = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), progress("decoding"))
     log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
-    return Run(seen, out, clock, seed, progress, os.fspath(data)).climb(members)
+    return Run(seen, out, clock, seed, progress, os.fspath(data), resume).climb(members)
 
 
 @dataclass
@@ -127,6 +131,8 @@ class Run:
     progress: Progress
     data: str
     """What was asked to be learnt from, as the report names it."""
+    resumed: bool = False
+    """It goes on in a folder of an earlier run."""
     ladder: Ladder = field(default_factory=Ladder)
     heads: dict[str, Head] = field(default_factory=dict)
     towers: dict[str, Tower] = field(default_factory=dict)
@@ -148,6 +154,8 @@ class Run:
         every = segments_of(self.seen.corpus.train, self.seen.corpus.classes)
         self.first_look(every)
         self.embed(every)
+        if self.resumed:
+            self.recall()
         self.probes()
         self.decide("probes")
         for place, (name, plan) in enumerate(plans := self.plans()):
@@ -224,7 +232,7 @@ class Run:
             log.info("a first look, at %d of %d segments", len(some), len(every))
             self.take(some, found)
             self.probes()
-            self.decide("first look")
+            self.decide(FIRST)
 
     def embed(self, every: Segments) -> None:
         """Features of the training part, of as many segments a recording as the budget allows."""
@@ -235,9 +243,24 @@ class Run:
             kept = segments_of(rows, classes, most)
         told = f", {most} of each recording at most" if most else ""
         log.info("embedding %d of %d segments%s, about %.0f s", len(kept), len(every), told, len(kept) * self.each)
-        self.take(
-            kept, embed(self.towers.values(), kept, self.seen.corpus, self.seen.store, self.progress("embedding"))
-        )
+        saved = self.out / "embeddings.npz"
+        there, place = read_arrays(saved, kept)
+        if set(there) == {"present", *self.towers} and (place >= 0).all():
+            found = Embedded({name: there[name][place] for name in self.towers}, there["present"][place])
+        else:
+            found = embed(self.towers.values(), kept, self.seen.corpus, self.seen.store, self.progress("embedding"))
+            write_arrays(saved, kept, {"present": found.present, **found.features})
+        self.take(kept, found)
+
+    def recall(self) -> None:
+        """Take up the checkpoint of an earlier run on these segments: only a better one replaces it."""
+        path, (there, place) = self.out / "model.safetensors", read_arrays(self.out / "decision.npz", self.segments)
+        rung = str(there.get("rung", FIRST))
+        if path.is_file() and not rung.startswith(FIRST) and read_notes(path).get("rung") == rung:
+            self.model = load_model(path)
+            self.logs = np.where(place[:, None] >= 0, there["logs"][place], np.nan)
+            self.ladder = Ladder.read(self.out / "ladder.csv")
+            log.info("the checkpoint of before: %s", self.ladder.chosen)
 
     def take(self, segments: Segments, found: Embedded) -> None:
         """Go on from these segments; what was fitted to others is forgotten."""
@@ -314,7 +337,10 @@ class Run:
             f"{len(self.folds.judged)} folds of whole sources; the decision is cross-fitted on outputs out of fold."
         )
         self.model: Ensemble = assemble(self.seen.corpus.classes, self.towers, self.heads, decisions)
-        notes = {"ladder": json.dumps([vars(rung) for rung in self.ladder.rungs])}
+        notes = {"ladder": json.dumps([vars(rung) for rung in self.ladder.rungs]), "rung": self.ladder.chosen}
+        # First what tells how good the checkpoint is: without it, --resume would replace it unseen.
+        arrays = {"logs": self.logs, "rung": np.array(self.ladder.chosen)}
+        write_arrays(self.out / "decision.npz", self.segments, arrays)
         save_model(self.model, self.out / "model.safetensors", notes)
         self.ladder.write(self.out / "ladder.csv")
         rows = [segment for segment, kept in zip(self.segments.segments, decisions.mask, strict=True) if kept]

@@ -48,6 +48,22 @@ class Ladder:
     def add(self, rung: Rung) -> None:
         self.rungs = [one for one in self.rungs if one.name != rung.name] + [rung]
 
+    @classmethod
+    def read(cls, path: Path) -> Ladder:
+        """What an earlier run wrote; empty where it wrote nothing."""
+        if not path.is_file():
+            return cls()
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        rungs = [
+            Rung(
+                row["rung"], float(row["log_loss"]), float(row["accuracy"]), float(row["seconds"]),
+                float(row["standard_error"]), row["note"],
+            )
+            for row in rows
+        ]  # fmt: skip
+        return cls(rungs, next((row["rung"] for row in rows if row["chosen"] == "1"), ""))
+
     def write(self, path: Path) -> None:
         """The CSV, whole or as it was before."""
         with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:

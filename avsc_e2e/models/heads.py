@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from avsc_e2e.errors import AvscError
 from avsc_e2e.models.moments import Joined, Moments
 from avsc_e2e.models.texthead import TextHead
 

@@ -20,8 +20,8 @@ def fit_decision(
 ) -> Architecture:
     """The architecture with the decision of the least macro log loss on clips that have both modalities.
 
-    probabilities: head -> (N, K); targets (N,); groups (N,) recordings' sources, over which cross-validation chooses how
-    far the powers of a product are held to equal ones. A mean's weights are fitted by expectation maximisation.
+    probabilities: head -> (N, K); targets (N,); groups (N,), the sources of the recordings. Cross-validation over them
+    chooses how far the powers of a product are held to equal ones. Expectation maximisation fits the weights of a mean.
     """
     p = np.stack(list(probabilities.values()))
     if architecture.decision_rule == "product":

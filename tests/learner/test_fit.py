@@ -48,8 +48,29 @@ def test_audio_alone_ends_in_a_model(tmp_path):
     assert model.architecture.classes[windows[0].probabilities.argmax()] == "low"
     with pytest.raises(AvscError, match="--resume"):
         fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+
+
+def test_a_resumed_run_computes_no_embedding_twice_and_keeps_what_nothing_beats(tmp_path, monkeypatch):
+    root, seen = tones(tmp_path / "data"), []
+    learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+    before = learned.checkpoint.read_bytes()
+
+    def noted(towers, segments, *rest):
+        seen.append(len(segments))
+        return embed(towers, segments, *rest)
+
+    monkeypatch.setattr(learner, "TRIAL", 5)
+    monkeypatch.setattr(learner, "embed", noted)
     again = fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
-    assert again.test == learned.test
+    assert max(seen) < 20
+    assert learned.checkpoint.read_bytes() == before
+    assert again.ladder.chosen == learned.ladder.chosen
+    assert [rung.name for rung in again.ladder.rungs] == [rung.name for rung in learned.ladder.rungs]
+    # Of other segments, nothing is known of the checkpoint: embeddings of this folder are computed.
+    soundfile.write(root / "low/low_s0_9.wav", np.zeros(16000) + 0.01, 16000)
+    (tmp_path / "run/embeddings.npz").write_bytes(b"cut off")
+    fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
+    assert max(seen) == 21
 
 
 def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_path, monkeypatch):

@@ -338,7 +338,10 @@ def test_trunks_cut_up_block_by_block(tmp_path):
             r"^--optim\.unfreeze does not go with --machine\.shard-model; leave one",
         ),
         ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints does not go with"),
-        ({"heads": Heads(fit_decision=True)}, r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) does not go with"),
+        (
+            {"heads": Heads(fit_decision=True)},
+            r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) does not go with",
+        ),
         ({"machine": Machine(shard_model=True, compile="eager")}, r"^--machine\.compile does not go with"),
         ({"machine": Machine(shard_model=True, sync_batchnorm=True)}, r"^--machine\.sync-batchnorm does not go with"),
         ({"precision": "fp16"}, r"^--precision fp16 does not go with"),
