@@ -94,7 +94,8 @@ def test_the_product_of_the_widest_and_the_best_other_head_comes_first():
     assert [one.rule.weights.tolist() for one in found[:2]] == [[0.5, 0.5], [1.0]]  # nothing is fitted
     assert choose(found[:2], judged) is found[0]
     # The best head replaces it only by a standard error, however slightly the other one errs more.
-    alike = {"joint": heads["joint"], "v": heads["joint"] + 0.01 * draw.normal(size=(len(y), 3))}
+    calm = 2.0 * np.eye(3)[y] + np.sqrt(2) * draw.normal(size=(len(y), 3))
+    alike = {"joint": calm, "v": calm + 0.01 * draw.normal(size=(len(y), 3))}
     assert choose(candidates(alike, judged, "joint"), judged).name == "widest and best"
 
 
