@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from avsc_e2e.challenge import predict_evaluation_set, system_of_run
 from avsc_e2e.errors import AvscError
-from avsc_e2e.evaluation import evaluate, predict_evaluation_set, score_table, system_of_run
+from avsc_e2e.evaluation import evaluate, score_table
 from avsc_e2e.models.zoo.systems import lite0, tiny
 from avsc_e2e.submission.check import check
 from avsc_e2e.submission.package import pack

@@ -1,61 +1,63 @@
-"""What follows training: system outputs, scores and the report of a stage."""
+"""What follows training: system outputs, scores and the report of a stage, or of any checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from avsc_e2e import processes
-from avsc_e2e.clip import MODALITIES, Corpus, Row
+from avsc_e2e.clip import Clip, Corpus, Row
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.dataset import segment_count
-from avsc_e2e.data.sets.corpus import read_evaluation_set
+from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import evaluation_dataset, predict_rows, stored_calibration
+from avsc_e2e.inference import evaluation_dataset, predict_rows, sampling, stored_calibration
+from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
-from avsc_e2e.models.weights.sources import chosen
+from avsc_e2e.models.weights.files import checkpoint_file
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.metrics import Scores, score
-from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips, write_output
-from avsc_e2e.outputs.reference import read_reference, targets_of
+from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
+from avsc_e2e.outputs.reference import targets_of
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
-from avsc_e2e.submission.entry import Complexity, ExternalDataset, System, describe
-from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.report.trials import Robustness
+from avsc_e2e.training.recipe import Data, Recipe
 from avsc_e2e.training.run import bad_media_file, corpus_of, model_file, run_folder, store_of, workers
+from avsc_e2e.transforms.disturbance import UNDISTURBED, Disturbance, Disturbances
 
 log = logging.getLogger(__name__)
 
-PLACES = 365
-"""Classes that tell a stage on Places365."""
-OF_TIMM = {
-    "jft": "JFT-300M", "laion2b": "LAION-2B", "openai": "CLIP's pairs of pictures and texts", "in21k": "ImageNet-21k",
-    "in22k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet",
-}  # fmt: skip
-"""What the tags of timm's weights mean."""
 SEGMENTS, REFERENCE = "evaluation/segments.csv", "evaluation/reference.csv"
 
 
 class Evaluation(NamedTuple):
-    """A stage on the test part of its data."""
+    """A model on recordings that it was not trained on."""
 
     outputs: dict[str, SystemOutput]
-    """Of each head, and "decision", for one-second segments."""
+    """Of each head, and "decision", for the segments."""
     scores: dict[str, dict[str, Scores]]
     """Head -> protocol -> scores."""
     folder: Path
     """Holds segments.csv and clips.csv of every head, scores.json and report.html."""
+    robustness: tuple[Robustness, ...] = ()
+    """The decision's log loss under the disturbances that were asked for."""
 
     def table(self, stage: str) -> str:
-        """Log loss and accuracy of every head under both protocols."""
-        return score_table({stage if name == "decision" else f"  {name} head": s for name, s in self.scores.items()})
+        """Log loss and accuracy of every head under both protocols, and of the decision under each disturbance."""
+        names = {stage if name == "decision" else f"  {name} head": s for name, s in self.scores.items()}
+        return "\n".join([score_table(names), *(one.text for one in self.robustness)])
 
 
 def evaluate(
@@ -63,45 +65,142 @@ def evaluate(
     *,
     note: str = "",
     history: Sequence[str] = (),
+    disturbances: Disturbances = UNDISTURBED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict the test part with a stage's checkpoint and write what it says, scores it and reports on it; the
-    training curves of the stages named in `history` come before its own. Raises AvscError."""
+    training curves of the stages named in `history` come before its own. The decision is also scored
+    under `disturbances`. Raises AvscError."""
     model = trained_model(recipe)
     recipe = dataclasses.replace(recipe, model=model.architecture)  # with the classes of the data
+    changes = _changes(disturbances, model)
     corpus = corpus_of(recipe)
     if not corpus.test:
         raise AvscError(
             f"{recipe.data.root}: its test part is empty; give recordings to test on or a larger --data.test"
         )
-    outputs = _predict(recipe, model, corpus.test, store_of(recipe), progress=progress)
-    if len(outputs) == 2:  # of a single head the decision is only a copy
-        outputs = {"decision": outputs["decision"]}
-    total = sum(segment_count(row, recipe.model.window) for row in corpus.test)
-    lost = total - len(outputs["decision"].files)
-    if lost:
-        told = (
-            f"{lost} of {total} segments could not be read and are left out; {bad_media_file(recipe).name} lists them."
-        )
-        note = f"{note} {told}"
-        log.warning("%s", note.strip())
-    reference = {row.file: row.scene for row in corpus.test}
+    outputs = predict_part(recipe, model, corpus.test, store_of(recipe), changes=changes, progress=progress)
     folder = run_folder(recipe) / "evaluation"
-    scores = {name: scores_of(output, reference, corpus.test, recipe.model.window) for name, output in outputs.items()}
-    evaluation = Evaluation(outputs, scores, folder)
-    if processes.rank():  # the first process writes for all
-        return evaluation
+    evaluation = _evaluation(outputs, changes, corpus.test, recipe.model.window, folder)
+    lost = _lost(evaluation, corpus.test, recipe.model.window)
+    if lost:
+        note = f"{note} {lost} {bad_media_file(recipe).name} lists them."
+        log.warning("%s", note.strip())
+    if not processes.rank():  # the first process writes for all
+        _write(evaluation, corpus.test)
+        report = stage_report(recipe, evaluation, corpus, note=note.strip(), history=history)
+        write_report(report, folder / "report.html")
+    return evaluation
+
+
+def evaluate_checkpoint(
+    checkpoint: str | os.PathLike,
+    data: str = "",
+    *,
+    out: str | os.PathLike = "",
+    disturbances: Disturbances = UNDISTURBED,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Predict recordings with any checkpoint, a learner's too, and write what `evaluate` writes to `out`, by default
+    evaluation/ beside the checkpoint.
+
+    The recordings are the test part of `data`, or all of it where it has none; without `data`, the test part of what
+    the checkpoint was trained on. A modality that cannot be read counts as missing. Raises AvscError.
+    """
+    file = checkpoint_file(checkpoint)
+    model = load_model(file)
+    arch, title = model.architecture, file.resolve().parent.name
+    changes = _changes(disturbances, model)
+    root, rows = _recordings(file, data, model)
+    store = open_store(root) if is_store(root) else None
+    wanted = sampling(arch).short_side
+    side = store.short_side if store and settled(arch).size <= store.short_side < wanted else wanted
+    dataset = evaluation_dataset(model, rows, side, store=store, on_bad="mask")
+    calibration = stored_calibration(file)
+    outputs = predict_rows(model, dataset, calibration=calibration, changes=changes, progress=progress)
+    evaluation = _evaluation(outputs, changes, rows, arch.window, Path(out or file.parent / "evaluation"))
+    _write(evaluation, rows)
+    report = Report(
+        title=title,
+        outputs=evaluation.outputs,
+        reference={row.file: row.scene for row in rows},
+        headline="decision",
+        note=_lost(evaluation, rows, arch.window),
+        rows=rows,
+        data=Path(root).name,
+        command=f"avsc evaluate {checkpoint} {data}".strip(),
+        segment=arch.window,
+        robustness=evaluation.robustness,
+    )
+    write_report(report, evaluation.folder / "report.html")
+    return evaluation
+
+
+def _recordings(file: Path, data: str, model: SceneNet | Ensemble) -> tuple[str, Sequence[Row]]:
+    """A root and its rows that a checkpoint is evaluated on."""
+    recipe = json.loads(read_notes(file).get("recipe", "{}"))
+    beside = file.parent / "store"  # the learner's
+    if recipe and not data:
+        trained = Recipe(recipe["name"], model.architecture, Data(**recipe["data"]), seed=recipe["seed"])
+        root, corpus = trained.data.store or trained.data.root, corpus_of(trained)
+    elif data or is_store(beside):
+        root = data or str(beside)
+        corpus = read_corpus(root, validation=0.0, test=0.0, modalities=model.architecture.modalities, lenient=True)
+    else:
+        raise AvscError(f"{file}: does not say what it was trained on; name recordings: avsc evaluate CHECKPOINT DATA")
+    rows = corpus.test or ((*corpus.train, *corpus.validation) if data else ())
+    if not rows:
+        raise AvscError(f"{root}: has no test part; name recordings to test on: avsc evaluate CHECKPOINT DATA")
+    return root, rows
+
+
+def _changes(disturbances: Disturbances, model: SceneNet | Ensemble) -> dict[str, Disturbance]:
+    return {f"{one.title} {one.level}": one for one in disturbances.of(model.architecture.modalities)}
+
+
+def _evaluation(
+    outputs: dict[str, SystemOutput],
+    changes: Mapping[str, Disturbance],
+    rows: Sequence[Row],
+    window: float,
+    folder: Path,
+) -> Evaluation:
+    """Scores of outputs, those under `changes` apart."""
+    reference = {row.file: row.scene for row in rows}
+    of_heads = {name: output for name, output in outputs.items() if name not in changes}
+    if len(of_heads) == 2:  # of a single head the decision is only a copy
+        of_heads = {"decision": of_heads["decision"]}
+    scores = {name: scores_of(output, reference, rows, window) for name, output in of_heads.items()}
+    protocol, clean = next(iter(scores["decision"].items()))
+    robustness = []
+    for kind, of_kind in itertools.groupby(changes.items(), key=lambda change: type(change[1])):
+        names, levels = zip(*((name, one.level) for name, one in of_kind), strict=True)
+        found = [clean, *(scores_of(outputs[name], reference, rows, window)[protocol] for name in names)]
+        log_loss, accuracy = ({"decision": tuple(getattr(one, f) for one in found)} for f in ("log_loss", "accuracy"))
+        levels, note = (kind.clean, *levels), f"log loss and accuracy of {protocol}, macro averages."
+        robustness.append(Robustness(kind.title, levels, log_loss, accuracy, kind.unit, note))
+    return Evaluation(of_heads, scores, folder, tuple(robustness))
+
+
+def _lost(evaluation: Evaluation, rows: Sequence[Row], window: float) -> str:
+    """A sentence on the segments that could not be read; empty where all could."""
+    total = sum(segment_count(row, window) for row in rows)
+    lost = total - len(evaluation.outputs["decision"].files)
+    return f"{lost} of {total} segments could not be read and are left out;" if lost else ""
+
+
+def _write(evaluation: Evaluation, rows: Sequence[Row]) -> None:
+    """The system outputs of an evaluation, its reference and its scores."""
+    folder = evaluation.folder
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["filename\tscene_label", *(f"{file}\t{scene}" for file, scene in reference.items())]
+    lines = ["filename\tscene_label", *(f"{row.file}\t{row.scene}" for row in rows)]
     (folder / "reference.csv").write_text("\n".join(lines) + "\n")
-    for name, output in outputs.items():
+    for name, output in evaluation.outputs.items():
         suffix = "" if name == "decision" else f".{name}"
         write_output(folder / f"segments{suffix}.csv", output)
         write_output(folder / f"clips{suffix}.csv", to_clips(output))
-    values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in scores.items()}
+    values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in evaluation.scores.items()}
     (folder / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
-    write_report(stage_report(recipe, evaluation, corpus, note=note.strip(), history=history), folder / "report.html")
-    return evaluation
 
 
 def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -109,14 +208,14 @@ def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None
     what it says of every segment as training.output.csv into the run's folder. Raises AvscError."""
     model = trained_model(recipe)
     rows = corpus_of(recipe).train
-    outputs = _predict(recipe, model, rows, store_of(recipe), on_bad="skip", progress=progress)
+    outputs = predict_part(recipe, model, rows, store_of(recipe), on_bad="skip", progress=progress)
     path = run_folder(recipe) / "training.output.csv"
     if not processes.rank():
         write_output(path, outputs["decision"])
     return path
 
 
-def _predict(
+def predict_part(
     recipe: Recipe,
     model: SceneNet,
     rows: Sequence[Row],
@@ -124,6 +223,7 @@ def _predict(
     *,
     on_bad: OnBad = "raise",
     calibration: Calibration | None = None,
+    changes: Mapping[str, Callable[[Clip], Clip]] = MappingProxyType({}),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
     """What a stage's model says of the fixed segments of `rows`, head by head; `on_bad` where the recipe has none."""
@@ -143,6 +243,7 @@ def _predict(
         batch_size=recipe.batch_size,
         workers=workers(recipe),
         calibration=calibration,
+        changes=changes,
         test_time=recipe.test_time,
         precision=recipe.precision,
         progress=progress,
@@ -205,94 +306,5 @@ def stage_report(
         mend="" if recipe.heads.fit_decision else f"{command} --heads.fit-decision",
         calibrate=f"avsc calibrate OUTPUT.csv --reference REFERENCE.csv --checkpoint {model_file(recipe)}",
         segment=recipe.model.window,
+        robustness=evaluation.robustness,
     )
-
-
-def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Predict the evaluation set, or the test part where the recipe names none, and write the challenge's output file
-    as submission.output.csv into the run's folder. Raises AvscError."""
-    model = trained_model(recipe)
-    data = recipe.data
-    if data.evaluation:
-        rows = read_evaluation_set(data.evaluation, modalities=recipe.model.modalities)
-        store = open_store(data.evaluation) if is_store(data.evaluation) else None
-    else:
-        rows, store = corpus_of(recipe).test, store_of(recipe)
-    calibration = stored_calibration(model_file(recipe))
-    outputs = _predict(recipe, model, rows, store, calibration=calibration, progress=progress)
-    clips = to_clips(outputs["decision"])
-    path = run_folder(recipe) / "submission.output.csv"
-    if processes.rank():  # the first process writes for all
-        return path
-    write_output(path, dataclasses.replace(clips, files=tuple(f"{file}.wav" for file in clips.files)))
-    return path
-
-
-def system_of_run(folder: Path, name: str = "") -> System:
-    """A system for the challenge from a run's folder, after `evaluate` and `submit`: its output, what its checkpoint
-    tells of it, and its scores on the test part. Raises AvscError where one of them is missing."""
-    for file, verb in ((SEGMENTS, "evaluate"), (REFERENCE, "evaluate"), ("submission.output.csv", "submit")):
-        if not (folder / file).is_file():
-            raise AvscError(f"{folder / file}: is not there; run `{verb}` of the stage first")
-    model = load_model(folder / "model.safetensors")
-    recipe = json.loads(read_notes(folder / "model.safetensors").get("recipe", "{}"))
-    architecture, name = model.architecture, name or recipe.get("name", folder.name)
-    segments = read_output(folder / SEGMENTS, architecture.classes)
-    targets = targets_of(segments, read_reference(folder / REFERENCE))
-    parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
-    learned = external_data(recipe, folder)
-    return System(
-        name=name,
-        abbreviation=architecture.name[:10],
-        output=read_output(folder / "submission.output.csv", architecture.classes),
-        scores=score(segments.probabilities, targets, segments.classes, "1 s segments"),
-        complexity=Complexity(sum(parameters.values()), parameters.get("audio", 0), parameters.get("video", 0)),
-        description=describe(architecture, _augmentation(recipe), [data.name for data in learned]),
-        external_datasets=learned,
-    )
-
-
-def external_data(recipe: Mapping, folder: Path) -> tuple[ExternalDataset, ...]:
-    """What the trunks of a run, and of the stages that it started from, had learned from before."""
-    found: dict[str, ExternalDataset] = {}
-    for name in recipe.get("init", ()):
-        file = Path(recipe["runs"]) / name / "model.safetensors"
-        file = file if file.is_file() else Path(name)
-        if file.is_file():
-            before = json.loads(read_notes(file).get("recipe", "{}"))
-            found |= {data.name: data for data in external_data(before, file.parent)}
-            if len(before.get("model", {}).get("classes", ())) == PLACES:
-                found["Places365"] = ExternalDataset("Places365", "http://places2.csail.mit.edu")
-    for modality in MODALITIES:
-        trunk, file = recipe.get("model", {}).get(modality), recipe.get(f"{modality}_weights", "")
-        source = chosen(trunk, file) if trunk and (file or recipe.get("pretrained")) else None
-        if source:
-            data = source.data
-            if source.name == "timm":
-                data = ", ".join(word for tag, word in OF_TIMM.items() if tag in data) or data
-            found.setdefault(data, ExternalDataset(data, source.url))
-        elif file:
-            found.setdefault(file, ExternalDataset(f"those of {Path(file).name}"))
-    return tuple(found.values())
-
-
-def _augmentation(recipe: Mapping) -> list[str]:
-    """What of a recipe's augmentation was on, in the challenge's words."""
-    augment = recipe.get("augment", {})
-    words = {
-        ("crop", "smallest"): "random resized crop",
-        ("flip", "probability"): "horizontal flip with channel swap",
-        ("colour", "strength"): "color jitter",
-        ("waveform", "gain"): "gain",
-        ("waveform", "noise"): "noise",
-        ("waveform", "shift"): "time shift",
-        ("waveform", "pitch"): "pitch shift",
-        ("spectrum", "bands"): "SpecAugment",
-        ("mixup", "alpha"): "mixup",
-        ("drop", "probability"): "modality dropout",
-    }
-    strengths = {key: augment.get(key[0], {}).get(key[1], 0) for key in words}
-    strengths["crop", "smallest"] = 1 - (strengths["crop", "smallest"] or 1)
-    modality = {"audio": ("waveform", "spectrum"), "video": ("crop", "flip", "colour")}
-    absent = {part for name, parts in modality.items() if not recipe.get("model", {}).get(name) for part in parts}
-    return [word for key, word in words.items() if strengths[key] > 0 and key[0] not in absent]

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -64,12 +65,13 @@ def predict_rows(
     calibration: Calibration | None = None,
     test_time: TestTime = ONE_VIEW,
     precision: Precision = "auto",
+    changes: Mapping[str, Callable[[Clip], Clip]] = MappingProxyType({}),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
     """A system output of each head, and "decision" of their decision-level fusion, by `calibration` if given, with a
-    row for every clip of the dataset. Where a head's modality is missing from a clip, that head says what it makes of
-    silence or black. `test_time` is that of the dataset. Under torchrun each process predicts its share of the clips,
-    each clip once, and all get the whole."""
+    row for every clip of the dataset; under the name of each of `changes`, the decision on batches changed by it. Where
+    a head's modality is missing from a clip, that head says what it makes of silence or black. `test_time` is that of
+    the dataset. Under torchrun each process predicts its share of the clips, each clip once, and all get the whole."""
     where = device()
     model = model.to(where).eval()
     # SLURM's tasks without torchrun have ranks, but know nothing of each other: each then predicts the whole.
@@ -82,6 +84,8 @@ def predict_rows(
         starts += [float(start) for start in batch.start]
         with autocast(precision, where):
             heads = head_probabilities(model, batch, test_time)
+            for name, change in changes.items():
+                heads[name] = head_probabilities(model, change(batch), test_time)["decision"]
         for name, values in heads.items():
             found.setdefault(name, []).append(values.cpu().double().numpy())
         if progress and not processes.rank():
@@ -102,7 +106,8 @@ def predict_rows(
         )
         for name in next(part[2] for part in parts if part[2])
     }
-    return {**outputs, "decision": calibration(outputs["decision"])} if calibration else outputs
+    calibrated = ("decision", *changes) if calibration else ()
+    return outputs | {name: calibration(outputs[name]) for name in calibrated}
 
 
 def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:

@@ -30,6 +30,7 @@ ROOMS = (
     ("doctor",),
     ("training",),
     ("evaluation",),
+    ("challenge",),
     ("learner",),
     ("demo",),
     ("cli",),

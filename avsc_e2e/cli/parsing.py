@@ -23,6 +23,8 @@ import tyro
 from avsc_e2e.errors import AvscError
 
 Positional = tyro.conf.Positional
+Flat = tyro.conf.arg(name="")
+"""Of a parameter that is a dataclass: its fields are options without a prefix."""
 Paths = Annotated[tuple[Path, ...], Positional]
 
 
@@ -61,7 +63,7 @@ def flags_of(verb: Callable, value: object) -> Callable:
     signature = inspect.signature(verb)
     first, *others = signature.parameters.values()
     hints = typing.get_type_hints(verb, localns={type(value).__name__: type(value)}, include_extras=True)
-    hints[first.name] = Annotated[type(value), tyro.conf.arg(name="")]
+    hints[first.name] = Annotated[type(value), Flat]
     signature = signature.replace(parameters=[first.replace(default=value), *others])
     return _dressed(lambda **values: verb(**values), verb, hints, signature)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from avsc_e2e.cli.learner import train_data
-from avsc_e2e.cli.parsing import Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
+from avsc_e2e.cli.parsing import Flat, Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.progress import progress
 from avsc_e2e.cli.submission import authors_of
 from avsc_e2e.cli.targets import DataTarget, StageTarget, recipe_files, stages_of, target_of, title_of
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.weights.files import is_checkpoint
+from avsc_e2e.transforms.disturbance import UNDISTURBED, Disturbances
 
 if TYPE_CHECKING:
     from avsc_e2e.training.recipe import Recipe
@@ -93,6 +95,7 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
     """`avsc VERB TARGET [--field value]` for a verb on stages. Raises AvscError."""
     ways = [f"avsc {verb} RECIPE/STAGE [--field value ...]", f"avsc {verb} FILE.py:STAGE [--field value ...]"]
     ways += ["avsc train DATA [--minutes 15]   (a folder, a store or its URL; no recipe needed)"] * (verb == "train")
+    ways += ["avsc evaluate CHECKPOINT [DATA] [--without audio --noise-db 20 10 --dark 0.5]"] * (verb == "evaluate")
     usage = "usage: " + "\n       ".join(ways)
     if list(argv) in (["-h"], ["--help"]):
         text = inspect.getdoc(STAGE_VERBS[verb]).split("\n")[0]
@@ -104,6 +107,8 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
     target = target_of(argv[0])
     if isinstance(target, DataTarget) and verb == "train":
         return call(train_data, "avsc train", argv)
+    if isinstance(target, DataTarget) and verb == "evaluate" and is_checkpoint(target.path):
+        return call(evaluate_checkpoint, "avsc evaluate", argv)
     if isinstance(target, DataTarget):
         raise AvscError(
             f"{target.path} is data, not a recipe: give it to a stage, "
@@ -153,15 +158,38 @@ def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
         print(f"checkpoint: {path}")
 
 
-def evaluate(recipe: Recipe) -> None:
-    """Evaluate a trained stage on the test set: write system outputs, scores and a report."""
+def evaluate(recipe: Recipe, disturbances: Annotated[Disturbances, Flat] = UNDISTURBED) -> None:
+    """Evaluate a trained stage, or a checkpoint, on the test set: write system outputs, scores and a report."""
     from avsc_e2e import processes
     from avsc_e2e.evaluation import evaluate
 
-    evaluation = evaluate(recipe, history=recipe.init, progress=progress("predicting"))
+    evaluation = evaluate(recipe, history=recipe.init, disturbances=disturbances, progress=progress("predicting"))
     if not processes.rank():
         print(evaluation.table(recipe.name))
         print(f"report: {evaluation.folder / 'report.html'}")
+
+
+def evaluate_checkpoint(
+    checkpoint: Annotated[Path, Positional],
+    data: Annotated[str, Positional] = "",
+    disturbances: Annotated[Disturbances, Flat] = UNDISTURBED,
+    out: Path | None = None,
+) -> None:
+    """Evaluate a checkpoint: write system outputs, scores and a report.
+
+    Args:
+        checkpoint: A checkpoint file, or the folder of a run.
+        data: Recordings to test on: class folders, a TAU root or a store, of which the test part is taken, or all where
+            it has none. By default the test part of what the checkpoint was trained on.
+        out: Folder to write to; by default evaluation/ beside the checkpoint.
+    """
+    from avsc_e2e.evaluation import evaluate_checkpoint
+
+    evaluation = evaluate_checkpoint(
+        checkpoint, data, out=out or "", disturbances=disturbances, progress=progress("predicting")
+    )
+    print(evaluation.table("decision"))
+    print(f"report: {evaluation.folder / 'report.html'}")
 
 
 def teach(recipe: Recipe) -> None:
@@ -183,7 +211,7 @@ def submit(recipe: Recipe, people: Path | None = None, report: Path | None = Non
         out: Package to write; by default submission.zip in the folder of the run.
     """
     from avsc_e2e import processes
-    from avsc_e2e.evaluation import predict_evaluation_set, system_of_run
+    from avsc_e2e.challenge import predict_evaluation_set, system_of_run
     from avsc_e2e.submission.package import pack
 
     authors = authors_of(people)

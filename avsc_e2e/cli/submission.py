@@ -31,7 +31,7 @@ def pack(
     """
     authors = authors_of(people)
 
-    from avsc_e2e.evaluation import system_of_run
+    from avsc_e2e.challenge import system_of_run
     from avsc_e2e.submission.package import pack
 
     systems = [system_of_run(run) for run in runs]

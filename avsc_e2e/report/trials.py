@@ -87,3 +87,17 @@ class Robustness:
     def is_numeric(self) -> bool:
         """Whether the levels are numbers, so that a curve can be drawn."""
         return all(isinstance(level, (int, float)) for level in self.levels)
+
+    @property
+    def text(self) -> str:
+        """The figures as a table for the terminal: a line a level, log loss and accuracy of each system."""
+        levels = [f"{level:g} {self.unit}" if self.is_numeric else str(level) for level in self.levels]
+        width = max(map(len, levels))
+        lines = [f"{self.disturbance}{f' ({self.unit})' * bool(self.unit and not self.is_numeric)}: {self.note}"]
+        for index, level in enumerate(levels):
+            cells = [
+                f"{losses[index]:8.3f}" + (f"  {100 * self.accuracy[name][index]:5.1f} %" if self.accuracy else "")
+                for name, losses in self.log_loss.items()
+            ]
+            lines.append(f"  {level:<{width}}  " + "  ".join(cells))
+        return "\n".join(lines)

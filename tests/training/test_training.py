@@ -18,9 +18,9 @@ import soundfile
 import torch
 from support import flat, run_commands, tiny_recipe, write_video, zhang
 
+from avsc_e2e.challenge import external_data
 from avsc_e2e.clip import SCENES, Clip
 from avsc_e2e.errors import AvscError
-from avsc_e2e.evaluation import external_data
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.zoo.systems import lite0_aisfx, tiny

@@ -23,3 +23,9 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
     if not path.is_file():
         raise AvscError(f"{path}: no such checkpoint; training writes {MODEL} into the folder of the run")
     return path
+
+
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether a file, or a folder with a checkpoint in it, is named."""
+    path = Path(path)
+    return (path / MODEL).is_file() if path.is_dir() else path.is_file()
