@@ -330,7 +330,7 @@ class Run:
         judge."""
         rows = ~np.isnan(logs[:, 0]) & ~np.isnan(self.logs[:, 0])
         both = Judged(self.segments.targets[rows], self.segments.groups[rows], self.segments.weights[rows])
-        return bool(rows.any()) and beats(logs[rows], self.logs[rows], both)
+        return bool(rows.any()) and beats(logs[rows], self.logs[rows], both, 1.0)
 
     def save(self, decisions: Decisions) -> None:
         self.ladder.method = (

@@ -122,7 +122,7 @@ def test_one_thing_beats_another_by_the_noise_between_sources():
     before = logs(0.0, 0.0, 0.0, 0.0)
     once = logs(0.2, 0.0, 0.2, 0.0)  # of each class: mean 0.1, deviation 0.1; of the mean of two: 0.1 / sqrt(2)
     assert np.isclose(standard_error(np.array([0.2, 0.0, 0.2, 0.0]), rows), 0.1 / np.sqrt(2))
-    assert beats(once, before, rows)
-    assert not beats(once, before, rows, margin=1.5)
-    assert not beats(before, before, rows)
-    assert beats(logs(0.001, 0.001, 0.001, 0.001), before, rows)  # small, and everywhere
+    assert beats(once, before, rows, 1.0)
+    assert not beats(once, before, rows, 1.5)
+    assert not beats(before, before, rows, 1.0)
+    assert beats(logs(0.001, 0.001, 0.001, 0.001), before, rows, 1.0)  # small, and everywhere
