@@ -6,9 +6,11 @@
     avsc predict runs/own_videos/hybrid/model.safetensors ANY_VIDEO.mp4
 
 VIDEOS has one folder per class, or train/ and test/ with such folders in them. EfficientNet-Lite0 from ImageNet for the
-pictures, a small residual network from scratch for the sound, hybrid fusion. With few recordings, take the stages aisfx
-and hybrid_aisfx in place of audio and hybrid (`pip install --no-deps aisfx`): their sound net knows sound effects
-before it sees yours. All values are our choice.
+frames, a small residual network from scratch for the audio, hybrid fusion. With few recordings, take the stages aisfx
+and hybrid_aisfx in place of audio and hybrid (`pip install --no-deps aisfx`): their audio net knows sound effects
+before it hears your videos. `avsc train VIDEOS` chooses all of this by itself and is the better start; these stages are
+for those who choose each value. The number of epochs follows from the number of steps, the decision is fitted on the
+validation part, and the epoch that is kept is the one with the lowest log loss there. All values are our choice.
 """
 
 from dataclasses import replace
@@ -23,24 +25,25 @@ from avsc_e2e.transforms.waveform import Waveform
 audio = Recipe(
     "own_videos/audio",
     model=replace(systems.lite0(), video=""),
-    data=Data(by_length=True, validation="0.1", on_bad="mask"),
+    data=Data(by_length=True, validation="0.2", on_bad="mask"),
     augment=Augment(waveform=Waveform(gain=6.0, noise=0.3), mixup=Mixup(0.3), spectrum=SpecAugment(0.15, 0.15)),
     optim=Optim(lr=1e-3, audio_lr=1e-3),
     heads=Heads(audio=1.0, video=1.0, fusion=1.0),
-    epochs=15,
+    epochs=80,
+    steps=1500,
     batch_size=32,
 )
-aisfx = replace(  # the sound branch from a net trained on sound effects (pip install --no-deps aisfx)
+aisfx = replace(  # the audio branch from a net trained on sound effects (pip install --no-deps aisfx)
     audio,
     name="own_videos/aisfx",
     model=replace(systems.lite0_aisfx(), video=""),
-    # Only the last block learns, from what those below know: sound as it is, without masks or other levels.
+    # Only the last block learns, from what those below know: audio as it is, without masks or other levels.
     augment=Augment(waveform=Waveform(gain=0.0), mixup=Mixup(0.3), spectrum=SpecAugment(0.0, 0.0)),
     optim=Optim(lr=1e-2, audio_lr=1e-3, layers=1, keep_statistics=True),
     averaging=Averaging(decay=0.95),
     smoothing=0.1,
-    keep="last",  # a moving average at the end of a cosine errs less than a choice on ten recordings
-    epochs=6,
+    epochs=40,
+    steps=300,
 )
 video = replace(
     audio,
@@ -49,7 +52,9 @@ video = replace(
     # No mixup, small rates, the batch norms' statistics kept: on some hundred recordings all three are worth much.
     augment=Augment(crop=RandomResizedCrop(0.4), mixup=Mixup(0.0)),
     optim=Optim(lr=1e-3, video_lr=1e-4, keep_statistics=True),
-    epochs=4,
+    averaging=Averaging(decay=0.95),
+    epochs=20,
+    steps=200,
 )
 hybrid = replace(
     video,
@@ -59,21 +64,20 @@ hybrid = replace(
     optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=1e-5, keep_statistics=True),
     heads=Heads(audio=0.3, video=0.3, fusion=1.0),
     init=("own_videos/audio", "own_videos/video"),
-    epochs=4,
+    epochs=10,
+    steps=150,
 )
 hybrid_aisfx = replace(
     video,
     name="own_videos/hybrid_aisfx",
-    # Both branches are good here and err on other clips: their product is sure where they agree.
-    model=replace(systems.lite0_aisfx(), fusion="product", decision=(0.0, 0.0, 1.0)),
+    model=systems.lite0_aisfx(),
     augment=replace(
         video.augment, waveform=aisfx.augment.waveform, spectrum=aisfx.augment.spectrum, drop=DropModality(0.1)
     ),
     optim=Optim(lr=1e-3, audio_lr=1e-5, video_lr=1e-5, layers=1, keep_statistics=True),
-    averaging=Averaging(decay=0.95),
-    keep="last",
     init=("own_videos/aisfx", "own_videos/video"),
-    epochs=2,
+    epochs=10,
+    steps=150,
 )
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,8 @@ PLANS = {
     "aisfx": Plan(8, 3e-4, mixup=0.3),
 }
 """How trunks are fine-tuned, the cheapest first; epochs are the most, of which those out of fold choose."""
+CHANCE = 0.95
+"""Share of the log loss of equal probabilities, above which a regression has learnt next to nothing."""
 LEAST = 2
 """Segments of a recording that are always looked at."""
 
@@ -170,11 +173,12 @@ class Run:
 
     def plans(self) -> list[tuple[str, Plan]]:
         """Which trunks are fine-tuned, and how: audio trunks for long and with masks and mixup, the better one of the
-        video trunks for short."""
+        video trunks for short; last those whose regression is hardly better than chance."""
         found = [(name, plan) for name, plan in PLANS.items() if name in self.alone]
         video = [name for name, _ in found if self.towers[name].member.modality == "video"]
         best = min(video, key=self.alone.__getitem__, default="")
-        return [(name, plan) for name, plan in found if name not in video or name == best]
+        found = [(name, plan) for name, plan in found if name not in video or name == best]
+        return sorted(found, key=lambda one: self.alone[one[0]] > CHANCE * math.log(self.classes))
 
     def tune(self, name: str, plan: Plan, seconds: float) -> None:
         """Fine-tune a trunk within some seconds, and decide anew."""

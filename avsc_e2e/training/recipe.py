@@ -274,6 +274,9 @@ class Recipe:
     validation recordings are too few to choose by."""
     epochs: int = 20
     """Passes over the training part; 0: only put the stages of `init` together."""
+    steps: int = 0
+    """Optimiser steps that are enough: on a larger training part there are fewer epochs than `epochs`, but at least
+    two. 0 is off."""
     batch_size: int = 32
     """Clips of a step, on each device."""
     pretrained: bool = True
@@ -295,6 +298,7 @@ class Recipe:
 
     def __post_init__(self):
         within("--patience", self.patience, 0)
+        within("--steps", self.steps, 0)
         if self.epochs < 0 or (not self.epochs and not self.init):
             raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
         if self.batch_size < 2:

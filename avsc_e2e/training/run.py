@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from avsc_e2e import processes
 from avsc_e2e.clip import Corpus
 from avsc_e2e.data.dataset import ClipDataset
 from avsc_e2e.data.sets.corpus import read_corpus
@@ -126,6 +127,14 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
         bad_media=bad_media_file(recipe),
         decoder=recipe.data.decoder,
     )
+
+
+def epochs_of(recipe: Recipe, corpus: Corpus) -> int:
+    """Passes over the training part after which there were `steps` steps, at most `epochs`."""
+    if not recipe.steps:
+        return recipe.epochs
+    clips = recipe.batch_size * processes.count() * recipe.optim.accumulate
+    return min(recipe.epochs, max(round(recipe.steps * clips / len(train_dataset(recipe, corpus))), 2))
 
 
 def workers(recipe: Recipe) -> int:

@@ -29,7 +29,7 @@ from avsc_e2e.training.module import FineTuning
 from avsc_e2e.training.profiling import StepProfile
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.resume import check_recipe, fingerprint, write_recipe
-from avsc_e2e.training.run import corpus_of, model_file, run_folder, short_side
+from avsc_e2e.training.run import corpus_of, epochs_of, model_file, run_folder, short_side
 from avsc_e2e.training.sharding import check_sharding
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     recipe = dataclasses.replace(recipe, model=settled(dataclasses.replace(recipe.model, classes=corpus.classes)))
     if recipe.model.video:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, short_side=short_side(recipe)))
+    recipe = dataclasses.replace(recipe, epochs=epochs_of(recipe, corpus))
     last = folder / "last.ckpt"
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")

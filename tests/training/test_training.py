@@ -27,7 +27,7 @@ from avsc_e2e.models.zoo.systems import lite0_aisfx, tiny
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.losses import head_losses
 from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
-from avsc_e2e.training.run import corpus_of, model_file
+from avsc_e2e.training.run import corpus_of, epochs_of, model_file, train_dataset
 from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
@@ -369,3 +369,23 @@ def test_submissions_name_what_the_trunks_had_learned_from(tmp_path):
     assert set(told(both)) == {"sound effects of nine libraries", "ImageNet"}
     assert not told(replace(both, pretrained=False))
     assert told(replace(both, pretrained=False, audio_weights="own.pth")) == {"those of own.pth": None}
+
+
+def test_epochs_follow_from_steps(toy_city, tmp_path):
+    """At most --epochs, so that `--epochs 1` is one epoch of any stage; at least two otherwise."""
+    corpus = corpus_of(recipe(toy_city, tmp_path))
+    clips = len(train_dataset(recipe(toy_city, tmp_path), corpus))
+
+    def epochs(steps: int, most: int, batch: int = clips // 2, accumulate: int = 1) -> int:
+        plan = recipe(
+            toy_city, tmp_path, epochs=most, steps=steps, batch_size=batch, optim=Optim(accumulate=accumulate)
+        )
+        return epochs_of(plan, corpus)
+
+    assert clips % 2 == 0
+    assert epochs(40, 100) == 20
+    assert epochs(40, 100, accumulate=2) == 40
+    assert epochs(40, 7) == 7
+    assert epochs(1, 100) == 2
+    assert epochs(40, 1) == 1
+    assert epochs(0, 100) == 100
