@@ -7,7 +7,10 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
@@ -56,6 +59,20 @@ def meet() -> None:
     """Wait until every process of the job is here; alone, go on."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Worker processes that are started meanwhile do not run the caller's script again, as they would before their own
+    work: so it needs no `if __name__ == "__main__"`. What they are given must not come from that script."""
+    main = sys.modules["__main__"]
+    kept = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def start_worker() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from multiprocessing import connection
 
 import torch
@@ -16,7 +18,7 @@ from avsc_e2e.data.badmedia import BadMedia, BadMediaLog
 from avsc_e2e.data.dataset import Attempt, ClipDataset, Key
 from avsc_e2e.data.sampler import KeyedSampler
 from avsc_e2e.errors import AvscError, MediaError
-from avsc_e2e.processes import start_worker
+from avsc_e2e.processes import start_worker, without_main
 
 PRELOADED = (
     *("avsc_e2e.data.loader", "avsc_e2e.transforms.frames", "avsc_e2e.transforms.waveform"),
@@ -51,7 +53,10 @@ class ClipLoader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Clip]:
-        batches = super().__iter__()
+        # A transform of the caller's script is all that workers could need from it.
+        needed = self.num_workers and b"__main__" in pickle.dumps(self.clips.transform)
+        with nullcontext() if needed else without_main():
+            batches = super().__iter__()
         waiting = time.monotonic()
         while True:
             try:

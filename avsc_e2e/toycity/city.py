@@ -32,6 +32,7 @@ from PIL import Image
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
+from avsc_e2e.processes import without_main
 from avsc_e2e.toycity.audio import SAMPLE_RATE, synthesise
 from avsc_e2e.toycity.image import draw
 
@@ -241,13 +242,12 @@ def _run(settings: ToyCity, root: Path, jobs: list[_Job], workers: int | None) -
     # Spawned, not forked: the caller may hold threads and a GPU.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
     try:
-        for future in as_completed([pool.submit(_render_clip, settings, root, job) for job in jobs]):
+        with without_main():
+            futures = [pool.submit(_render_clip, settings, root, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
-        raise AvscError(
-            f"{root}: a process that renders the toy city died; give workers=1, or guard the calling script "
-            'with if __name__ == "__main__":'
-        ) from None
+        raise AvscError(f"{root}: a process that renders the toy city died; give workers=1") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

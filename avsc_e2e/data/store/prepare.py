@@ -32,7 +32,7 @@ from avsc_e2e.data.store.layout import (
 from avsc_e2e.data.store.remote import is_url
 from avsc_e2e.data.store.shard import DEFAULT, PARTIAL, Options, Task, sync, write_shard
 from avsc_e2e.errors import AvscError
-from avsc_e2e.processes import start_worker
+from avsc_e2e.processes import start_worker, without_main
 
 SHARD_SIZE = 128 << 20
 """Bytes of media that go into a shard: some 15 recordings of the real set, and enough shards to keep many cores busy
@@ -219,7 +219,8 @@ def _run(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], Non
     context = multiprocessing.get_context("spawn")
     count = context.Value("q", 0)
     with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (count,)) as pool:
-        pending = {pool.submit(_write_counted, task) for task in tasks}
+        with without_main():
+            pending = {pool.submit(_write_counted, task) for task in tasks}
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
