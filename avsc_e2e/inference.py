@@ -1,4 +1,4 @@
-"""From a model and media to probabilities: rows of a data set, or any media file second by second."""
+"""From a model and clips to probabilities: batches, and the rows of a data set."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from avsc_e2e import processes
-from avsc_e2e.clip import MODALITIES, Clip, Row, Segment, Window
+from avsc_e2e.clip import Clip, Row
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.dataset import ClipDataset, Sampling
-from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.loader import loader
-from avsc_e2e.data.media import Decoder, probe
-from avsc_e2e.data.store.layout import is_store
-from avsc_e2e.data.store.reader import Store, open_store
+from avsc_e2e.data.media import Decoder
+from avsc_e2e.data.store.reader import Store
 from avsc_e2e.devices import Precision, autocast, device
-from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import settled
@@ -173,56 +169,3 @@ def evaluation_dataset(
         bad_media=bad_media,
         decoder=decoder,
     )
-
-
-def recordings(paths: Iterable[str | os.PathLike]) -> Iterator[tuple[Path, Store | None]]:
-    """The media files among `paths`, and of each store its recordings with the store. Raises AvscError."""
-    for path in map(Path, paths):
-        if is_store(path):
-            store = open_store(path)
-            yield from ((Path(file), store) for file in sorted(store.recordings))
-        else:
-            yield from ((file, None) for file in media_files([path]))
-
-
-@torch.inference_mode()
-def timeline(
-    model: SceneNet,
-    path: str | os.PathLike,
-    *,
-    store: Store | None = None,
-    batch_size: int = 32,
-    calibration: Calibration | None = None,
-    test_time: TestTime = ONE_VIEW,
-) -> list[Window]:
-    """What the model says of a media file, or of a recording of `store`, window by window; the last window ends with
-    the recording. It uses the modalities that both the file and the model have. Raises MediaError, or AvscError where
-    they share none."""
-    arch = model.architecture
-    if store:
-        row = store.measured(Row(str(path)), arch.modalities)
-        there = {name: store.recordings[str(path)].has(name) for name in MODALITIES}
-    else:
-        media = probe(path)
-        there = {"audio": media.has_audio, "video": media.has_video}
-        paths = {name: str(path) for name in arch.modalities if there[name]}
-        row = Row(str(path), **paths, duration=media.duration)
-    used = tuple(name for name in MODALITIES if getattr(row, name))
-    if not used:
-        words = {"audio": "sound", "video": "pictures"}
-        have, wants = (" and ".join(words[n] for n in names) for names in (filter(there.get, there), arch.modalities))
-        raise AvscError(f"{path}: has only {have}, and the model wants {wants}")
-    model = model.to(device()).eval()
-    # A recording shorter than a window or no whole number of windows long: the last one ends where it ends.
-    count = max(math.ceil(row.duration / arch.window - 0.05), 1)
-    last = max(row.duration - arch.window, 0.0)
-    starts = [min(index * arch.window, last) for index in range(count)]
-    dataset = evaluation_dataset(model, [row], store=store, test_time=test_time)
-    dataset.segments = [Segment(row, start, arch.window) for start in starts]
-    decision = predict_rows(model, dataset, batch_size=batch_size, calibration=calibration, test_time=test_time)[
-        "decision"
-    ]
-    return [
-        Window(start, min(start + arch.window, row.duration or arch.window), used, probabilities)
-        for start, probabilities in zip(starts, decision.probabilities, strict=True)
-    ]

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from support import AVSC, click, flat, run_commands, write_video
 
+from avsc_e2e.clip import Row
 from avsc_e2e.data.store.prepare import prepare
+from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import CALIBRATION, recordings, stored_calibration, timeline
+from avsc_e2e.inference import CALIBRATION, evaluation_dataset, predict_rows, stored_calibration
 from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.catalogue import create_model
 from avsc_e2e.outputs.calibration import Calibration
-from avsc_e2e.prediction import Predictor
+from avsc_e2e.prediction import predict, recordings, timeline
 from avsc_e2e.transforms.frames import TestTime
 
 
@@ -58,30 +60,59 @@ def test_a_store_is_predicted_like_its_media(checkpoint, tmp_path):
         write_video(tmp_path / "set" / "scene" / f"{name}.mp4", frames, rate=10, sound=click(0.5, 2.0))
     prepare(tmp_path / "set", tmp_path / "store", workers=1)
     model = load_model(checkpoint)
-    found = list(recordings([tmp_path / "store", tmp_path / "set"]))
-    assert [store is not None for _, store in found] == [True, True, False, False]
-    windows = [timeline(model, path, store=store) for path, store in found]
+    windows = [found.windows for found in predict(model, [tmp_path / "store", tmp_path / "set"])]
+    assert [len(one) for one in windows] == [2] * 4
     for stored, direct in zip(windows[:2], windows[2:], strict=True):
         assert [w[:3] for w in stored] == [w[:3] for w in direct]
         assert stored[0].modalities == ("audio", "video")
         for one, other in zip(stored, direct, strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)  # of JPEGs
     views = TestTime(flip=True, crops=3)
-    [predicted, _] = Predictor(checkpoint, test_time=views).all([tmp_path / "store"])
-    expected = timeline(model, found[0][0], store=found[0][1], test_time=views)
-    for one, other, plain in zip(predicted.windows, expected, windows[0], strict=True):
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+    [predicted, _] = predict(checkpoint, tmp_path / "store", test_time=views)
+    store = open_store(tmp_path / "store")
+    rows = [store.measured(Row("scene/a"))]
+    expected = predict_rows(
+        model, evaluation_dataset(model, rows, store=store, test_time=views), test_time=views
+    )["decision"]  # fmt: skip
+    for one, other, plain in zip(predicted.windows, expected.probabilities, windows[0], strict=True):
+        np.testing.assert_allclose(one.probabilities, other, atol=1e-6)
         assert np.abs(one.probabilities - plain.probabilities).max() > 1e-5
+
+
+def test_options_hold_for_a_store_too(checkpoint, tmp_path):
+    """Hop, a bad second and precision: a store is predicted as its media are."""
+    (tmp_path / "set" / "scene").mkdir(parents=True)
+    frames = [flat(100 + 5 * i) for i in range(30)]
+    path = write_video(tmp_path / "set" / "scene" / "a.mp4", frames, rate=10, sound=click(0.5, 3.0))
+    prepare(tmp_path / "set", tmp_path / "store", workers=1)
+    [stored] = predict(checkpoint, tmp_path / "store", hop=0.5, smooth="median")
+    [direct] = predict(checkpoint, path, hop=0.5, smooth="median")
+    assert [w[:3] for w in stored.windows] == [w[:3] for w in direct.windows]
+    assert [w.start for w in stored.windows] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    [low] = predict(checkpoint, tmp_path / "store", hop=0.5, precision="bf16")
+    [full] = predict(checkpoint, tmp_path / "store", hop=0.5)
+    assert not np.array_equal(low.windows[0].probabilities, full.windows[0].probabilities)
+    store = recordings._store(str(tmp_path / "store"))
+    sizes = store.recordings["scene/a"].sizes
+    sizes[len(sizes) // 2] = 0  # as where the frame at 1.5 s could not be decoded
+    [skipped] = predict(checkpoint, tmp_path / "store")
+    assert [w.start for w in skipped.windows] == [0.0, 2.0]
+    assert "no frame at 1.50 s" in skipped.error
+    [masked] = predict(checkpoint, tmp_path / "store", on_bad="mask")
+    assert [w.modalities for w in masked.windows] == [("audio", "video"), ("audio",), ("audio", "video")]
+    with pytest.raises(AvscError, match=r"no frame at 1\.50 s"):
+        predict(checkpoint, tmp_path / "store", on_bad="raise")
 
 
 def test_tasks_of_slurm_without_torchrun_predict_the_whole(checkpoint, tmp_path, monkeypatch):
     video = write_video(tmp_path / "a.mp4", [flat(10 * i) for i in range(20)], rate=10, sound=click(0.5, 2.0))
     model = load_model(checkpoint)
-    whole = timeline(model, video)
+    rows = [Row("a", str(video), str(video), duration=2.0)]
+    whole = predict_rows(model, evaluation_dataset(model, rows))["decision"]
     monkeypatch.setenv("SLURM_PROCID", "1")
-    found = timeline(model, video)
-    assert [w[:3] for w in found] == [w[:3] for w in whole]
-    np.testing.assert_array_equal([w.probabilities for w in found], [w.probabilities for w in whole])
+    found = predict_rows(model, evaluation_dataset(model, rows))["decision"]
+    assert found.files == whole.files == ("a", "a")
+    np.testing.assert_array_equal(found.probabilities, whole.probabilities)
 
 
 def test_views_are_averaged(checkpoint, tmp_path):

@@ -3,9 +3,13 @@
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 
+import av
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -13,13 +17,14 @@ import torch
 from support import click, flat, write_video
 
 import avsc_e2e
-from avsc_e2e import inference, prediction
+from avsc_e2e import inference
 from avsc_e2e.cli import main
 from avsc_e2e.clip import Row
+from avsc_e2e.data.media import read_audio, read_frames
 from avsc_e2e.errors import AvscError, MediaError
-from avsc_e2e.inference import timeline
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.zoo.catalogue import create_model
+from avsc_e2e.prediction import SceneStream, predictor, reading, recordings, timeline
 from avsc_e2e.segments import merged, smoothed
 
 
@@ -66,13 +71,13 @@ def test_a_file_without_what_the_model_wants_costs_that_file(folder):
 
 @pytest.mark.parametrize(("on_bad", "starts"), [("skip", [0.0, 1.5]), ("mask", [0.0, 1.0, 1.5])])
 def test_one_bad_second_costs_that_second(folder, monkeypatch, on_bad, starts):
-    decode = prediction.decode_windows
+    decode = recordings.decode_windows
 
     def spoilt(path, **options):
         for window in decode(path, **options):
             yield window._replace(frames=MediaError(str(path), "damaged")) if window.start == 1.0 else window
 
-    monkeypatch.setattr(prediction, "decode_windows", spoilt)
+    monkeypatch.setattr(recordings, "decode_windows", spoilt)
     (found,) = avsc_e2e.predict(folder / "model.safetensors", folder / "media" / "a.mp4", on_bad=on_bad)
     assert [window.start for window in found.windows] == starts
     assert "damaged" in found.error
@@ -134,13 +139,13 @@ def test_the_recipes_precision_is_that_of_prediction(folder, tmp_path, monkeypat
     path = save_model(
         load_model(folder / "model.safetensors"), tmp_path / "m.safetensors", {"recipe": '{"precision": "bf16"}'}
     )
-    asked, whole = [], prediction.head_probabilities
+    asked, whole = [], inference.head_probabilities
 
     def look(model, batch, views):
         asked.append(torch.is_autocast_enabled("cpu"))
         return whole(model, batch, views)
 
-    monkeypatch.setattr(prediction, "head_probabilities", look)
+    monkeypatch.setattr(predictor, "head_probabilities", look)
     monkeypatch.setattr(inference, "head_probabilities", look)
     low = avsc_e2e.predict(path, folder / "media" / "a.mp4")[0].windows[0].probabilities
     full = avsc_e2e.predict(path, folder / "media" / "a.mp4", precision="fp32")[0].windows[0].probabilities
@@ -174,3 +179,115 @@ finally:
         "pandas",
     }
     assert not loaded & idle
+
+
+@pytest.fixture(scope="module")
+def real_video(folder):
+    """A clip whose frames have the size that the model asks for, with audio of another rate than the model's."""
+    side = inference.sampling(load_model(folder / "model.safetensors").architecture).short_side
+    draw = np.random.default_rng(0)
+    frames = [draw.integers(0, 256, (side, side + 8, 3), np.uint8) for _ in range(37)]
+    sound = draw.normal(0, 0.1, (2, round(3.7 * 44_100))).astype(np.float32)
+    return write_video(folder / "real.mkv", frames, rate=10, sound=sound, sample_rate=44_100)
+
+
+@pytest.mark.parametrize("as_they_come", ["arrays", "frames of PyAV"])
+@pytest.mark.parametrize("hop", [0.0, 0.4])
+def test_a_stream_is_decided_as_its_file_is(folder, real_video, hop, as_they_come):
+    (whole,) = avsc_e2e.predict(folder / "model.safetensors", real_video, hop=hop)
+    stream = SceneStream(folder / "model.safetensors", sample_rate=44_100, hop=hop)
+    found, firsts = [], []
+    sound = read_audio(real_video, 0.0, 3.7, 44_100)
+    if as_they_come == "arrays":
+        shown = enumerate(read_frames(real_video, [(i + 0.5) / 10 for i in range(37)]))
+        frames = [(frame, number / 10) for number, frame in shown]
+    else:
+        container = av.open(str(real_video))
+        frames = [(frame, frame.time) for frame in container.decode(video=0)]
+    for number, (frame, time) in enumerate(frames):
+        found += stream.hear(sound[:, number * 4410 : (number + 1) * 4410])
+        found += stream.see(frame, time)
+        firsts.append(len(found))
+    assert firsts[9:12] == [0, 1, 1] or firsts[9:13] == [0, 0, 1, 1]  # as soon as it is over, and not at the end
+    found += stream.close(whole.windows[-1].end)
+    assert [w[:3] for w in found] == [w[:3] for w in whole.windows]
+    np.testing.assert_allclose([w.probabilities for w in found], [w.probabilities for w in whole.windows], atol=1e-5)
+
+
+def test_a_stream_of_one_modality_and_of_nonsense(folder):
+    stream = SceneStream(folder / "model.safetensors", sample_rate=48_000, video=False)
+    found = stream.hear(np.zeros((1, 60_000), np.int16))
+    assert [(w.start, w.modalities) for w in found] == [(0.0, ("audio",))]
+    assert [(w.start, w.end) for w in stream.close()] == [(0.25, 1.25)]
+    with pytest.raises(AvscError, match=r"give \(C, N\)"):
+        stream.hear(np.zeros(100, np.float32))
+    with pytest.raises(AvscError, match="has none of audio and video"):
+        SceneStream(folder / "model.safetensors", video=False)
+    seeing = SceneStream(folder / "model.safetensors")
+    seeing.see(flat(1), 1.0)
+    with pytest.raises(AvscError, match=r"a frame at 0\.500 s after one at 1\.000 s"):
+        seeing.see(flat(1), 0.5)
+
+
+def test_bytes_urls_and_arrays_are_predicted_as_their_file(folder, real_video):
+    warm = avsc_e2e.Predictor(folder / "model.safetensors")
+    expected = warm(real_video)
+    fsspec.filesystem("memory").pipe("/bucket/real.mkv", real_video.read_bytes())
+    frames = read_frames(real_video, [(i + 0.5) / 10 for i in range(37)])
+    arrays = avsc_e2e.Recording(frames, 10.0, read_audio(real_video, 0.0, 3.7, 44_100), 44_100)
+    names = ["recording 1", "memory://bucket/real.mkv", "recording"]
+    found = list(warm.all([real_video.read_bytes(), "memory://bucket/real.mkv", arrays]))
+    assert [one.path for one in found] == names
+    for one in found:
+        assert one.error == ""
+        assert [w.start for w in one.windows] == pytest.approx([w.start for w in expected.windows], abs=0.02)
+        np.testing.assert_allclose(
+            [w.probabilities for w in one.windows[:3]], [w.probabilities for w in expected.windows[:3]], atol=1e-5
+        )
+    bad = list(warm.all([b"no media", "memory://bucket/absent.mp4", avsc_e2e.Recording()]))
+    assert [one.error.split(" (")[0] for one in bad] == [
+        "recording 1: is not a media file that can be read, or it is cut off",
+        "memory://bucket/absent.mp4: no such file",
+        "recording: holds neither frames nor samples",
+    ]
+
+
+def test_worker_processes_change_nothing_and_one_that_dies_costs_its_file(folder, monkeypatch):
+    alone = avsc_e2e.predict(folder / "model.safetensors", folder / "media", hop=0.25)
+    shown = []
+    shared = list(
+        avsc_e2e.Predictor(folder / "model.safetensors", hop=0.25, workers=2).all(
+            [folder / "media", Killer("killer"), folder / "media" / "a.mp4"], lambda *told: shown.append(told)
+        )
+    )
+    assert [p.path for p in shared] == [*(p.path for p in alone), "killer", alone[0].path]
+    assert shared[4].error == f"killer: {reading.DIED}"
+    for one, other in zip([*shared[:4], shared[5]], [*alone, alone[0]], strict=True):
+        assert one.error == other.error
+        assert [w[:3] for w in one.windows] == [w[:3] for w in other.windows]
+        for mine, theirs in zip(one.windows, other.windows, strict=True):
+            np.testing.assert_allclose(mine.probabilities, theirs.probabilities, rtol=1e-4, atol=1e-6)
+    done, total, note = shown[-1]
+    assert (done, note) == (total, "6 of 6 recordings")
+    assert [told[0] for told in shown] == sorted(told[0] for told in shown)
+
+
+class Killer(recordings.Recording):
+    """A recording whose decoder crashes."""
+
+    def __init__(self, name):
+        super().__init__(name=name)
+
+    def opened(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_windows_come_as_they_are_decided(folder):
+    windows = avsc_e2e.Predictor(folder / "model.safetensors", batch_size=1).windows(folder / "media" / "a.mp4")
+    assert next(windows).start == 0.0
+    assert [w.start for w in windows] == [1.0, 1.5]
+    assert len(timeline(load_model(folder / "model.safetensors"), folder / "media" / "a.mp4", hop=0.5)) == 4
+    with pytest.raises(AvscError, match=r"d\.mp4"):
+        next(avsc_e2e.Predictor(folder / "model.safetensors").windows(folder / "media" / "d.mp4"))
+    with pytest.raises(AvscError, match="--workers -1: give 0 or more"):
+        avsc_e2e.Predictor(folder / "model.safetensors", workers=-1)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from avsc_e2e.cli.parsing import Paths, Positional
+from avsc_e2e.cli.parsing import Paths, Places, Positional
+from avsc_e2e.cli.progress import progress, say
 from avsc_e2e.errors import AvscError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> Non
 
 def predict(
     checkpoint: Annotated[Path, Positional],
-    media: Paths,
+    media: Places,
     format: Literal["table", "json", "jsonl", "csv", "tsv"] = "table",
     out: Path | None = None,
     hop: float = 0.0,
@@ -43,6 +44,7 @@ def predict(
     device: str = "",
     decoder: Literal["auto", "pyav", "decord"] = "auto",
     batch_size: int = 32,
+    workers: int = 0,
     flip: bool = False,
     crops: Literal[1, 3, 5] = 1,
     views: int = 1,
@@ -52,7 +54,8 @@ def predict(
     Args:
         checkpoint: The model.safetensors of a training run, the folder of the run, or a model.onnx of `avsc export`,
             which needs no torch.
-        media: Videos, audio files, images, folders of them, or stores.
+        media: Videos, audio files, images, folders of them, or stores; URLs such as s3://bucket/holiday.mp4 of a file
+            or a store.
         format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv).
         out: File to write to instead of printing.
         hop: Seconds between the starts of two windows; 0: the length of a window.
@@ -62,6 +65,7 @@ def predict(
         decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
             comparison; auto: pyav.
         batch_size: Number of windows that are predicted at a time, from one recording or several.
+        workers: Processes that read recordings while the model predicts; 0: none.
         flip: Also predict the mirrored frames with the audio channels swapped, and average.
         crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
             the centre.
@@ -75,14 +79,13 @@ def predict(
         raise AvscError(f"--views {views}: give 1 or more")
     checkpoint = checkpoint_file(checkpoint)
     for path in media:
-        if not path.exists():
+        if "://" not in path and not Path(path).exists():
             raise AvscError(f"{path}: no such file or folder")
 
     if checkpoint.suffix == ".onnx":
-        if device or decoder == "decord" or smooth != "none" or flip or crops > 1 or views > 1:
-            raise AvscError(
-                f"{checkpoint}: --device, --decoder, --smooth, --flip, --crops and --views need the checkpoint"
-            )
+        if device or decoder == "decord" or smooth != "none" or flip or crops > 1 or views > 1 or workers:
+            flags = "--device, --decoder, --smooth, --workers, --flip, --crops and --views"
+            raise AvscError(f"{checkpoint}: {flags} need the checkpoint")
         from avsc_e2e.export.runtime import OnnxModel
 
         model = OnnxModel(checkpoint)
@@ -93,9 +96,10 @@ def predict(
 
     predictor = Predictor(
         checkpoint, hop=hop, smooth=smooth, on_bad=on_bad, where=device, batch_size=batch_size,
-        test_time=TestTime(flip, crops, views), decoder=decoder,
+        workers=workers, test_time=TestTime(flip, crops, views), decoder=decoder,
     )  # fmt: skip
-    return _print(predictor.all(media), predictor.classes, format, out, smooth)
+    found = predictor.all(media, progress("predicting", unit="B"))
+    return _print(found, predictor.classes, format, out, smooth)
 
 
 def _print(
@@ -115,11 +119,11 @@ def _print(
             print(first, file=to)
         for found in predictions:
             if found.error:  # continue with the other files
-                print(f"error: {found.error}", file=sys.stderr)
+                say(f"error: {found.error}", sys.stderr)
                 unread += 1
             if found.windows:
                 between = separator(format) if printed else ""
-                print(between + timeline_text(format, found, classes, smooth), file=to, flush=True)
+                say(between + timeline_text(format, found, classes, smooth), to)
                 printed += 1
         if last := footer(format):
             print(last, file=to)

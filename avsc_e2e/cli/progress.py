@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import TextIO
+
+
+def say(text: str, to: TextIO) -> None:
+    """Print a text while a bar may be shown, above the bar."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=to)
+        to.flush()
+    else:
+        print(text, file=to, flush=True)
 
 
 def progress(label: str, unit: str = "") -> Callable[..., None]:

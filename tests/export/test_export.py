@@ -15,13 +15,14 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.export.comparison import export_checkpoint
 from avsc_e2e.export.deployed import Deployed
 from avsc_e2e.export.runtime import OnnxModel, square
-from avsc_e2e.inference import stored_calibration, timeline
+from avsc_e2e.inference import stored_calibration
 from avsc_e2e.models.ensemble import Ensemble, Member
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.systems import tiny
 from avsc_e2e.outputs.calibration import Calibration, Floors
 from avsc_e2e.outputs.loglinear import LogLinear
+from avsc_e2e.prediction import timeline
 from avsc_e2e.transforms.frames import CentreCrop
 
 CLASSES = ("bus", "park", "tram")

@@ -7,11 +7,11 @@ import pytest
 import soundfile
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.inference import timeline
 from avsc_e2e.learner import fit as learner
 from avsc_e2e.learner.embeddings import embed, members_at_hand
 from avsc_e2e.learner.fit import fit
 from avsc_e2e.models.weights.checkpoint import load_model
+from avsc_e2e.prediction import timeline
 
 BANDS = [member for member in members_at_hand() if member.name == "log-mel"]
 

@@ -7,12 +7,14 @@ Time is counted in seconds from the start of the recording, the earliest of its 
 from avsc_e2e.data.media.audio import audio_blocks, cut_window, mix_channels, read_audio
 from avsc_e2e.data.media.frames import Decoder, read_frames
 from avsc_e2e.data.media.header import Media, probe
+from avsc_e2e.data.media.live import LiveWindows
 from avsc_e2e.data.media.source import TOLERANCE, known_codecs
 from avsc_e2e.data.media.windows import MediaWindow, decode_frames, decode_windows, window_starts
 
 __all__ = [
     "TOLERANCE",
     "Decoder",
+    "LiveWindows",
     "Media",
     "MediaWindow",
     "audio_blocks",

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 RUN_UP = 0.2
 """Seconds decoded before a window of compressed audio: MP3 and AAC frames overlap their predecessors."""
+MARGIN = 0.01
+"""Seconds on each side of a window that the resampling filter sees, lest the cut is a step to silence to it."""
 DRIFT = 0.05
 """Seconds by which time stamps may differ from counted samples before it is a gap, or an overlap."""
 OVERSHOOT = 1.2
@@ -50,8 +52,7 @@ def cut_window(
 ) -> np.ndarray:
     """What `read_audio` returns, out of audio of `rate` (Hz) of which `cut` gives the samples [first, last), as many
     as there are, as (C, N) with the index of the first. Raises MediaError, in which `path` names the audio."""
-    # A margin on each side keeps the resampling filter from seeing the cut as a step to silence.
-    margin = 0 if rate == sample_rate else math.ceil(0.01 * rate)
+    margin = 0 if rate == sample_rate else math.ceil(MARGIN * rate)
     first = round(start * rate) - margin
     length = math.ceil(duration * rate) + 2 * margin
     audio, offset = cut(max(first, 0), first + length)

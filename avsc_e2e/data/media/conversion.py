@@ -10,11 +10,11 @@ from avsc_e2e.data.media.source import fitted
 class Converter:
     """Makes (H, W, 3) uint8 RGB of decoded frames: upright, square pixels, all of one size."""
 
-    def __init__(self, stream, short_side: int | None):
+    def __init__(self, short_side: int | None, aspect: float = 1.0):
+        """`aspect`: width of a pixel over its height."""
         from av.video.reformatter import VideoReformatter
 
-        self._reformatter = VideoReformatter()
-        self._aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        self._reformatter, self._aspect = VideoReformatter(), aspect
         self._short_side, self._size = short_side, None
 
     def __call__(self, frame) -> np.ndarray:
@@ -22,6 +22,13 @@ class Converter:
             self._size = fitted(frame.width * self._aspect, frame.height, self._short_side)
         image = self._reformatter.reformat(frame, *self._size, "rgb24", interpolation="BICUBIC", threads=1)
         return upright(image.to_ndarray(), display_matrix(frame))
+
+
+def as_frame(image: np.ndarray):
+    """(H, W, 3) uint8 RGB as a decoder would give it."""
+    from av import VideoFrame
+
+    return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
 
 
 def display_matrix(frame) -> tuple[int, int, int, int]:

@@ -52,7 +52,7 @@ class Reader:
         if self.threads != 1:
             self.context.thread_type = "AUTO"
         self.base = self.stream.time_base
-        self.convert = Converter(self.stream, self.short_side)
+        self.convert = Converter(self.short_side, float(self.stream.sample_aspect_ratio or 1) or 1.0)
         self._begin(None)
 
     def _begin(self, sought: int | None) -> None:

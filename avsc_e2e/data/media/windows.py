@@ -75,7 +75,7 @@ def decode_windows(
         if video and media.has_video:
             reader = open_reader(path, media, short_side, decoder, threads)
         try:
-            cut = _rolling_cut(path, media, window) if audio and media.has_audio else None
+            cut = _cut_of(path, media, window) if audio and media.has_audio else None
             for start in window_starts(media.duration, window, hop):
                 times = [min(start + time, max(media.duration, start)) for time in frames]
                 yield MediaWindow(
@@ -152,12 +152,13 @@ def _or_error(path: str, function, *arguments) -> np.ndarray | MediaError:
         return error
 
 
-def _rolling_cut(path: str, media: Media, window: float):
-    """As `cut_window` takes it: samples [first, last) of audio that is decoded once, asked for at rising times but for
-    the last window, which may reach back."""
-    if media.sliced:
-        return partial(slice_file, path)
-    blocks = track_blocks(path, media)
+def _cut_of(path: str, media: Media, window: float):
+    return partial(slice_file, path) if media.sliced else rolling_cut(path, media, window, track_blocks(path, media))
+
+
+def rolling_cut(path: str, media: Media, window: float, blocks: Iterator[Block | None]):
+    """As `cut_window` takes it: samples [first, last) of audio that comes once, in `blocks`, asked for at rising times
+    but for the last window, which may reach back."""
     kept: deque[Block] = deque()
     keep = math.ceil(2 * window * media.sample_rate)
 

@@ -23,6 +23,8 @@ GAP = 4
 """Blocks between two ranges that are fetched along rather than asking twice."""
 KEPT = 2048
 """Blocks that a process keeps."""
+PART = 8 << 20
+"""Bytes of a whole file that are fetched at a time."""
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before a request that failed is tried again."""
 SILENCE = 30.0
@@ -172,3 +174,20 @@ def _refused(answer: object) -> bool:
 def _line(error: Exception) -> str:
     """An error's own words in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def fetch(url: str, path: Path) -> None:
+    """Copy a file behind a URL to a new file of this machine, a part at a time. Raises AvscError."""
+    folder = RemoteFolder(url)
+    connection = folder._connect()
+    try:
+        size = connection.info(connection._strip_protocol(url)).get("size")
+    except Exception as error:  # of whatever package the protocol is spoken by
+        if not isinstance(error, FileNotFoundError):
+            raise AvscError(f"{url}: cannot be fetched: {_line(error)}") from None
+        raise AvscError(f"{url}: no such file") from None
+    with open(path, "wb") as file:
+        for begin in range(0, size or 1, PART):
+            span = (begin, min(begin + PART, size)) if size else (None, None)  # a server may not tell
+            [data] = folder._fetch([(url, *span)])
+            file.write(data)
