@@ -92,7 +92,7 @@ def test_options_hold_for_a_store_too(checkpoint, tmp_path):
     [low] = predict(checkpoint, tmp_path / "store", hop=0.5, precision="bf16")
     [full] = predict(checkpoint, tmp_path / "store", hop=0.5)
     assert not np.array_equal(low.windows[0].probabilities, full.windows[0].probabilities)
-    store = recordings._store(str(tmp_path / "store"))
+    store = recordings.opened_store(str(tmp_path / "store"))
     sizes = store.recordings["scene/a"].sizes
     sizes[len(sizes) // 2] = 0  # as where the frame at 1.5 s could not be decoded
     [skipped] = predict(checkpoint, tmp_path / "store")

@@ -202,12 +202,12 @@ class StoredRecording:
 
     @property
     def weight(self) -> float:
-        return SECOND * _store(self.store).measured(Row(self.name)).duration
+        return SECOND * opened_store(self.store).measured(Row(self.name)).duration
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Opened]:
         """Raises AvscError."""
-        store = _store(self.store)
+        store = opened_store(self.store)
         has = tuple(name for name in MODALITIES if store.recordings[self.name].has(name))
         yield Opened(store.measured(Row(self.name)).duration, has, partial(self._windows, store))
 
@@ -245,7 +245,7 @@ def recordings(given: Given | Iterable[Given]) -> list[Source]:
         elif is_url(one) and kind(str(one).split("?")[0]):
             found.append(RemoteFile(str(one)))
         elif is_store(one):
-            found += [StoredRecording(str(one), file) for file in sorted(_store(str(one)).recordings)]
+            found += [StoredRecording(str(one), file) for file in sorted(opened_store(str(one)).recordings)]
         else:
             found += [MediaFile(str(file)) for file in media_files([one])]
     return found
@@ -266,7 +266,7 @@ def live_windows(cut: Cut, heard_rate: int, seen: bool, name: str) -> LiveWindow
 
 
 @lru_cache(maxsize=2)
-def _store(path: str) -> Store:
+def opened_store(path: str) -> Store:
     """Opened once a process, with its maps."""
     return open_store(path)
 
