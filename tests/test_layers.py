@@ -60,8 +60,8 @@ OWNERS = {
     "onnxruntime": {"export.onnx", "export.runtime"},
     "open_clip": {"models.text"},
     "jinja2": {"report.template"},
-    "markupsafe": {"report.page", "report.template"},
-    "matplotlib": {"report.charts"},
+    "markupsafe": {"report.template"},
+    "matplotlib": {"report.images"},
     "pytorch_lightning": {
         "training.callbacks",
         "training.launch",

@@ -1,18 +1,17 @@
 """The page of a report: what `Report` knows, as one HTML text that needs no other file.
 
 No script, no network: images and audio are inside it, and its switches are plain CSS. Every chart has its numbers
-beside it or in a table that unfolds.
+beside it or in a table that unfolds. The sections' modules prepare values; templates/ writes them as HTML.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from markupsafe import Markup
-
-from avsc_e2e.report import charts, clips, pairs, places, sections, training
+from avsc_e2e.report import charts, clips, pairs, places, plots, sections, training
 from avsc_e2e.report.report import Report
-from avsc_e2e.report.template import environment, render
+from avsc_e2e.report.template import render
 from avsc_e2e.report.trials import Robustness
 from avsc_e2e.report.verdict import verdict
 
@@ -25,22 +24,31 @@ def write_report(report: Report, path: str | Path) -> Path:
     return path
 
 
+class Section(NamedTuple):
+    """A section of the page; its template is named after its anchor and finds the values as `it`."""
+
+    anchor: str
+    title: str
+    values: object
+    """Empty or None where the section is left out."""
+
+
 def page(report: Report) -> str:
     """The page as one HTML text."""
     said = verdict(report)
-    parts = [
-        ("candidates", "Candidates", _ladder(report)),
-        ("systems", "Systems", sections.systems(report)),
-        ("pairs", "Pairs of systems", pairs.pairs(report)),
-        ("classes", "Classes", sections.class_bars(report)),
-        ("confusions", "Confusions", sections.confusion(report)),
-        ("errors", "Errors", clips.error_cards(report)),
-        ("calibration", "Calibration", sections.calibration(report)),
-        ("robustness", "Robustness", _robustness(report)),
-        ("places", "Places", places.places(report)),
-        ("training", "Training", training.training(report)),
-        ("configuration", "Configuration", training.configuration(report)),
-    ]
+    parts = (
+        Section("candidates", "Candidates", report.ladder),
+        Section("systems", "Systems", sections.systems(report)),
+        Section("pairs", "Pairs of systems", pairs.pairs(report)),
+        Section("classes", "Classes", sections.classes(report)),
+        Section("confusions", "Confusions", sections.confusions(report)),
+        Section("errors", "Errors", clips.errors(report)),
+        Section("calibration", "Calibration", sections.calibration(report)),
+        Section("robustness", "Robustness", [_robustness(one) for one in report.robustness]),
+        Section("places", "Places", places.places(report)),
+        Section("training", "Training", training.training(report)),
+        Section("configuration", "Configuration", training.configuration(report)),
+    )
     whole = "locations, since clips of one location resemble each other" if report.has_places else "recordings"
     return render(
         "report.html",
@@ -49,29 +57,20 @@ def page(report: Report) -> str:
         note=report.note,
         warning=report.warning,
         command=report.command,
-        figures=Markup(sections.figures(report)),
-        sections=[(anchor, name, Markup(body)) for anchor, name, body in parts if body],
+        system=report.system,
+        classes=report.classes,
+        figures=sections.figures(report),
+        sections=[part for part in parts if part.values],
         footer="Macro averages over classes; log loss in nats, with the probability of the true class clipped at 1e-15 "
         f"and rows not renormalised. 95 % intervals by bootstrap over {whole}.",
     )
 
 
-def _ladder(report: Report) -> str:
-    return environment().get_template("trials.html").module.ladder(report.ladder) if report.ladder else ""
-
-
-def _robustness(report: Report) -> str:
-    draw = environment().get_template("trials.html").module.robustness
-    return "".join(draw(one, Markup(_curves(one))) for one in report.robustness)
-
-
-def _curves(found: Robustness) -> str:
+def _robustness(found: Robustness) -> tuple[Robustness, list[charts.Series], plots.Curves | charts.Bars]:
+    """What was measured, and the chart of it."""
     series = [charts.Series(name, i, values) for i, (name, values) in enumerate(found.log_loss.items())]
-    key = charts.key((one.name, one.colour) for one in series)
     if found.is_numeric:
         label = f"Log loss over {found.disturbance}; numbers in the table below."
-        drawn = charts.curves(found.levels, series, ".3g", label, axis=found.unit or found.disturbance)
-    else:
-        high = max((v for s in series for v in s.values if v == v), default=1.0)
-        drawn = charts.rows([str(level) for level in found.levels], series, high, ".3f", "nats")
-    return f"{key if len(series) > 1 else ''}<figure>{drawn}</figure>"
+        return found, series, plots.curves(found.levels, series, ".3g", label, axis=found.unit or found.disturbance)
+    high = max((v for one in series for v in one.values if v == v), default=1.0)
+    return found, series, charts.bars([str(level) for level in found.levels], series, high, ".3f", "nats")

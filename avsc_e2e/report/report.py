@@ -17,7 +17,8 @@ from avsc_e2e.outputs.metrics import intervals, score, warning_of_few
 from avsc_e2e.outputs.names import city_of, location_of
 from avsc_e2e.outputs.output import SystemOutput, to_clips
 from avsc_e2e.outputs.reference import targets_of
-from avsc_e2e.report.result import ConfidentError, Result, Rival
+from avsc_e2e.report.confident import ConfidentError, by_confusion, surest
+from avsc_e2e.report.result import Result, Rival
 from avsc_e2e.report.trials import Ladder, Robustness
 from avsc_e2e.report.values import plain, versions
 
@@ -273,55 +274,17 @@ class Report:
     @cached_property
     def surest_errors(self) -> list[ConfidentError]:
         """The wrong decisions that the system was surest of, one a location as far as that fills the page."""
-        return self._surest(~self._judged.hits, self.errors)
+        return surest(self._judged, ~self._judged.hits, self.errors)
 
     @cached_property
     def error_groups(self) -> dict[tuple[int, int], list[ConfidentError]]:
         """(true class, decided class) -> its clips on the page: the surest errors, and two of each common confusion."""
-        counts = self._judged.scores.confusion * (1 - np.eye(len(self.classes), dtype=int))
-        order = np.argsort(-counts, axis=None, kind="stable")[:6]
-        pairs = [tuple(map(int, np.unravel_index(i, counts.shape))) for i in order if counts.flat[i]]
-        groups = {pair: self.confused(*pair, 2) for pair in pairs}
-        for error in self.surest_errors:
-            group = groups.setdefault((error.target, error.decided), [])
-            if all((error.file, error.start) != (other.file, other.start) for other in group):
-                group.append(error)
-        return groups
-
-    def confused(self, target: int, decided: int, most: int) -> list[ConfidentError]:
-        """The rows of class `target` decided as class `decided` that the system was surest of."""
-        found = self._judged
-        return self._surest((found.targets == target) & (found.output.decisions == decided), most)
+        return by_confusion(self._judged, self.surest_errors)
 
     @cached_property
     def _judged(self) -> Result:
         """The system under the first protocol that it has."""
         return next(by_name[self.system] for by_name in self.results.values() if self.system in by_name)
-
-    def _surest(self, mask: np.ndarray, most: int) -> list[ConfidentError]:
-        result = self._judged
-        output, targets = result.output, result.targets
-        sure = output.probabilities[np.arange(len(output)), output.decisions]
-        rows = np.flatnonzero(mask)
-        order = rows[np.argsort(-sure[rows], kind="stable")]
-        first, later, files, places = [], [], set(), set()
-        for i in order.tolist():
-            if output.files[i] in files:
-                continue
-            files.add(output.files[i])
-            (later if result.places[i] in places else first).append(i)
-            places.add(result.places[i])
-        chosen = sorted((first + later)[:most], key=lambda i: -sure[i])
-        return [
-            ConfidentError(
-                output.files[i],
-                None if output.start is None else float(output.start[i]),
-                int(targets[i]),
-                int(output.decisions[i]),
-                output.probabilities[i],
-            )
-            for i in chosen
-        ]
 
 
 def _means(result: Result, rows: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""One system on labelled rows, published figures beside it, and its confident errors."""
+"""One system on labelled rows, and published figures beside it."""
 
 from __future__ import annotations
 
@@ -55,18 +55,3 @@ class Result:
         if not len(rows):
             return math.nan, math.nan
         return float(self.losses[rows].mean()), float(self.hits[rows].mean())
-
-
-@dataclass(frozen=True, eq=False)
-class ConfidentError:
-    """A wrong decision that the system was sure of."""
-
-    file: str
-    start: float | None
-    """Seconds; None for a whole recording."""
-    target: int
-    """Index of the true class."""
-    decided: int
-    """Index of the class decided on."""
-    probabilities: np.ndarray
-    """(K,)"""

@@ -1,15 +1,15 @@
-"""Sections of a report about systems and classes: figures, systems, classes, confusions, calibration."""
+"""What the sections about systems and classes show: figures, systems, classes, confusions, calibration."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
 from avsc_e2e.outputs.metrics import Interval, reliability
-from avsc_e2e.report import charts
+from avsc_e2e.report import charts, images, plots
 from avsc_e2e.report.report import Report
 from avsc_e2e.report.result import Result, Rival
 from avsc_e2e.report.words import count, number, percent
@@ -18,23 +18,29 @@ CLASSES_IN_MATRIX = 24
 """Above, the confusion matrix is an image, and the class bars show the hardest classes only."""
 
 
-def figures(report: Report) -> str:
+class Card(NamedTuple):
+    """The figures of the system under a protocol."""
+
+    protocol: str
+    sample: str
+    figures: list[tuple[str, str, str]]
+    """Name, value and interval."""
+
+
+def figures(report: Report) -> list[Card]:
+    """A card a protocol."""
     cards = []
     for protocol, by_name in report.results.items():
         if report.system not in by_name:
             continue
         result = by_name[report.system]
         scores, (loss, accuracy) = result.scores, result.intervals
-        cards.append(
-            f'<div class="card"><h3>{escape(protocol)}</h3><small>{_sample(report, result)}</small>'
-            '<dl class="figures">'
-            f'<div><dt>macro log loss</dt><dd><span class="big">{scores.log_loss:.3f}</span>'
-            f'<span class="interval">{_interval(loss, ".3f")}</span></dd></div>'
-            f'<div><dt>macro accuracy</dt><dd><span class="big">{percent(scores.accuracy)}</span>'
-            f'<span class="interval">{_interval(accuracy, ".1%")}</span></dd></div>'
-            f"</dl></div>"
-        )
-    return f'<div class="cards">{"".join(cards)}</div>'
+        shown = [
+            ("macro log loss", f"{scores.log_loss:.3f}", _interval(loss, ".3f")),
+            ("macro accuracy", percent(scores.accuracy), _interval(accuracy, ".1%")),
+        ]
+        cards.append(Card(protocol, _sample(report, result), shown))
+    return cards
 
 
 def _interval(span: Interval | None, form: str) -> str:
@@ -53,50 +59,53 @@ def _sample(report: Report, result: Result) -> str:
     return f"{sample}, {count(len(set(result.places)), 'location')}" if report.has_places else sample
 
 
-def systems(report: Report) -> str:
+class Value(NamedTuple):
+    """A figure in the table of systems."""
+
+    shown: str
+    interval: tuple[str, str] | None = None
+    whisker: charts.Whisker | None = None
+    """None for published figures."""
+
+
+class Systems(NamedTuple):
+    """The table of systems under a protocol; the two columns have scales of their own."""
+
+    rows: list[tuple[str, int, bool, list[Value]]]
+    """Name, colour, whether it is the system, and log loss and accuracy."""
+    scales: list[tuple[str, str]]
+    """Ends of the scale of each column."""
+
+
+def systems(report: Report) -> dict[str, Systems] | None:
+    """Protocol -> all systems; None of a single one."""
     if len(report.outputs) < 2 and not isinstance(report.rival, Rival):
-        return ""
-    panels = {protocol: _system_table(report, protocol) for protocol in report.results}
-    return (
-        '<p class="muted small">Macro averages; beneath each the 95 % interval. Each column has a scale of its own, in '
-        f"its box; the ends of the scale stand below.</p>{charts.switch('systems-of', panels)}"
-    )
+        return None
+    return {protocol: _systems(report, protocol) for protocol in report.results}
 
 
-def _system_table(report: Report, protocol: str) -> str:
-    """All systems under a protocol; the two columns have scales of their own."""
+def _systems(report: Report, protocol: str) -> Systems:
     by_name = report.results[protocol]
-    head, foot, bounds = ["system"], ["scale"], {}
-    for what, key, form in (("log loss", "log_loss", ".3f"), ("accuracy", "accuracy", ".1%")):
-        head.append(f"{what}<br>({'lower' if key == 'log_loss' else 'higher'} is better)")
-        spans = [getattr(r.intervals, key) or () for r in by_name.values()]
-        ends = [getattr(r.scores, key) for r in by_name.values()] + [end for span in spans for end in span]
-        low, high = bounds[key] = min(ends), max(ends)
-        foot.append(f'<span class="ends"><span>{number(low, form)}</span> <span>{number(high, form)}</span></span>')
-    rows, names = [], [name for name in report.outputs if name in by_name]
-    for name in names:
-        cells, result = [label(report, name)], by_name[name]
-        for key, form in (("log_loss", ".3f"), ("accuracy", ".1%")):
-            value, span = getattr(result.scores, key), getattr(result.intervals, key)
-            mark = charts.whisker(value, span, *bounds[key], report.colours[name])
+    columns = (("log_loss", ".3f"), ("accuracy", ".1%"))
+    bounds = {}
+    for key, _ in columns:
+        spans = [getattr(result.intervals, key) or () for result in by_name.values()]
+        ends = [getattr(result.scores, key) for result in by_name.values()] + [end for span in spans for end in span]
+        bounds[key] = min(ends), max(ends)
+    rows = []
+    for name in (name for name in report.outputs if name in by_name):
+        values = []
+        for key, form in columns:
+            value, span = getattr(by_name[name].scores, key), getattr(by_name[name].intervals, key)
             low, high = (number(v, form).removesuffix("\u00a0%") for v in span or (math.nan, math.nan))
-            shown = f"{low}–<wbr>{high}" if span else "no interval"
-            cells.append(f'{number(value, form)}<span class="interval">{shown}</span>{mark}')
-        rows.append(cells)
-    if isinstance(report.rival, Rival) and report.rival.protocol == protocol:
-        rows.append(
-            [
-                f"{label(report, report.rival.name)}<span class=interval>published</span>",
-                number(report.rival.log_loss, ".3f"),
-                number(report.rival.accuracy, ".1%"),
-            ]
-        )
-    lead = names.index(report.system) if report.system in names else None
-    return charts.table(head, [*rows, foot], lead=lead, style="wide systems")
-
-
-def label(report: Report, name: str) -> str:
-    return f'<span class="name">{charts.mark(report.colours[name])}{escape(name)}</span>'
+            mark = charts.whisker(value, span, *bounds[key], report.colours[name])
+            values.append(Value(number(value, form), (low, high) if span else None, mark))
+        rows.append((name, report.colours[name], name == report.system, values))
+    rival = report.rival
+    if isinstance(rival, Rival) and rival.protocol == protocol:
+        values = [Value(number(getattr(rival, key), form)) for key, form in columns]
+        rows.append((rival.name, report.colours[rival.name], False, values))
+    return Systems(rows, [tuple(number(end, form) for end in bounds[key]) for key, form in columns])
 
 
 def _series(report: Report, protocol: str, what: str) -> list[charts.Series]:
@@ -106,143 +115,149 @@ def _series(report: Report, protocol: str, what: str) -> list[charts.Series]:
         for name, result in report.results[protocol].items()
     ]
     if isinstance(report.rival, Rival) and report.rival.protocol == protocol:
-        figures = getattr(report.rival, f"class_{what}")
-        if figures:
-            values = [figures.get(name, math.nan) for name in report.classes]
+        known = getattr(report.rival, f"class_{what}")
+        if known:
+            values = [known.get(name, math.nan) for name in report.classes]
             series.append(charts.Series(report.rival.name, report.colours[report.rival.name], values))
     return series
 
 
-def key(series: Sequence[charts.Series]) -> str:
-    """What the marks stand for, where there is more than one."""
-    return charts.key((one.name, one.colour) for one in series) if len(series) > 1 else ""
+class Classes(NamedTuple):
+    """Class-wise figures under a protocol."""
+
+    series: list[charts.Series]
+    log_loss: charts.Bars
+    accuracy: charts.Bars
+    said: str
+    head: list[str]
+    rows: list[list[str]]
 
 
-def class_bars(report: Report) -> str:
+def classes(report: Report) -> dict[str, Classes]:
+    """Protocol -> bars of the classes, hardest first, and the table of all."""
     panels = {}
     for protocol in report.results:
         losses, accuracies = _series(report, protocol, "log_loss"), _series(report, protocol, "accuracy")
         hardest = np.argsort(-np.nan_to_num(np.asarray(losses[0].values), nan=-1.0), kind="stable")
         shown = hardest[:20] if len(hardest) > CLASSES_IN_MATRIX else hardest
         names = [report.classes[i] for i in shown]
-        pick = lambda series, shown=shown: [s._replace(values=[s.values[i] for i in shown]) for s in series]  # noqa: E731
-        drawn = pick(losses)
-        finite = [v for s in drawn for v in s.values if math.isfinite(v)]
+        drawn = [pick(one, shown) for one in losses]
+        finite = [v for one in drawn for v in one.values if math.isfinite(v)]
         marks = charts.ticks(0, max(finite, default=1.0) or 1.0)
         high = max(max(finite, default=1.0), marks[-1]) or 1.0
-        left = charts.rows(names, drawn, high, ".3f", "nats")
-        right = charts.rows(names, pick(accuracies), 1.0, ".1%", "")
-        table = _class_table(report, protocol, losses, accuracies)
         said = "Hardest class first."
         if len(shown) < len(hardest):
             said = f"The {len(shown)} hardest of {len(hardest)} classes, hardest first."
         if len(losses) > 1:
             said += f" Bars and figures: {losses[0].name}; marks: the others on the same scale."
-        panels[protocol] = (
-            f"{key(losses)}"
-            f'<div class="pair"><figure><h3>Log loss (lower is better)</h3>{left}</figure>'
-            f"<figure><h3>Accuracy</h3>{right}</figure></div>"
-            f'<p class="muted small">{escape(said)}</p>{charts.details("All figures as a table", table)}'
+        panels[protocol] = Classes(
+            losses,
+            charts.bars(names, drawn, high, ".3f", "nats"),
+            charts.bars(names, [pick(one, shown) for one in accuracies], 1.0, ".1%", ""),
+            said,
+            *_class_table(report, protocol, losses, accuracies),
         )
-    return f"{charts.switch('classes-of', panels)}"
+    return panels
+
+
+def pick(series: charts.Series, rows: Sequence[int]) -> charts.Series:
+    """Some rows of a series, in their order."""
+    return series._replace(values=[series.values[i] for i in rows])
 
 
 def _class_table(
     report: Report, protocol: str, losses: Sequence[charts.Series], accuracies: Sequence[charts.Series]
-) -> str:
+) -> tuple[list[str], list[list[str]]]:
     counts = next(iter(report.results[protocol].values())).scores.class_count
-    head = ["class", "rows"]
-    head += [f"{escape(s.name)}<br>log loss" for s in losses] + [f"{escape(s.name)}<br>accuracy" for s in accuracies]
+    head = ["class", "rows", *(f"{s.name}\nlog loss" for s in losses), *(f"{s.name}\naccuracy" for s in accuracies)]
     rows = [
         [
-            escape(name),
+            name,
             f"{counts[i]:,}",
             *(number(s.values[i], ".3f") for s in losses),
             *(number(s.values[i], ".1%") for s in accuracies),
         ]
         for i, name in enumerate(report.classes)
     ]
-    return charts.table(head, rows)
+    return head, rows
 
 
-def confusion(report: Report) -> str:
+class Confusions(NamedTuple):
+    """Confusions of the system under a protocol: a table of cells, or an image of many classes."""
+
+    said: str
+    matrix: list[tuple[str, list[charts.Cell]]]
+    image: str
+    worst: list[tuple[str, str, str, str, str]]
+    """Truth, what it is taken for, rows, share of the class, link to the clips."""
+
+
+def confusions(report: Report) -> dict[str, Confusions]:
+    """Protocol -> confusions."""
     panels = {}
     links = {pair: f"#errors-{pair[0]}-{pair[1]}" for pair in report.error_groups}
+    few = len(report.classes) <= CLASSES_IN_MATRIX
     for protocol, by_name in report.results.items():
         if report.system not in by_name:
             continue
         counts = by_name[report.system].scores.confusion
-        said = f"Share of each true class (row) that {report.system} takes for the class of the column, in percent"
-        if len(report.classes) <= CLASSES_IN_MATRIX:
-            picture = charts.matrix(report.classes, counts, f"{said}.", links)
-            picture += f"<figcaption>{escape(said)}. Blue is right, red is not.</figcaption>"
-        else:
-            picture = charts.heat(counts, f"{said}; the commonest confusions are in the table beside it.")
-            picture += f"<figcaption>{escape(said)}, as depth of colour; classes in the order of the "
-            picture += "output. Blue is right, red is not.</figcaption>"
         off = counts * (1 - np.eye(len(counts), dtype=int))
         worst = [np.unravel_index(i, off.shape) for i in np.argsort(-off, axis=None, kind="stable")[:8]]
-        rows = [
+        panels[protocol] = Confusions(
+            f"Share of each true class (row) that {report.system} takes for the class of the column, in percent",
+            charts.matrix(report.classes, counts, links) if few else [],
+            "" if few else images.image_uri(images.heat(counts), "png"),
             [
-                escape(report.classes[i]),
-                escape(report.classes[j]),
-                f"{off[i, j]:,}",
-                number(off[i, j] / counts[i].sum(), ".1%"),
-                f'<a href="{links[i, j]}">clips</a>' if (i, j) in links else "",
-            ]
-            for i, j in worst
-            if off[i, j]
-        ]
-        table = charts.table(["truth", "taken for", "rows", "of the class", "behind it"], rows, text=[1])
-        table = table if rows else "<p>No row is confused.</p>"
-        panels[protocol] = (
-            f'<div class="pair"><figure>{picture}</figure><div><h3>Commonest confusions</h3>{table}</div></div>'
+                (
+                    report.classes[i],
+                    report.classes[j],
+                    f"{off[i, j]:,}",
+                    number(off[i, j] / counts[i].sum(), ".1%"),
+                    links.get((i, j), ""),
+                )
+                for i, j in worst
+                if off[i, j]
+            ],
         )
-    return f"{charts.switch('confusion-of', panels)}"
+    return panels
 
 
-def calibration(report: Report) -> str:
+class Calibration(NamedTuple):
+    """Calibration of all systems under a protocol."""
+
+    diagram: plots.Reliability
+    rows: list[tuple[str, int, list[str]]]
+    """Name, colour, and calibration error, Brier score, mean confidence and share right."""
+    least: int
+    """Rows that a mark stands for at least."""
+    system: str
+    bins: list[list[str]]
+    """Of the system: confidence from, rows, mean confidence and share right."""
+
+
+def calibration(report: Report) -> dict[str, Calibration]:
+    """Protocol -> reliability diagram and figures."""
     panels = {}
     for protocol, by_name in report.results.items():
         series, rows = [], []
         for name, result in by_name.items():
             found = reliability(result.output.probabilities, result.targets)
-            bins = map(charts.Bin, found.count.tolist(), found.confidence.tolist(), found.accuracy.tolist())
+            bins = map(plots.Bin, found.count.tolist(), found.confidence.tolist(), found.accuracy.tolist())
             series.append((name, report.colours[name], list(bins)))
-            rows.append(
-                [
-                    label(report, name),
-                    percent(result.scores.calibration_error),
-                    f"{result.scores.brier:.3f}",
-                    percent(float(result.output.probabilities.max(1).mean())),
-                    percent(float((result.output.probabilities.argmax(1) == result.targets).mean())),
-                ]
-            )
+            figures = [
+                percent(result.scores.calibration_error),
+                f"{result.scores.brier:.3f}",
+                percent(float(result.output.probabilities.max(1).mean())),
+                percent(float((result.output.probabilities.argmax(1) == result.targets).mean())),
+            ]
+            rows.append((name, report.colours[name], figures))
         least = max(3, round(0.004 * max(result.scores.count for result in by_name.values())))
-        picture = charts.reliability(
-            series,
-            least,
-            f"Reliability diagram, {protocol}: share right over confidence; numbers in the table beside it.",
-        )
-        table = charts.table(["system", "calibration error", "Brier score", "mean confidence", "share right"], rows)
+        label = f"Reliability diagram, {protocol}: share right over confidence; numbers in the table beside it."
         system, _, bins = series[0]
-        full = charts.table(
-            ["confidence from", "rows", "mean confidence", "share right"],
-            [
-                [
-                    percent(i / len(bins)),
-                    f"{b.count:,}",
-                    number(b.confidence, ".1%"),
-                    number(b.accuracy, ".1%"),
-                ]
-                for i, b in enumerate(bins)
-                if b.count
-            ],
-        )
-        panels[protocol] = (
-            f'<div class="pair"><figure>{charts.key((n, c) for n, c, _ in series)}{picture}</figure><div>'
-            f'{table}<p class="muted small" style="margin-top:12px">Above the dashed line a system is too modest, '
-            f"below it too sure. Points stand for at least {least} rows; the bars count the rows of "
-            f"{escape(system)}.</p>{charts.details(f'The bins of {system} as a table', full)}</div></div>"
-        )
-    return f"{charts.switch('reliability-of', panels)}"
+        table = [
+            [percent(i / len(bins)), f"{b.count:,}", number(b.confidence, ".1%"), number(b.accuracy, ".1%")]
+            for i, b in enumerate(bins)
+            if b.count
+        ]
+        panels[protocol] = Calibration(plots.reliability(series, least, label), rows, least, system, table)
+    return panels

@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from avsc_e2e import __version__
-from avsc_e2e.report import charts, glossary
-from avsc_e2e.report.words import count, number, percent, signed
+from avsc_e2e.report import glossary, theme
+from avsc_e2e.report.words import count, number, percent, signed, span
 
 
 @cache
@@ -22,15 +22,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "signed": signed, "number": number, "anchor": glossary.anchor}
+    found.filters |= {"percent": percent, "signed": signed, "number": number, "span": span, "anchor": glossary.anchor}
     found.globals |= {"count": count}
     return found
 
 
 def stylesheet() -> str:
     """The stylesheet of all pages, light and dark."""
-    environment_ = environment()
-    return charts.palette() + environment_.loader.get_source(environment_, "style.css")[0]
+    found = environment()
+    palette = found.get_template("palette.css").render(
+        light=theme.variables(theme.LIGHT), dark=theme.variables(theme.DARK), shades=theme.SHADES, series=theme.SERIES
+    )
+    return palette + found.get_template("style.css").render()
 
 
 def render(template: str, **values: object) -> str:

@@ -1,15 +1,14 @@
-"""Sections of a report about training: curves under plain names, and the configuration."""
+"""What the sections about training show: curves under plain names, and the configuration."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from typing import NamedTuple
 
-from avsc_e2e.report import charts
+from avsc_e2e.report import charts, plots
 from avsc_e2e.report.history import History, read_history
 from avsc_e2e.report.report import Report
-from avsc_e2e.report.template import environment
 from avsc_e2e.report.values import fields_of, versions
 from avsc_e2e.report.words import number
 
@@ -22,17 +21,39 @@ KINDS = {
 """Start of a column's name -> title of its chart, name of its curve."""
 
 
-def training(report: Report) -> str:
+class Figure(NamedTuple):
+    """Curves of one kind."""
+
+    title: str
+    series: list[charts.Series]
+    curves: plots.Curves
+
+
+class Stage(NamedTuple):
+    """The curves of a stage."""
+
+    name: str
+    figures: list[Figure]
+    kept: str
+    """One sentence about the epoch that was kept; empty where none was."""
+    head: list[str]
+    rows: list[list[str]]
+    """One an epoch."""
+    best: int | None
+    """Index of the epoch that was kept."""
+
+
+def training(report: Report) -> list[Stage]:
     """Curves of each stage, each curve once."""
     if not report.history:
-        return ""
+        return []
     stages = report.history if isinstance(report.history, Mapping) else {"": report.history}
     found: dict[str, History] = {}
     for name, path in stages.items():
         history = read_history(path)
         if all(history.columns != other.columns for other in found.values()):
             found[name] = history
-    return "".join(_stage(report, name, history) for name, history in found.items())
+    return [_stage(report, name, history) for name, history in found.items()]
 
 
 def plain_name(column: str) -> str:
@@ -58,7 +79,7 @@ def distinct(history: History) -> list[str]:
     return kept
 
 
-def _stage(report: Report, stage: str, history: History) -> str:
+def _stage(report: Report, stage: str, history: History) -> Stage:
     names = distinct(history)
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -75,35 +96,36 @@ def _stage(report: Report, stage: str, history: History) -> str:
         ]
         form = ".1%" if "accuracy" in title.lower() else ".3g"
         label = f"{title} over the epochs{f' of {stage}' if stage else ''}; numbers in the table below."
-        figures.append(
-            f"<figure><h3>{title}</h3>{charts.key((s.name, s.colour) for s in series)}"
-            f"{charts.curves(history.epochs, series, form, label, history.best)}</figure>"
-        )
-    head = ["epoch", *(escape(plain_name(name)) for name in names)]
+        figures.append(Figure(title, series, plots.curves(history.epochs, series, form, label, history.best)))
     rows = [
         [f"{epoch:g}", *(number(history.columns[name][i], ".4g") for name in names)]
         for i, epoch in enumerate(history.epochs)
     ]
-    title = f"<h3>{escape(stage)}</h3>" if stage else ""
     kept = ""
     if history.best is not None:
-        value = history.columns[history.judge][history.best]
         kept = (
-            f'<p class="muted small">Dashed: epoch {history.epochs[history.best]:g} has the lowest '
-            f"{escape(plain_name(history.judge))}, {value:.4f}.</p>"
+            f"Dashed: epoch {history.epochs[history.best]:g} has the lowest {plain_name(history.judge)}, "
+            f"{history.columns[history.judge][history.best]:.4f}."
         )
-    every = charts.details("Every epoch as a table", charts.table(head, rows, lead=history.best))
-    return f'{title}<div class="trio">{"".join(figures)}</div>{kept}{every}'
+    return Stage(stage, figures, kept, ["epoch", *map(plain_name, names)], rows, history.best)
 
 
-def configuration(report: Report) -> str:
-    """The settings, those that differ from their default apart, and the versions; all folded."""
+class Configuration(NamedTuple):
+    """Settings, each with its name, value and default, and the versions."""
+
+    changed: list[tuple[str, str, str]]
+    same: list[tuple[str, str, str]]
+    versions: dict[str, str]
+
+
+def configuration(report: Report) -> Configuration:
+    """The settings, those that differ from their default apart, and the versions."""
     changed, same = [], []
     defaults = dict(settings(report.defaults)) if report.defaults else None
     for name, value in settings(report.configuration or {}):
         default = defaults.get(name, "–") if defaults is not None else ""
         (changed if defaults is not None and value != default else same).append((name, value, default))
-    return environment().get_template("trials.html").module.configuration(changed, same, versions())
+    return Configuration(changed, same, versions())
 
 
 def settings(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def number(value: float, form: str) -> str:
@@ -20,3 +21,8 @@ def signed(value: float, digits: int) -> str:
 
 def count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def span(interval: Sequence[float] | None, form: str) -> str:
+    """An interval in words; "no interval" for None."""
+    return "no interval" if interval is None else " to ".join(format(v, form) for v in interval).replace("-", "−")

@@ -24,7 +24,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.metrics import Interval, score
 from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips
 from avsc_e2e.outputs.reference import read_reference, targets_of
-from avsc_e2e.report import charts
+from avsc_e2e.report import charts, images, theme
 from avsc_e2e.report.history import read_history
 from avsc_e2e.report.page import page as html_page
 from avsc_e2e.report.report import Report
@@ -374,16 +374,16 @@ def test_system_without_errors_and_class_without_rows():
     assert "nan" not in page.text.lower()
 
 
-@pytest.mark.parametrize("theme", [charts.LIGHT, charts.DARK], ids=["light", "dark"])
-def test_contrast(theme):
+@pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_contrast(colours):
     for name in ("page", "card", "note"):
-        assert charts.contrast(theme["ink"], theme[name]) >= 7
+        assert theme.contrast(colours["ink"], colours[name]) >= 7
     for name in ("page", "card"):
-        assert charts.contrast(theme["muted"], theme[name]) >= 4.5
-        assert all(charts.contrast(theme[f"c{i}"], theme[name]) >= 3 for i in range(charts.SERIES))
+        assert theme.contrast(colours["muted"], colours[name]) >= 4.5
+        assert all(theme.contrast(colours[f"c{i}"], colours[name]) >= 3 for i in range(theme.SERIES))
     for colour in ("c0", "bad"):
-        for back, text in charts.shades(theme, colour):
-            assert charts.contrast(back, text) >= 4.5
+        for back, text in theme.shades(colours, colour):
+            assert theme.contrast(back, text) >= 4.5
 
 
 def test_spectrogram_shows_a_tone_at_its_height():
@@ -391,7 +391,7 @@ def test_spectrogram_shows_a_tone_at_its_height():
     time = np.arange(rate) / rate
     mel = lambda hertz: 2595 * np.log10(1 + hertz / 700)  # noqa: E731
     for hertz in (440, 3000):
-        picture = charts.spectrogram(np.sin(2 * np.pi * hertz * time), rate)
+        picture = images.spectrogram(np.sin(2 * np.pi * hertz * time), rate)
         assert picture.shape[::2] == (80, 3)
         band = 79 - picture.astype(int).sum(axis=(1, 2)).argmax()
         expected = 81 * (mel(hertz) - mel(40)) / (mel(rate / 2) - mel(40)) - 1
