@@ -77,8 +77,9 @@ def decide(
             continue
         folds = Folds.of(targets[mask], groups[mask], 5, seed + 1)
         rows = Judged(targets[mask], groups[mask], weights[mask], folds)
-        widest = max(able, key=lambda name: len(able[name].reads))
-        tried = candidates({name: head.logits[mask] for name, head in able.items()}, rows, widest)
+        joint = [name for name, head in able.items() if len(head.modalities) > 1]
+        joint = joint or [max(able, key=lambda name: len(able[name].reads))]
+        tried = candidates({name: head.logits[mask] for name, head in able.items()}, rows, joint)
         chosen[index] = choose(tried, rows)
         if first is None:
             first = tried, rows, mask

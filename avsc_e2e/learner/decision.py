@@ -101,16 +101,17 @@ RULES: tuple[tuple[str, Fit], ...] = (
 """In rising richness."""
 
 
-def candidates(logits: Mapping[str, np.ndarray], rows: Judged, widest: str) -> list[Candidate]:
-    """The product of the `widest` head, which reads the most members, and the best other one; the best head alone; then
-    each rule over the heads that improve a pool, in rising richness. logits: head -> (N, K) out of fold.
+def candidates(logits: Mapping[str, np.ndarray], rows: Judged, joint: Sequence[str]) -> list[Candidate]:
+    """The product of the `joint` heads and the best other one; the best head alone; then each rule over the heads that
+    improve a pool, in rising richness. logits: head -> (N, K) out of fold.
 
-    The product comes first although it hears two heads: nothing in it is fitted, and on sources that took no part in
-    any choice it errs less than the head that was best out of fold (`benchmarks/decisions.py`)."""
+    The product comes first although it hears several heads: nothing in it is fitted, and on sources that took no part
+    in any choice it errs less than the head that was best out of fold (`benchmarks/decisions.py`)."""
     probabilities = {name: _softmax(values) for name, values in logits.items()}
-    best = min(logits, key=lambda name: rows.loss(logits[name]))
-    others = sorted((name for name in logits if name != widest), key=lambda name: rows.loss(logits[name]))
-    found = [_cross_fitted("widest and best", [widest, others[0]], probabilities, rows, product)] if others else []
+    ranked = sorted(logits, key=lambda name: rows.loss(logits[name]))
+    first = [*joint, *[name for name in ranked if name not in joint][:1]]
+    best = ranked[0]
+    found = [_cross_fitted("product", first, probabilities, rows, product)] if len(first) > 1 else []
     found.append(_cross_fitted("best head", [best], probabilities, rows, product))
     heads = _selected(best, probabilities, rows)
     rules = RULES if len(heads) > 1 else RULES[:1]  # of one head, a temperature is all there is to fit

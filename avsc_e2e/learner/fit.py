@@ -273,7 +273,8 @@ class Run:
         self.heads, self.alone, self.logs = {}, {}, None
 
     def probes(self) -> None:
-        """Logistic regression on each member, on the members of each modality together, and on all."""
+        """Logistic regression on each member, on the members of each modality together, on all, and on the best member
+        of each modality."""
         names = {m: [n for n, t in self.towers.items() if t.member.modality == m] for m in MODALITIES}
         sets = {name: (name,) for name in self.towers}
         sets |= {f"{m} probe": tuple(of) for m, of in names.items() if len(of) > 1}
@@ -282,6 +283,11 @@ class Run:
         log.info(Ladder.HEAD)
         for name, reads in sets.items():
             self.add_probe(name if len(reads) > 1 else f"{name} probe", reads)
+        best = tuple(
+            min((n for n in of if n in self.alone), key=self.alone.__getitem__, default="") for of in names.values()
+        )
+        if all(best) and len(self.towers) > 2:
+            self.add_probe("pair probe", best)
 
     def add_probe(self, name: str, reads: tuple[str, ...]) -> None:
         modalities = frozenset(self.towers[member].member.modality for member in reads)

@@ -20,7 +20,7 @@ def test_a_useless_head_is_not_heard():
     draw, y, g, w = rows()
     good = 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3))
     judged = Judged(y, g, w, Folds.of(y, g))
-    found = candidates({"good": good, "noise": draw.normal(size=(len(y), 3)) * 5}, judged, "noise")
+    found = candidates({"good": good, "noise": draw.normal(size=(len(y), 3)) * 5}, judged, ["noise"])
     chosen = choose(found, judged)
     assert chosen.heads == ("good",)
     assert chosen.loss <= judged.loss(good) + 0.01
@@ -30,7 +30,7 @@ def test_two_heads_that_err_apart_are_pooled():
     draw, y, g, w = rows()
     heads = {name: 2.0 * np.eye(3)[y] + draw.normal(size=(len(y), 3)) for name in ("one", "two")}
     judged = Judged(y, g, w, Folds.of(y, g))
-    chosen = choose(candidates(heads, judged, "one"), judged)
+    chosen = choose(candidates(heads, judged, ["one"]), judged)
     assert set(chosen.heads) == {"one", "two"}
     assert chosen.loss < 0.8 * min(judged.loss(values) for values in heads.values())
 
@@ -39,7 +39,7 @@ def test_an_overconfident_head_is_cooled():
     draw, y, g, w = rows()
     logits = 20.0 * (np.eye(3)[y] + draw.normal(size=(len(y), 3)))
     judged = Judged(y, g, w, Folds.of(y, g))
-    chosen = choose(candidates({"hot": logits}, judged, "hot"), judged)
+    chosen = choose(candidates({"hot": logits}, judged, ["hot"]), judged)
     assert chosen.loss < 0.5 * judged.loss(logits)
 
 
@@ -84,19 +84,19 @@ def test_losses_are_of_classes_not_of_rows():
     assert torch.isfinite(torch.tensor(logits)).all()
 
 
-def test_the_product_of_the_widest_and_the_best_other_head_comes_first():
+def test_the_product_of_the_joint_heads_and_the_best_other_one_comes_first():
     draw, y, g, w = rows()
     heads = {n: size * np.eye(3)[y] + draw.normal(size=(len(y), 3)) for n, size in (("joint", 2), ("v", 2), ("a", 1))}
     judged = Judged(y, g, w, Folds.of(y, g))
-    found = candidates(heads, judged, "joint")
-    assert [one.name for one in found[:2]] == ["widest and best", "best head"]
+    found = candidates(heads, judged, ["joint"])
+    assert [one.name for one in found[:2]] == ["product", "best head"]
     assert found[0].heads == ("joint", "v")
     assert [one.rule.weights.tolist() for one in found[:2]] == [[0.5, 0.5], [1.0]]  # nothing is fitted
     assert choose(found[:2], judged) is found[0]
     # The best head replaces it only by a standard error, however slightly the other one errs more.
     calm = 2.0 * np.eye(3)[y] + np.sqrt(2) * draw.normal(size=(len(y), 3))
     alike = {"joint": calm, "v": calm + 0.01 * draw.normal(size=(len(y), 3))}
-    assert choose(candidates(alike, judged, "joint"), judged).name == "widest and best"
+    assert choose(candidates(alike, judged, ["joint"]), judged).name == "product"
 
 
 def test_a_temperature_has_to_earn_its_place():
@@ -104,7 +104,7 @@ def test_a_temperature_has_to_earn_its_place():
     draw, y, g, w = rows(n=60, sources=12)
     head = 2.0 * np.eye(3)[y] + np.sqrt(2) * draw.normal(size=(len(y), 3))
     judged = Judged(y, g, w, Folds.of(y, g))
-    found = candidates({"calm": head}, judged, "calm")
+    found = candidates({"calm": head}, judged, ["calm"])
     assert [one.name for one in found] == ["best head", "temperature"]
     assert choose(found, judged).name == "best head"
     assert found[0].loss == judged.loss(head)
