@@ -19,6 +19,9 @@ _HOMES = {
     "MediaError": "errors",
     "read_corpus": "data.sets.corpus",
     "ClipDataset": "data.dataset",
+    "Sampling": "data.dataset",
+    "collate": "data.loader",
+    "CentreCrop": "transforms.frames",
     "Architecture": "models.architecture",
     "create_model": "models.zoo.catalogue",
     "list_models": "models.zoo.catalogue",
@@ -35,6 +38,11 @@ _HOMES = {
     "train": "training.trainer",
     "evaluate": "evaluation",
     "fit": "learner.fit",
+    "Checkpoint": "hub.checkpoint",
+    "SceneClassifier": "classifier",
+    "rows_from": "tables",
+    "rows_from_dataset": "tables",
+    "to_pandas": "tables",
 }
 """The module of each public name."""
 

@@ -25,6 +25,7 @@ ROOMS = (
     ("report",),
     ("inference", "segments"),
     ("prediction",),
+    ("tables", "hub"),
     ("timelines",),
     ("export",),
     ("doctor",),
@@ -32,6 +33,7 @@ ROOMS = (
     ("evaluation",),
     ("challenge",),
     ("learner",),
+    ("classifier",),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -53,15 +55,22 @@ OWNERS = {
     "audiomentations": {"transforms.waveform"},
     "av": {"data.media.audio", "data.media.conversion", "data.media.packets", "data.media.source", "toycity.city"},
     "cv2": {"data.store.reader", "data.store.shard", "transforms.frames"},
+    "datasets": {"tables"},
     "decord": {"data.media.decord"},
     "fsspec": {"data.store.remote"},
     "h5py": {"models.weights.keras"},
-    "huggingface_hub": {"models.weights.published", "models.weights.sources"},
+    "huggingface_hub": {
+        "hub.checkpoint",
+        "models.weights.files",
+        "models.weights.published",
+        "models.weights.sources",
+    },
     "onnxruntime": {"export.onnx", "export.runtime"},
     "open_clip": {"models.text"},
     "jinja2": {"report.template"},
     "markupsafe": {"report.template"},
     "matplotlib": {"report.images"},
+    "pandas": {"tables"},
     "pytorch_lightning": {
         "training.callbacks",
         "training.launch",
@@ -72,7 +81,7 @@ OWNERS = {
     },
     "safetensors": {"models.weights.checkpoint", "models.weights.tensors"},
     "scipy": {"outputs.comparison", "outputs.loglinear"},
-    "sklearn": {"outputs.calibration", "outputs.folds", "models.segmentmodel"},
+    "sklearn": {"classifier", "outputs.calibration", "outputs.folds", "models.segmentmodel"},
     "soundfile": {"data.media.audio", "data.media.header", "toycity.city"},
     "soxr": {"data.media.audio"},
     "threadpoolctl": {"outputs.loglinear"},
@@ -101,7 +110,7 @@ OWNERS = {
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
 
-EXTRAS = ("clip", "keras", "onnx")
+EXTRAS = ("clip", "datasets", "keras", "onnx", "pandas")
 """Extras of setup.cfg whose packages some files import when they need them."""
 
 UNSEEN = {"onnx", "onnxscript", "tensorboard"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from avsc_e2e.clip import Row
+from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 
 TABLES = frozenset({".csv", ".tsv", ".txt"})
@@ -65,3 +67,19 @@ def _cells(
             raise AvscError(f"{shown}: line {number}: {len(cells)} columns, {len(header)} expected")
         found = dict(zip(header, (cell.strip() for cell in cells), strict=True))
         yield number, {name: found.get(name, "") for name in known}
+
+
+def write_table(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
+    """Write rows as a table of recordings with whole paths, in which audio of its own files and groups are listed too.
+    Raises AvscError for a row without a class or a file."""
+    path = Path(path)
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(("file", "label", "audio", "group"))
+        for row in rows:
+            first = row.video or row.audio
+            if not first or not row.scene:
+                raise AvscError(f"{first or row.file}: has no {'label' if first else 'file'}: give one")
+            audio = os.path.abspath(row.audio) if row.audio not in ("", first) else ""
+            lines.writerow((os.path.abspath(first), row.scene, audio, row.location))
+    return path

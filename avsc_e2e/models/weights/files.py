@@ -8,11 +8,15 @@ from pathlib import Path
 from avsc_e2e.errors import AvscError
 
 MODEL = "model.safetensors"
+HUB = "hf-hub:"
+"""What the address of a checkpoint on a hub begins with: hf-hub:user/name, or hf-hub:user/name@revision."""
 
 
 def checkpoint_file(path: str | os.PathLike) -> Path:
-    """The file of a checkpoint; the folder of a run stands for its model.safetensors. Raises AvscError where there is
-    none."""
+    """The file of a checkpoint; the folder of a run stands for its model.safetensors, `hf-hub:user/name` for that of a
+    repository, which is fetched into the hub's cache. Raises AvscError where there is none."""
+    if str(path).startswith(HUB):
+        return _fetched(str(path))
     path = Path(path)
     if path.is_dir():
         if not (path / MODEL).is_file():
@@ -26,6 +30,39 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file, or a folder with a checkpoint in it, is named."""
+    """Whether a file, a folder with a checkpoint in it, or an address on a hub is named."""
+    if str(path).startswith(HUB):
+        return True
     path = Path(path)
     return (path / MODEL).is_file() if path.is_dir() else path.is_file()
+
+
+def _fetched(address: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import HFValidationError
+
+    from avsc_e2e.models.weights.fetching import look
+
+    name, _, revision = address.removeprefix(HUB).partition("@")
+    ask = {"repo_id": name, "filename": MODEL, "revision": revision or None}
+    try:
+        try:
+            look(constants.ENDPOINT)  # its client goes on trying for most of a minute
+        except AvscError:
+            return Path(hf_hub_download(**ask, local_files_only=True))
+        return Path(hf_hub_download(**ask))
+    except HFValidationError as error:
+        raise AvscError(
+            f"{address}: not an address on a hub; give {HUB}user/name or {HUB}user/name@revision"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise AvscError(
+            f"{address}: {constants.ENDPOINT} cannot be reached, and the model is not in {constants.HF_HUB_CACHE}: "
+            f"fetch its {MODEL} elsewhere and give that file"
+        ) from error
+    except (EntryNotFoundError, HfHubHTTPError) as error:
+        raise AvscError(
+            f"{address}: {constants.ENDPOINT} has no such model, revision or {MODEL}; for a private one log in with "
+            "`hf auth login`"
+        ) from error
