@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avsc_e2e"
 
 ROOMS = (
-    ("avsc_e2e", "clip", "devices", "durable", "errors", "memory", "processes", "randomness"),
+    ("avsc_e2e", "apart", "clip", "devices", "durable", "errors", "memory", "processes", "randomness"),
     ("data", "toycity", "transforms", "models", "outputs"),
     ("submission",),
     ("report",),

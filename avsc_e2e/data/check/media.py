@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from avsc_e2e.apart import Died, apart
 from avsc_e2e.clip import MODALITIES
 from avsc_e2e.data.check.findings import Problem, Progress
-from avsc_e2e.data.media import Media, probe, read_audio, read_frames
+from avsc_e2e.data.media import Media, give_up, probe, read_audio, read_frames
 from avsc_e2e.errors import MediaError
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
@@ -26,26 +26,33 @@ def look_at(
     media: dict[str, Media] = {}
     unreadable: list[Problem] = []
     size = 0
-    pool = ThreadPoolExecutor(max_workers=min(32, (os.cpu_count() or 1) + 2))  # decoders let go of the interpreter
-    try:
-        tasks = {pool.submit(_read, path, of_file, fast): path for path, of_file in files.items()}
-        for number, task in enumerate(as_completed(tasks), 1):
-            path = tasks[task]
-            try:
-                media[path] = task.result()
-                size += media[path].size
-            except MediaError as error:
-                empty = error.path == path and os.path.isfile(path) and not os.path.getsize(path)
-                unreadable.append(Problem("empty" if empty else "unreadable", path, error.reason))
-            if progress:
-                progress(number, len(files))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    tasks = [(path, tuple(modalities), fast) for path, modalities in files.items()]
+    for number, (index, found) in enumerate(apart(_read, tasks), 1):
+        path = tasks[index][0]
+        if isinstance(found, Died):
+            found = MediaError(path, found.reason)
+            give_up(found)  # what else is looked at of the set is read by this process
+        if isinstance(found, MediaError):
+            empty = found.path == path and os.path.isfile(path) and not os.path.getsize(path)
+            unreadable.append(Problem("empty" if empty else "unreadable", path, found.reason))
+        else:
+            media[path] = found
+            size += found.size
+        if progress:
+            progress(number, len(files))
     problems += sorted(unreadable, key=lambda problem: (problem.kind, problem.path))
     return media, size
 
 
-def _read(path: str, modalities: Sequence[str], fast: bool) -> Media:
+def _read(task: tuple[str, tuple[str, ...], bool]) -> Iterator[Media | MediaError]:
+    """What a file holds, or why it cannot be read: in a process of its own, because a decoder may crash."""
+    try:
+        yield _media(*task)
+    except MediaError as error:
+        yield error
+
+
+def _media(path: str, modalities: Sequence[str], fast: bool) -> Media:
     if not os.path.getsize(path):
         raise MediaError(path, "is empty")
     media = probe(path)

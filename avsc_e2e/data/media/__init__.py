@@ -8,7 +8,7 @@ from avsc_e2e.data.media.audio import audio_blocks, cut_window, mix_channels, re
 from avsc_e2e.data.media.frames import Decoder, read_frames
 from avsc_e2e.data.media.header import Media, probe
 from avsc_e2e.data.media.live import LiveWindows
-from avsc_e2e.data.media.source import TOLERANCE, known_codecs
+from avsc_e2e.data.media.source import TOLERANCE, give_up, known_codecs
 from avsc_e2e.data.media.windows import MediaWindow, decode_frames, decode_windows, window_starts
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "cut_window",
     "decode_frames",
     "decode_windows",
+    "give_up",
     "known_codecs",
     "mix_channels",
     "probe",

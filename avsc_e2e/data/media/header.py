@@ -71,6 +71,9 @@ def probe_located(path: str, size: int, _changed: int) -> Media:
         streams = [stream for stream in (video, audio) if stream is not None]
         if not streams:
             raise MediaError(path, "holds neither video nor audio")
+        for stream in streams:
+            if stream.codec_context is None:
+                raise MediaError(path, f"its {stream.type} is of a codec that is not known here")
         seconds = lambda stream, value: float(value * stream.time_base) if value is not None else 0.0  # noqa: E731
         origin = min(seconds(stream, stream.start_time) for stream in streams)
         ends = {stream.index: _end(stream) for stream in streams}

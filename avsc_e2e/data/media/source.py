@@ -45,7 +45,20 @@ def locate(path: str | os.PathLike[str]) -> tuple[str, tuple[int, int]]:
         raise MediaError(path, "is a pipe, socket or device, not a media file")
     if status.st_size == 0:
         raise MediaError(path, "is empty")
-    return path, (status.st_size, status.st_mtime_ns)
+    stamp = status.st_size, status.st_mtime_ns
+    if (path, stamp) in _given_up:
+        raise MediaError(path, _given_up[path, stamp])
+    return path, stamp
+
+
+_given_up: dict[tuple[str, tuple[int, int]], str] = {}
+"""Files that this process is not to read, as they are now, and why."""
+
+
+def give_up(error: MediaError) -> None:
+    """Have every later reading of a file fail with an error: another process died over it."""
+    with contextlib.suppress(MediaError):
+        _given_up[locate(error.path)] = error.reason
 
 
 def kind(path: str) -> Kind:
@@ -91,8 +104,8 @@ def open_container(path: str, **options):
 
 
 def main_stream(container, modality: str):
-    """The video or audio track that a player takes: the first that the file marks as default, else the first; None
-    where there is none. A cover is no video."""
+    """The video or audio track that a player takes: of those that can be decoded, the first that the file marks as
+    default, else the first; None where there is none. A cover is no video."""
     import av
 
     marks = av.stream.Disposition
@@ -101,6 +114,7 @@ def main_stream(container, modality: str):
         for stream in (container.streams.video if modality == "video" else container.streams.audio)
         if not stream.disposition & marks.attached_pic
     ]
+    streams = [stream for stream in streams if stream.codec_context is not None] or streams
     return next((stream for stream in streams if stream.disposition & marks.default), next(iter(streams), None))
 
 

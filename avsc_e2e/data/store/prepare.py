@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from avsc_e2e.apart import DEATHS, Died, apart
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.sets.corpus import is_evaluation
 from avsc_e2e.data.sets.duplicates import find_copies
@@ -30,9 +29,8 @@ from avsc_e2e.data.store.layout import (
     shard_file,
 )
 from avsc_e2e.data.store.remote import is_url
-from avsc_e2e.data.store.shard import DEFAULT, PARTIAL, Options, Task, sync, write_shard
+from avsc_e2e.data.store.shard import DEFAULT, Options, Task, sync, write_shard
 from avsc_e2e.errors import AvscError
-from avsc_e2e.processes import start_worker, without_main
 
 SHARD_SIZE = 128 << 20
 """Bytes of media that go into a shard: some 15 recordings of the real set, and enough shards to keep many cores busy
@@ -94,11 +92,13 @@ def prepare(
     mine = tasks[rank::world]
     total = sum(len(task.rows) for task in mine)
     try:
-        decoded = sum(_run(mine, workers or os.cpu_count() or 1, progress, total))
+        decoded = _run(mine, workers, progress, total)
     except OSError as error:
         raise AvscError(
             f"{store}: cannot be written ({error.strerror or error}): mend that and run it again"
         ) from error
+    if layout == "folder":
+        _note_copies(store, folder, rows, tasks, rank)
     bad, size = [], 0
     for task in mine:
         size += task.shard.stat().st_size
@@ -145,6 +145,7 @@ def _plan(
 ) -> list[list[str]]:
     """Which recordings are in which shard. What an earlier run has planned stays, new ones go into new shards."""
     shards: list[list[str]] = []
+    copies: list[list[str]] = []
     if (store / MANIFEST).exists():
         manifest = read_manifest(store)
         earlier = DEFAULT._asdict() | manifest["options"]
@@ -157,7 +158,7 @@ def _plan(
                     f"{store}: was prepared with --{what.replace('_', '-')} {old}, and {new} is asked for: choose "
                     "another folder, or delete this one"
                 )
-        shards = manifest["shards"]
+        shards, copies = manifest["shards"], manifest["copies"]
     elif any(not path.name.startswith(MANIFEST) for path in store.iterdir()):
         raise AvscError(f"{store}: is a folder with other files in it: give a new or empty one")
     known = {file for files in shards for file in files}
@@ -180,10 +181,25 @@ def _plan(
         "root": str(root),
         "options": options._asdict(),
         "shards": shards,
-        "copies": _copies(folder, rows) if layout == "folder" else [],
+        "copies": copies,
     }
     _write_atomically(store / MANIFEST, json.dumps(manifest).encode(), rank)
     return shards
+
+
+def _note_copies(store: Path, folder: Path, rows: Sequence[dict[str, Any]], tasks: Sequence[Task], rank: int) -> None:
+    """Write into the manifest which recordings are copies of each other. Those over which a process died are left out,
+    since comparing them would end this process too."""
+    dead = {
+        record["row"]["file"]
+        for task in tasks
+        for record in read_index(task.shard)
+        if any(reason.startswith(DEATHS) for reason in record["bad"].values())
+    }
+    manifest = read_manifest(store)
+    copies = _copies(folder, [row for row in rows if row["file"] not in dead])
+    if copies != manifest["copies"]:
+        _write_atomically(store / MANIFEST, json.dumps(manifest | {"copies": copies}).encode(), rank)
 
 
 def _copies(root: Path, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -204,55 +220,28 @@ def _copy_lists(root: Path, store: Path, rank: int) -> None:
                 _write_atomically(to, path.read_bytes(), rank)
 
 
-def _run(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None] | None, total: int) -> Iterator[int]:
-    """Write shards, in processes where `workers` are more than one; yields how many recordings each one decoded."""
-    show = progress or (lambda done, total: None)
-    if workers == 1 or len(tasks) == 1:
-        done = 0
-        for task in tasks:
-            decoded = 0
-            for fresh in write_shard(task):
-                done, decoded = done + 1, decoded + fresh
-                show(done, total)
-            yield decoded
-        return
-    context = multiprocessing.get_context("spawn")
-    count = context.Value("q", 0)
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (count,)) as pool:
-        with without_main():
-            pending = {pool.submit(_write_counted, task) for task in tasks}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                show(count.value, total)
-                for future in finished:
-                    yield future.result()
-        except BaseException as error:
-            for process in list(pool._processes.values()):
-                process.terminate()  # what is in hand is lost, as at any kill, and done again by the next run
-            pool.shutdown(wait=False, cancel_futures=True)
-            if not isinstance(error, BrokenProcessPool):
-                raise
-            begun = [task for task in tasks if task.shard.with_name(task.shard.name + PARTIAL).exists()]
-            raise AvscError(
-                f"{tasks[0].shard.parent}: a process died (out of memory, or a decoder crashed) at one of "
-                + ", ".join(task.rows[len(read_index(task.shard))]["file"] for task in begun)
-                + ": run it again, it goes on where it stopped"
-            ) from None
-
-
-def _start_worker(count) -> None:
-    global _count
-    _count = count
-    start_worker()
-
-
-def _write_counted(task: Task) -> int:
-    decoded = 0
-    for fresh in write_shard(task):
-        decoded += fresh
-        with _count.get_lock():
-            _count.value += 1
+def _run(tasks: Sequence[Task], workers: int, progress: Callable[[int, int], None] | None, total: int) -> int:
+    """Write shards in processes of their own; how many recordings they decoded. A recording over which a process dies
+    is tried once more, and then noted as bad. Raises AvscError where a process dies over none."""
+    done, decoded = Counter[Path](), 0
+    died: set[str] = set()
+    while tasks:
+        again: list[Task] = []
+        for index, value in apart(write_shard, tasks, workers):
+            task = tasks[index]
+            if isinstance(value, Died):
+                begun = len(read_index(task.shard))
+                if begun == len(task.rows):
+                    raise AvscError(f"{task.shard}: {value.reason}: run it again, it goes on where it stopped")
+                file, done[task.shard] = task.rows[begun]["file"], 0
+                again.append(task._replace(dead=(*task.dead, (file, value.reason))) if file in died else task)
+                died.add(file)
+            else:
+                done[task.shard] += 1
+                decoded += value
+            if progress:
+                progress(done.total(), total)
+        tasks = again
     return decoded
 
 

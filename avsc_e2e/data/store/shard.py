@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from avsc_e2e.clip import MODALITIES
 from avsc_e2e.data.media import Decoder, audio_blocks, decode_frames, probe
 from avsc_e2e.data.store.layout import (
     damage,
@@ -61,6 +62,8 @@ class Task(NamedTuple):
     root: Path
     rows: tuple[dict[str, Any], ...]
     options: Options
+    dead: tuple[tuple[str, str], ...] = ()
+    """Recordings that are not to be decoded again, because it ends the process, with what is told of it."""
 
 
 def write_shard(task: Task) -> Iterator[bool]:
@@ -148,7 +151,10 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             record["source"][path] = _stamp(task.root / path)
     record["source"] = dict(sorted(record["source"].items()))
-    if row["video"]:
+    dead = dict(task.dead).get(row["file"])
+    if dead:
+        record["bad"] = {name: dead for name in reversed(MODALITIES) if row[name]}
+    if row["video"] and not dead:
         path, offsets, sizes, end = task.root / row["video"], [], [], 0.0
         try:
             media = probe(path)
@@ -165,7 +171,7 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
         except MediaError as error:
             record["bad"]["video"] = error.reason
             tar.restart()
-    if row["audio"]:
+    if row["audio"] and not dead:
         path = task.root / row["audio"]
         try:
             media = probe(path)
