@@ -13,6 +13,8 @@ from avsc_e2e.report.words import count, percent, signed
 
 HEADS = ("audio", "video", "fusion")
 """Names of outputs that are heads of one model."""
+FUSE = "avsc fuse {} --reference REFERENCE.csv --save fusion.json"
+"""Suggested where the report knows no better command."""
 
 
 class Verdict(NamedTuple):
@@ -138,11 +140,12 @@ def _advice(report: Report, own: Result, best: str, better: bool) -> list[tuple[
             (
                 f"T{called(best)[1:]} has a lower log loss than the decision. Fit the weights of the heads, on "
                 "recordings that this test does not use, such as the validation set:",
-                report.mend or "avsc fuse AUDIO.csv VIDEO.csv FUSION.csv --reference REFERENCE.csv --save fusion.json",
+                report.mend or FUSE.format("AUDIO.csv VIDEO.csv FUSION.csv"),
             )
         )
     elif better:
-        advice.append((f"{best} has the lower log loss. Try the fusion of both:", report.mend))
+        said = f"{best} has the lower log loss. Try the fusion of both:"
+        advice.append((said, report.mend or FUSE.format(f"{report.system}.csv {best}.csv")))
     gap = float(own.output.probabilities.max(1).mean()) - own.scores.micro_accuracy
     if abs(gap) > 0.05:
         word = "overconfident" if gap > 0 else "underconfident"
