@@ -51,8 +51,11 @@ from avsc_e2e.report.report import Report
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.25
-"""Of the budget that embedding may take; of longer sets fewer segments a recording are looked at."""
+SHARE = 0.35
+"""Of the budget that embeddings and their regressions may take; of longer sets fewer segments a recording are looked
+at."""
+REGRESSED = 0.05
+"""Seconds that all regressions take for a segment, on two cores, for some thousand segments of the usual members."""
 FIRST = "first look"
 """Stage of the checkpoint that is left before all segments are looked at."""
 TRIAL = 96
@@ -242,7 +245,8 @@ class Run:
         """Features of the training part, of as many segments a recording as the budget allows."""
         rows, classes = self.seen.corpus.train, self.seen.corpus.classes
         most, kept = 0, every
-        while len(kept) * self.each > SHARE * self.clock.seconds and most != LEAST:
+        each = self.each + REGRESSED
+        while len(kept) * each > SHARE * self.clock.seconds and most != LEAST:
             most = LEAST if most == LEAST + 1 else (most or max(len(every) // len(rows) * 2, LEAST + 2)) - 1
             kept = segments_of(rows, classes, most)
         told = f", {most} of each recording at most" if most else ""

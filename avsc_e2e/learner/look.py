@@ -14,6 +14,7 @@ from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
+from avsc_e2e.learner.crossing import crossing
 
 IMBALANCE = 10.0
 """Segments of the largest class over those of the smallest that are worth a warning."""
@@ -65,7 +66,16 @@ def look(
             f"{data}: all training recordings are of one source, {next(iter(sources))}; "
             "the learner holds out whole sources and needs two or more"
         )
-    return Look(corpus, opened, tuple(_warnings(corpus, bad)))
+    warnings = _warnings(corpus, bad)
+    shared = crossing(train)
+    if shared:
+        corpus = corpus._replace(train=tuple(row._replace(location=shared[row.location]) for row in corpus.train))
+        names = sorted(set(shared.values()))
+        warnings.append(
+            f"{len(names)} sources, {names[0]} to {names[-1]}, are in several classes by their names: each is held out "
+            "as a whole"
+        )
+    return Look(corpus, opened, tuple(warnings))
 
 
 def _readable(rows: tuple[Row, ...], store: Store) -> tuple[Row, ...]:
