@@ -2,42 +2,87 @@
 
     python benchmarks/mutants.py [--sample 300] [--seed 0] [--rooms outputs transforms] [--write docs/mutants.md]
 
-Every mutant is one change of one operator, number or condition, in a copy of the repository. The tests of the mutant's
-room (see [tool.mutants] in pyproject.toml) run until one fails. A mutant in a type annotation changes nothing and is
-not drawn. The result of each mutant goes to a JSON file beside the copy, so a run that is stopped goes on.
+Every mutant is one change of one operator, number or condition, in a copy of the repository; those of
+mutants_by_hand.toml are bugs that a maintainer could introduce. The tests of each room (see [tool.mutants] in
+pyproject.toml) run once under coverage, test by test. Then each mutant meets the tests of its room that run its
+statement, the quickest first, until one fails or their seconds are used up. A mutant in a type annotation changes
+nothing and is not drawn. Results go to a JSON file in the working folder, so a run that is stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import json
 import os
 import random
+import resource
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import NamedTuple
 
+import cosmic_ray.plugins
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.work_db import WorkDB
-from cosmic_ray.work_item import MutationSpec
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
 IGNORED = shutil.ignore_patterns(".venv", ".git", "__pycache__", "demo", "runs", ".pytest_cache", ".ruff_cache")
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--durations=0"]
 
 
-def annotations(path: Path) -> set[tuple[int, int]]:
+class Mutant(NamedTuple):
+    """A bug that is not put in yet."""
+
+    room: str
+    name: str
+    file: str
+    first: int
+    """Its lines, from 1."""
+    last: int
+    change: tuple
+    """Text before and after, or cosmic-ray's operator, its arguments and which of the file's places for it."""
+
+    def text(self) -> str:
+        """The file with it."""
+        source = Path(self.file).read_text()
+        if len(self.change) == 2:
+            assert source.count(self.change[0]) == 1, f"{self.file}: occurs not once: {self.change[0]}"
+            return source.replace(*self.change)
+        operator, arguments, occurrence = self.change
+        return mutate_code(source, cosmic_ray.plugins.get_operator(operator)(**arguments), occurrence)
+
+
+class Trace(NamedTuple):
+    """What the tests of a room run, as long as nothing is changed."""
+
+    seconds: dict[str, float]
+    """Processor time of each test that passes, with the fixtures that it is the first to need."""
+    lines: dict[str, dict[str, list[str]]]
+    """File to line to tests."""
+    modules: list[str]
+    """Third-party modules that they load: a worker imports them once, and every mutant is a fork of it."""
+    coverage: dict[str, float]
+    """Statements, branches and those of them that run in the tests' own process."""
+
+
+def positions(tree: ast.AST) -> set[tuple[int, int]]:
     """(line, column) of every position inside a type annotation, which is never evaluated."""
     found: set[tuple[int, int]] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for part in filter(None, parts):
             for line in range(part.lineno, part.end_lineno + 1):
@@ -47,67 +92,261 @@ def annotations(path: Path) -> set[tuple[int, int]]:
     return found
 
 
-def drawn(rooms: list[str], sample: int, seed: int) -> list[tuple[str, MutationSpec]]:
-    """The sample: as many mutants of each room, in a fixed order."""
-    chosen = []
-    for room in rooms:
-        files = sorted(path for pattern in SETTINGS["rooms"][room]["files"] for path in ROOT.glob(pattern))
+def files_of(room: str) -> list[Path]:
+    patterns = SETTINGS["rooms"][room]["files"]
+    return sorted(path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def drawn(rooms: list[str], sample: int, seed: int) -> list[Mutant]:
+    """The sample: as many mutants of each room, room after room in turn, so that a part of it is spread over all."""
+    columns = []
+    for room in rooms if sample else ():
+        files = files_of(room)
         with tempfile.TemporaryDirectory() as folder:
             database = WorkDB(f"{folder}/work.sqlite", WorkDB.Mode.create)
-            init([path.relative_to(ROOT) for path in files], database, {})
-            mutations = [item.mutations[0] for item in database.work_items]
+            init(files, database, {})
+            found = [item.mutations[0] for item in database.work_items]
             database.close()
-        still = {path.relative_to(ROOT): annotations(path) for path in files}
-        mutations = [m for m in mutations if tuple(m.start_pos) not in still[Path(m.module_path)]]
-        mutations.sort(key=lambda m: (str(m.module_path), m.operator_name, m.occurrence))
-        share = sample // len(rooms)
-        chosen += [(room, m) for m in random.Random(seed).sample(mutations, min(share, len(mutations)))]
+        still = {path: positions(ast.parse(path.read_text())) for path in files}
+        found = [m for m in found if tuple(m.start_pos) not in still[Path(m.module_path)]]
+        found.sort(key=lambda m: (str(m.module_path), m.operator_name, m.occurrence))
+        columns.append(
+            [
+                Mutant(
+                    room,
+                    f"{m.module_path} {m.operator_name} {m.occurrence}",
+                    *(str(m.module_path), m.start_pos[0], m.end_pos[0]),
+                    (m.operator_name, m.operator_args or {}, m.occurrence),
+                )
+                for m in random.Random(seed).sample(found, min(sample // len(rooms), len(found)))
+            ]
+        )
+    longest = max(map(len, columns), default=0)
+    return [column[place] for place in range(longest) for column in columns if place < len(column)]
+
+
+def by_hand(rooms: list[str]) -> list[Mutant]:
+    """Those of mutants_by_hand.toml."""
+    found = []
+    for one in tomllib.loads(Path(__file__).with_name("mutants_by_hand.toml").read_text())["mutant"]:
+        change = one["before"], one["after"]
+        above = (ROOT / one["file"]).read_text().partition(one["before"])[0]
+        first = above.count("\n") + 1 + (len(one["before"]) - len(one["before"].lstrip("\n")))
+        last = first + one["before"].strip("\n").count("\n")
+        found.append(Mutant(one["room"], f"by hand: {one['bug']}", one["file"], first, last, change))
+    return [mutant for mutant in found if mutant.room in rooms]
+
+
+class Chosen:
+    """A pytest plugin: only these tests, in this order; remembers the first that fails."""
+
+    def __init__(self, tests: list[str]):
+        self.order = {test: place for place, test in enumerate(tests)}
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def pytest_collectreport(self, report) -> None:
+        if report.failed and not self.failed:
+            self.failed = f"{report.nodeid} (import)"
+
+
+class Watched:
+    """A pytest plugin: which test runs, for the coverage, and its processor time."""
+
+    def __init__(self, coverage):
+        self.coverage, self.seconds, self.failed = coverage, {}, set()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.coverage.switch_context(nodeid)
+        self.seconds[nodeid] = -self.clock()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.seconds[nodeid] += self.clock()
+        self.coverage.switch_context("")
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if not report.passed:
+            self.failed.add(report.nodeid)
+
+    @staticmethod
+    def clock() -> float:
+        return sum(os.times()[:4])
+
+
+def trace(room: str, out: Path) -> None:
+    """Run a room's tests under coverage and write their Trace. The working folder is a copy of the repository."""
+    import pytest
+    from coverage import Coverage
+
+    files = [str(path) for path in files_of(room)]
+    coverage = Coverage(branch=True, include=files, data_file=None)
+    watched = Watched(coverage)
+    coverage.start()
+    pytest.main([option for option in OPTIONS if option != "-x"] + SETTINGS["rooms"][room]["tests"], [watched])
+    coverage.stop()
+    passed = {test: round(used, 2) for test, used in watched.seconds.items() if test not in watched.failed}
+    lines, data = {}, coverage.get_data()
+    for path in files:
+        contexts = data.contexts_by_lineno(str(Path(path).resolve()))
+        lines[path] = {str(line): sorted(set(tests) & set(passed)) for line, tests in contexts.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        coverage.json_report(outfile=f"{folder}/report.json")
+        totals = json.loads(Path(folder, "report.json").read_text())["totals"]
+    kinds = ("num_statements", "covered_lines", "num_branches", "covered_branches")
+    heavy = sorted(name for name in sys.modules if "." not in name and not name.startswith("_"))
+    outside = [name for name in heavy if "site-packages" in (getattr(sys.modules[name], "__file__", "") or "")]
+    counted = {kind: totals[kind] for kind in kinds}
+    out.write_text(json.dumps(Trace(passed, lines, outside, counted)._asdict()))
+
+
+def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
+    """The tests that run the mutant's statement, or, where an import does, the file; the quickest, within a limit."""
+    tree = ast.parse((ROOT / mutant.file).read_text())
+    around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.last <= n.end_lineno]
+    statement = min(around, key=lambda node: node.end_lineno - node.lineno)
+    lines, first = traced.lines.get(mutant.file, {}), min(statement.lineno, mutant.first)
+    hits = {test for line in range(first, statement.end_lineno + 1) for test in lines.get(str(line), [])}
+    hits = hits or {test for tests in lines.values() for test in tests} or set(traced.seconds)
+    chosen, used = [], 0.0
+    for test in sorted(hits, key=lambda test: (traced.seconds[test], test)):
+        used += traced.seconds[test]
+        if used > limit and chosen:
+            break
+        chosen.append(test)
     return chosen
 
 
-def name_of(mutation: MutationSpec) -> str:
-    return f"{mutation.module_path} {mutation.operator_name} {mutation.occurrence}"
-
-
-def run(job: tuple[str, MutationSpec, str]) -> dict:
-    """One mutant in a copy of the repository: its outcome, the changed line and the seconds it took."""
-    room, mutation, copy = job
+def settle(copies: Queue, modules: list[str]) -> None:
+    """A worker takes a copy for itself and imports what all tests need."""
+    copy = copies.get()
     os.chdir(copy)
+    sys.path.insert(0, copy)
+    os.environ |= {"PYTHONPATH": copy, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    sys.dont_write_bytecode = True
+    for name in modules:
+        with suppress(Exception):
+            importlib.import_module(name)
+
+
+def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
+    """How these tests end in a fork: survived, killed or timeout; and the test that failed."""
+    told = Path(f"mutant-{os.getpid()}.txt").resolve()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        resource.setrlimit(resource.RLIMIT_CPU, (round(30 + 5 * seconds), round(60 + 5 * seconds)))
+        import pytest
+
+        chosen = Chosen(tests)
+        status = pytest.main([*OPTIONS, *sorted({test.split("::")[0] for test in tests})], [chosen])
+        told.write_text(chosen.failed)
+        os._exit(int(status))
+    ends = time.monotonic() + timeout
+    status = None
+    while status is None and time.monotonic() < ends:
+        time.sleep(0.05)
+        done, code = os.waitpid(child, os.WNOHANG)
+        status = code if done else None
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if status is None:
+        os.waitpid(child, 0)
+    failed = told.read_text() if told.exists() else ""
+    told.unlink(missing_ok=True)
+    if status is None or os.WIFSIGNALED(status):
+        return "timeout", failed
+    return {0: "survived", 5: "no test"}.get(os.WEXITSTATUS(status), "killed"), failed
+
+
+def run(mutant: Mutant, tests: list[str], seconds: float) -> dict:
+    """One mutant in the worker's copy: its outcome, the changed lines and the seconds it took."""
     began = time.monotonic()
-    tests = " ".join(SETTINGS["rooms"][room]["tests"])
-    command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider --no-header {tests}"
-    result = mutate_and_test([mutation], command, SETTINGS["timeout"])
-    lines = [line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[:3] not in ("---", "+++")]
-    outcome = result.test_outcome.value if result.test_outcome else "none"
+    path, before, after = Path(mutant.file), Path(mutant.file).read_text(), mutant.text()
+    try:
+        path.write_text(after)
+        outcome, by = forked(tests, seconds, SETTINGS["timeout"])
+    finally:
+        path.write_text(before)
+    old, new = before.splitlines(), after.splitlines()
     return {
-        "room": room,
-        "name": name_of(mutation),
-        "file": str(mutation.module_path),
-        "line": mutation.start_pos[0],
-        "before": " ".join(line[1:].strip() for line in lines if line[0] == "-"),
-        "after": " ".join(line[1:].strip() for line in lines if line[0] == "+"),
+        **{key: getattr(mutant, key) for key in ("room", "name", "file")},
+        "line": mutant.first,
+        "before": " ".join(line.strip() for line in old if line not in new),
+        "after": " ".join(line.strip() for line in new if line not in old),
         "outcome": outcome,
+        "by": by,
+        "tests": len(tests),
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def copies(count: int, base: Path) -> list[str]:
-    made = []
-    for number in range(count):
-        copy = base / f"copy{number}" / ROOT.name
-        if copy.parent.exists():
-            shutil.rmtree(copy.parent)
-        shutil.copytree(ROOT, copy, ignore=IGNORED)
-        shared = ROOT.parent / "shared"
-        if shared.exists():
-            (copy.parent / "shared").symlink_to(shared.resolve())
-        made.append(str(copy))
-    return made
+def copy_of(number: int, base: Path) -> str:
+    copy = base / f"copy{number}" / ROOT.name
+    if copy.parent.exists():
+        shutil.rmtree(copy.parent)
+    shutil.copytree(ROOT, copy, ignore=IGNORED)
+    shared = ROOT.parent / "shared"
+    if shared.exists():
+        (copy.parent / "shared").symlink_to(shared.resolve())
+    return str(copy)
 
 
-def page(results: list[dict], rooms: list[str], sample: int, seed: int) -> str:
+def traces(rooms: list[str], base: Path, processes: int) -> dict[str, Trace]:
+    """The Trace of each room, run where it is not in the working folder yet."""
+    missing = [room for room in rooms if not (base / f"trace-{room}.json").exists()]
+    running: list[subprocess.Popen] = []
+    for room in missing:
+        copy = copy_of(f"-{room}", base)
+        while sum(process.poll() is None for process in running) >= processes:
+            time.sleep(1)
+        print(f"coverage of {room}", flush=True)
+        command = [sys.executable, f"{copy}/benchmarks/mutants.py", "--trace", str(base / f"trace-{room}.json")]
+        with Path(base, f"trace-{room}.log").open("w") as log:
+            running.append(
+                subprocess.Popen(
+                    [*command, "--rooms", room], cwd=copy, stdout=log, env=os.environ | {"PYTHONPATH": copy}
+                )
+            )
+    for process in running:
+        assert process.wait() == 0, process.args
+    return {room: Trace(**json.loads((base / f"trace-{room}.json").read_text())) for room in rooms}
+
+
+def table(results: list[dict], rooms: list[str], traced: dict[str, Trace]) -> list[str]:
+    """A line for each room: mutants by outcome, and the branches that its tests run."""
+    equivalent: dict[str, str] = SETTINGS["equivalent"]
+    lines = [
+        "| room | mutants | killed | survived | equivalent | killed of those that are not equivalent | branches run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for room in [*rooms, "all"]:
+        found = [one for one in results if room in (one["room"], "all")]
+        count = Counter(
+            "equivalent" if one["name"] in equivalent else "survived" if one["outcome"] == "survived" else "killed"
+            for one in found
+        )
+        real = max(len(found) - count["equivalent"], 1)
+        kinds = [traced[name].coverage for name in (rooms if room == "all" else [room])]
+        share = sum(kind["covered_branches"] for kind in kinds) / sum(kind["num_branches"] for kind in kinds)
+        lines.append(
+            f"| {room} | {len(found)} | {count['killed']} | {count['survived']} | {count['equivalent']} "
+            f"| {100 * count['killed'] / real:.0f} % | {100 * share:.0f} % |"
+        )
+    return lines
+
+
+def page(results: list[dict], bugs: list[dict], rooms: list[str], traced: dict[str, Trace], seed: int) -> str:
     """docs/mutants.md."""
-    equivalent: dict[str, str] = SETTINGS.get("equivalent", {})
     hours = sum(one["seconds"] for one in results) / 3600
     lines = [
         "# Mutation testing",
@@ -116,30 +355,23 @@ def page(results: list[dict], rooms: list[str], sample: int, seed: int) -> str:
         "tests. `make mutants` draws a seeded sample of mutants with [cosmic-ray](https://cosmic-ray.readthedocs.io),",
         "runs the tests of each mutant's room, and writes this page.",
         "",
-        f"{len(results)} mutants, seed {seed}, {hours:.1f} hours of one core.",
+        f"{len(results)} mutants, seed {seed}, {hours:.1f} hours of one core. A mutant meets the tests of its room",
+        f"that run its statement, the quickest first, up to {SETTINGS['seconds']} seconds of them. A mutant that takes",
+        "the tests far longer than the original counts as killed. The last column is branch coverage: branches that",
+        "the room's tests run in their own process. Commands and loader workers that tests start are not counted.",
         "",
-        "| room | mutants | killed | survived | equivalent | killed of those that are not equivalent |",
-        "|---|---|---|---|---|---|",
+        *table(results, rooms, traced),
     ]
-    rows = [*((room, [one for one in results if one["room"] == room]) for room in rooms), ("all", results)]
-    for room, found in rows:
-        if not found:
-            continue
-        count = Counter(
-            "equivalent" if one["name"] in equivalent else "survived" if one["outcome"] == "survived" else "killed"
-            for one in found
-        )
-        real = len(found) - count["equivalent"]
-        lines.append(
-            f"| {room} | {len(found)} | {count['killed']} | {count['survived']} | {count['equivalent']} "
-            f"| {100 * count['killed'] / max(real, 1):.0f} % |"
-        )
     lines += ["", "## Survivors", "", "| where | before | after | equivalent because |", "|---|---|---|---|"]
     for one in results:
         if one["outcome"] == "survived":
             before, after = (one[key].replace("|", "\\|") for key in ("before", "after"))
-            reason = equivalent.get(one["name"], "")
+            reason = SETTINGS["equivalent"].get(one["name"], "")
             lines.append(f"| {one['file']}:{one['line']} | `{before}` | `{after}` | {reason} |")
+    lines += ["", "## Bugs put in by hand", "", "| bug | file | noticed by |", "|---|---|---|"]
+    for one in bugs:
+        noticed = one["by"] or ("too slow" if one["outcome"] == "timeout" else "**none**")
+        lines.append(f"| {one['name'].removeprefix('by hand: ')} | {one['file']} | {noticed} |")
     return "\n".join([*lines, ""])
 
 
@@ -150,40 +382,42 @@ def main() -> None:
     parser.add_argument("--rooms", nargs="+", default=list(SETTINGS["rooms"]), choices=list(SETTINGS["rooms"]))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
-    parser.add_argument("--write", type=Path, help="page to write the table to, such as docs/mutants.md")
+    parser.add_argument("--write", type=Path, help="page to write, such as docs/mutants.md")
+    parser.add_argument("--trace", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.trace:
+        return trace(options.rooms[0], options.trace)
     options.work.mkdir(parents=True, exist_ok=True)
     log = options.work / "results.json"
     results: dict[str, dict] = json.loads(log.read_text()) if log.exists() else {}
-    sample = drawn(options.rooms, options.sample, options.seed)
-    todo = [(room, mutation) for room, mutation in sample if name_of(mutation) not in results]
-    print(f"{len(sample)} mutants, {len(todo)} to run", flush=True)
-    free = copies(options.processes, options.work)
-    with (
-        get_context("spawn").Pool(options.processes, maxtasksperchild=None) as pool,
-        ThreadPoolExecutor(options.processes) as threads,
-    ):
-
-        def work(item: tuple[str, MutationSpec]) -> dict:
-            copy = free.pop()
-            try:
-                return pool.apply(run, ((*item, copy),))
-            finally:
-                free.append(copy)
-
-        for done, one in enumerate(threads.map(work, todo), 1):
+    sample, bugs = drawn(options.rooms, options.sample, options.seed), by_hand(options.rooms)
+    todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in results]
+    print(f"{len(sample)} mutants and {len(bugs)} by hand, {len(todo)} to run", flush=True)
+    traced = traces(options.rooms, options.work, options.processes)
+    modules = sorted({name for one in traced.values() for name in one.modules})
+    context = get_context("spawn")
+    folders = context.Queue()
+    for number in range(options.processes):
+        folders.put(copy_of(number, options.work))
+    with ProcessPoolExecutor(options.processes, context, settle, (folders, modules)) as workers:
+        jobs = []
+        for mutant in todo:
+            tests = tests_of(traced[mutant.room], mutant, SETTINGS["seconds"])
+            seconds = sum(traced[mutant.room].seconds[test] for test in tests)
+            jobs.append(workers.submit(run, mutant, tests, seconds))
+        for done, job in enumerate(as_completed(jobs), 1):
+            one = job.result()
             results[one["name"]] = one
             log.write_text(json.dumps(results, indent=1))
             print(
                 f"{done}/{len(todo)} {one['outcome']:<9} {one['seconds']:>6.1f} s {one['file']}:{one['line']}"
-                f"  {one['before'][:60]}  ->  {one['after'][:60]}",
+                f"  {one['before'][:60]}  ->  {one['after'][:60]}  {one['by']}",
                 flush=True,
             )
-    found = [results[name_of(mutation)] for _, mutation in sample]
-    text = page(found, options.rooms, options.sample, options.seed)
+    found, put_in = ([results[mutant.name] for mutant in group] for group in (sample, bugs))
     if options.write:
-        options.write.write_text(text)
-    print(text[text.index("| room") : text.index("## Survivors")])
+        options.write.write_text(page(found, put_in, options.rooms, traced, options.seed))
+    print("\n".join(table(found, options.rooms, traced)))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,31 @@ def test_replicas_share_the_work(length, replicas):
             assert sorted(flat_parts) == list(range(length))
 
 
+def test_frames_are_drawn_within_their_spans_by_epoch(monkeypatch):
+    """In training each of three frames has a time of its own in its third of the window; in evaluation its middle."""
+    asked: list[np.ndarray] = []
+
+    def read(path, times, side):
+        asked.append(np.array(times))
+        return np.zeros((len(times), side, side, 3), np.uint8)
+
+    monkeypatch.setattr("avsc_e2e.data.dataset.read_frames", read)
+    row = Row("x", video="x.mp4", scene="a", duration=8.0)
+    want = Sampling(audio=False, frames=3, window=1.5, short_side=8)
+    training = ClipDataset([row], ["a", "b"], want, windows=1)
+    places = []  # how far into its span each frame lies
+    for epoch in range(40):
+        clip = training[Key(epoch, 0)]
+        places.append((asked.pop() - clip.start) / 0.5 - np.arange(3))
+    places = np.array(places)
+    assert 0 <= places.min() < 0.05
+    assert 0.95 < places.max() < 1
+    assert (places.std(axis=0) > 0.2).all()  # uniform: 0.29
+    assert (np.abs(np.corrcoef(places.T))[np.triu_indices(3, 1)] < 0.5).all()  # each drawn alone
+    ClipDataset([row], ["a", "b"], want)[1]
+    assert asked.pop() == pytest.approx([1.75, 2.25, 2.75])
+
+
 def test_random_windows_reach_all_parts(tmp_path):
     """The sound is a ramp of the time, so a clip tells where it was cut."""
     rate, seconds = 1000, 10

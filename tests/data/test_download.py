@@ -170,6 +170,12 @@ def test_a_second_run_fetches_nothing_and_a_lost_file_again(tmp_path, server, ex
     fetch(tmp_path, server)
     assert server.requests == [(f"{NAME}.audio.1.zip", 0)]
     assert tree(tmp_path) == expected
+    server.requests.clear()
+    cut = tmp_path / NAME / "video" / "2.mp4"  # as a power failure leaves it
+    os.truncate(cut, cut.stat().st_size - 1)
+    fetch(tmp_path, server)
+    assert server.requests == [(f"{NAME}.video.1.zip", 0)]
+    assert tree(tmp_path) == expected
 
 
 def test_archives_are_kept_as_asked(tmp_path, server):

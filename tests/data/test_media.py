@@ -326,6 +326,16 @@ def test_truncated_with_its_index_first(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["video.mp4", "counted.avi"])
+def test_each_of_several_times_must_lie_in_the_video(tmp_path, name):
+    codec = {"codec": "mpeg4"} if name.endswith("avi") else {}
+    path = write_video(tmp_path / name, [flat(8 * index) for index in range(25)], **codec)
+    assert read_frames(path, [0.9, 0.1]).shape == (2, 48, 64, 3)
+    for times in ([5.0, 0.1], [0.1, 0.5, 5.0], [0.1, 5.0, 0.5]):
+        with pytest.raises(MediaError, match=r"no frame at 5\.00 s"):
+            read_frames(path, times)
+
+
 def test_names_that_look_like_something_else(tmp_path, monkeypatch):
     video = write_video(tmp_path / "video.mp4", [flat(90)] * 5, sound=np.zeros((1, 9600)))
     for name in ("-vf.mp4", "concat:a.mp4", "100%d.mp4", "Straße 7 über.MP4", "http:", "a.b.c"):

@@ -134,6 +134,7 @@ def test_a_rule_of_your_own(make):
         "cam2",
     }
     assert not {row.location for row in corpus.train} & {row.location for row in corpus.test}
+    assert read_folder(root, group=r"(CAM\d).*", validation=0, test=0.3) == corpus  # case is ignored
     fails("exactly one pair of round brackets", root, group="cam")
     fails("not a regular expression", root, group="(cam")
     fails("does not match --data.group", root, group="(dog).*")
@@ -148,6 +149,10 @@ def test_part_folders(make, caplog):
     root = make(["test/b/trainx_2.wav"])
     assert len(read_folder(root).test) == 7
     assert "1 source recordings are in both the training and the test part, for example trainx" in caplog.text
+    caplog.clear()
+    make(["val/b/trainy_2.wav", "val/a/trainz_3.wav"])
+    assert len(read_folder(root).validation) == 8
+    assert "2 source recordings are in both the training and the validation part, for example trainy" in caplog.text
     make(["test/c/new.wav"])
     fails("class 'c' is in the test part only", root)
     make(["d/x.wav"])

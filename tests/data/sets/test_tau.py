@@ -233,6 +233,8 @@ def test_a_validation_list_in_the_set_is_used(tmp_path):
     corpus = read_tau(root)
     assert [row.file for row in corpus.validation] == ["bus-lyon-20-1"]
     assert len(corpus.train) == 23
+    none = read_tau(root, validation=0)  # asked for, so the list does not count
+    assert (len(none.train), none.validation) == (24, ())
     write(root / "other.csv", ["filename_audio\tfilename_video", line("bus-lyon-40-1")])
     fails("other.csv: line 2: bus-lyon-40-1 is not in the training part", read_tau, root, validation="other.csv")
 

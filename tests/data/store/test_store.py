@@ -263,8 +263,43 @@ def test_changed_sources(toy_city, tmp_path):
         ClipDataset(corpus.test, corpus.classes, SAMPLING, store=open_store(store))
     assert 0 < prepare(root, store, SMALL, workers=1, shard_size=2 << 20).decoded < 30  # its shard alone
     ClipDataset(corpus.test, corpus.classes, SAMPLING, store=open_store(store))
+    head, *lines = (root / "meta.csv").read_text().splitlines(keepends=True)
+    file, scene = corpus.test[1].file, corpus.test[1].scene
+    lines = [line.replace(f"\t{scene}\t", "\ttram\t") if f"{file}.wav" in line else line for line in lines]
+    (root / "meta.csv").write_text(head + "".join(lines))  # a label that was wrong
+    assert 0 < prepare(root, store, SMALL, workers=1, shard_size=2 << 20).decoded < 30
+    assert [row.scene for row in open_store(store).rows()[""] if row.file == file] == ["tram"] != [scene]
     with pytest.raises(AvscError, match=r"was prepared with --rate 5, and 7 is asked for"):
         prepare(root, store, SMALL._replace(rate=7), workers=1)
+
+
+def test_bytes_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    """Shard and index before the shard's name, then the folder; the plan before its name."""
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    soundfile.write(tmp_path / "set" / "a" / "one.wav", np.zeros(800), 800)
+    calls: list[str] = []
+    originals = {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
+
+    def noted(name):
+        def call(*arguments):
+            of = [os.readlink(f"/proc/self/fd/{a}") if isinstance(a, int) else str(a) for a in arguments]
+            calls.append(" ".join([name, *(os.path.basename(path) for path in of)]))
+            return originals[name](*arguments)
+
+        return call
+
+    for name in originals:
+        monkeypatch.setattr(os, name, noted(name))
+    prepare(tmp_path / "set", tmp_path / "store", SMALL, workers=1)
+    shard = "shard-000000.tar"
+    assert calls == [
+        "fsync store.json.0.partial",
+        "replace store.json.0.partial store.json",
+        f"fsync {shard}.partial",
+        "fsync shard-000000.jsonl",
+        f"rename {shard}.partial {shard}",
+        "fsync store",
+    ]
 
 
 def test_new_recordings_go_into_new_shards(tmp_path):

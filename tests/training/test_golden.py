@@ -1,0 +1,158 @@
+"""Runs of two epochs of two steps for each option of training, pinned by value: losses, rates and what is saved.
+
+A change that moves a figure changes what users get from a recipe with that option: it has to be meant. `GOLDEN` is then
+written anew by `PYTHONPATH=tests python tests/training/test_golden.py`, which prints it."""
+
+import csv
+import json
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import tiny_recipe
+
+from avsc_e2e.data import dataset
+from avsc_e2e.models.weights.checkpoint import read_notes
+from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.training.recipe import UNCHANGED, Averaging, Distil, Heads, Optim
+from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
+
+MODEL = replace(tiny(), size=32, dropout=0.0, hidden=16)
+OPTIM = Optim(lr=1e-2, audio_lr=1e-2, video_lr=1e-2)
+BASELINE = {"head": "baseline", "decision": (1.0, 1.0, 1.0)}
+
+
+def model(**changes) -> dict:
+    return {"model": replace(MODEL, **changes)}
+
+
+def optim(**changes) -> dict:
+    return {"optim": replace(OPTIM, **changes)}
+
+
+CASES = {
+    "default": {},
+    "gated": model(fusion="gated"),
+    "bilinear": model(fusion="bilinear"),
+    "cross_attention": model(fusion="cross_attention"),
+    "bottleneck": model(fusion="bottleneck"),
+    "product": model(fusion="product"),
+    "recurrent": model(fusion="recurrent"),
+    "early": model(fusion="early", **BASELINE),
+    "two_heads": model(fusion="two_heads", **BASELINE),
+    "decisions alone": model(fusion=""),
+    "adam": optim(optimiser="adam"),
+    "sgd": optim(optimiser="sgd"),
+    "constant": optim(schedule="constant"),
+    "steps": optim(schedule="steps", every=1, factor=0.25),
+    "restarts": optim(restarts=(1,), final=0.1),
+    "clipped": optim(optimiser="sgd", clip=0.1),
+    "accumulated": optim(accumulate=2),
+    "layer decay": optim(layer_decay=0.5),
+    "last layers": optim(layers=2),
+    "unfreezing": optim(unfreeze=2),
+    "frozen audio": optim(audio_lr=0.0),
+    "weights of heads": {"heads": Heads(audio=1.0, video=0.1, fusion=0.5)},
+    "moving average": {"averaging": Averaging(decay=0.5)},
+    "mixed with the start": {"averaging": Averaging(start=True), "init": ("default",)},
+    "distilled": {"distil": Distil(("default",), 0.5, 3.0)},
+    "smoothed": {"smoothing": 0.2},
+    "mixup": {"augment": replace(UNCHANGED, mixup=Mixup(0.5))},
+    "cutmix": {"augment": replace(UNCHANGED, cutmix=CutMix(1.0, 1.0))},
+    "missing modalities": {"augment": replace(UNCHANGED, drop=DropModality(0.8))},
+}
+
+GOLDEN = {
+    "default": (4.24345, 3.71372, 2.33186, 0.0075, 0, 0.0075, 0),
+    "gated": (3.99912, 3.45121, 2.31802, 0.0075, 0, 0.0075, 0),
+    "bilinear": (3.8919, 3.68998, 2.30323, 0.0075, 0, 0.0075, 0),
+    "cross_attention": (4.33545, 3.35828, 2.34083, 0.0075, 0, 0.0075, 0),
+    "bottleneck": (4.2203, 3.66167, 2.33153, 0.0075, 0, 0.0075, 0),
+    "product": (4.71021, 3.33246, 2.30202, 0.0075, 0, 0.0075, 0),
+    "recurrent": (3.93636, 3.54059, 2.30449, 0.0075, 0, 0.0075, 0),
+    "early": (3.82026, 3.96488, 2.27943, 0.0075, 0, 0.0075, 0),
+    "two_heads": (5.46276, 7.35189, 2.33797, 0.0075, 0, 0.0075, 0),
+    "decisions alone": (1.61223, 1.35365, 2.3001, 0.0075, 0, 0.0075, 0),
+    "adam": (4.17362, 3.66785, 2.31948, 0.0075, 0, 0.0075, 0),
+    "sgd": (4.25802, 3.95934, 2.31516, 0.0075, 0, 0.0075, 0),
+    "constant": (4.24345, 3.6871, 2.33186, 0.01, 0.01, 0.01, 0.01),
+    "steps": (4.24345, 3.70451, 2.33186, 0.0025, 0.000625, 0.0025, 0.000625),
+    "restarts": (4.24345, 3.6871, 2.33186, 0.01, 0.001, 0.01, 0.001),
+    "clipped": (0, 0, 0, 0.0075, 0, 0.0075, 0),
+    "accumulated": (4.22808, 3.74934, 2.32978, 0.01, 0, 0.01, 0),
+    "layer decay": (4.28293, 3.5615, 2.33099, 0.0075, 0, 0.0075, 0),
+    "last layers": (4.06207, 3.29708, 2.39733, 0.0075, 0, 0.0075, 0),
+    "unfreezing": (3.82755, 3.7039, 2.29182, 0.0075, 0, 0.0075, 0),
+    "frozen audio": (4.06973, 3.47504, 2.31286, 0.0075, 0, 0.0075, 0),
+    "weights of heads": (4.41766, 3.584, 2.32673, 0.0075, 0, 0.0075, 0),
+    "moving average": (4.24345, 3.71372, 2.32656, 0.0075, 0, 0.0075, 0),
+    "mixed with the start": (3.60386, 3.4195, 2.33915, 0.0075, 0, 0.0075, 0),
+    "distilled": (18.7484, 18.4306, 2.33758, 0.0075, 0, 0.0075, 0),
+    "smoothed": (4.15403, 3.67656, 2.31956, 0.0075, 0, 0.0075, 0),
+    "mixup": (4.1589, 3.74189, 2.37641, 0.0075, 0, 0.0075, 0),
+    "cutmix": (4.14176, 3.87043, 2.37323, 0.0075, 0, 0.0075, 0),
+    "missing modalities": (3.95124, 4.16884, 2.32306, 0.0075, 0, 0.0075, 0),
+}
+"""Of each case the training loss of both epochs, the validation log loss of the model that is saved, and the rates of
+the heads and of the video trunk at the end of both epochs."""
+
+
+def figures(city: Path, runs: Path, name: str) -> tuple[float, ...]:
+    plan = tiny_recipe(city, runs, name, **{"model": MODEL, "optim": OPTIM, "augment": UNCHANGED, **CASES[name]})
+    saved = train(replace(plan, epochs=2))
+    with (saved.parent / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train_loss"]) for row in rows]
+    rates = [float(row[f"lr_{part}"]) for part in ("heads", "video") for row in rows]
+    kept = json.loads(read_notes(saved)["validation"])["validation_log_loss"]
+    return (*losses, kept, *rates)
+
+
+def remembered(read):
+    """A reader of media that reads each window once: all runs have the same seed, and so the same windows."""
+    known = cache(lambda path, at, *options: read(path, at, *options))
+    return lambda path, at, *options: known(str(path), tuple(at) if np.ndim(at) else at, *options).copy()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("read_audio", "read_frames"):
+            patch.setattr(dataset, name, remembered(getattr(dataset, name)))
+        yield tmp_path_factory.mktemp("golden")
+
+
+@pytest.fixture(scope="module")
+def first(toy_city, runs) -> tuple[float, ...]:
+    """The default, from which others start or learn."""
+    return figures(toy_city, runs, "default")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_first_losses_and_rates(toy_city, runs, first, name):
+    found = first if name == "default" else figures(toy_city, runs, name)
+    assert found[:3] == pytest.approx(GOLDEN[name][:3], rel=5e-3)  # other processors round otherwise
+    assert found[3:] == pytest.approx(GOLDEN[name][3:], rel=1e-4, abs=1e-9)
+
+
+def test_every_option_makes_a_difference():
+    """More of one than rounding does, so that none is pinned without effect."""
+    for name, pinned in GOLDEN.items():
+        same = pinned == pytest.approx(GOLDEN["default"], rel=1e-2)
+        assert same == (name == "default"), name
+
+
+if __name__ == "__main__":
+    from avsc_e2e.toycity.city import ToyCity
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for reader in ("read_audio", "read_frames"):
+            patch.setattr(dataset, reader, remembered(getattr(dataset, reader)))
+        city = Path(folder, "city")
+        ToyCity(train_locations=2, test_locations=1, duration=2.0, height=64, width=80, seed=1).render(city, workers=1)
+        for name in CASES:
+            print(f'    "{name}": ({", ".join(f"{value:.6g}" for value in figures(city, Path(folder), name))}),')
