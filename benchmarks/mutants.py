@@ -55,6 +55,8 @@ class Mutant(NamedTuple):
     last: int
     change: tuple
     """Text before and after, or cosmic-ray's operator, its arguments and which of the file's places for it."""
+    tests: tuple[str, ...] = ()
+    """Those that must notice; without them, those of its room that run its lines."""
 
     def text(self) -> str:
         """The file with it."""
@@ -77,6 +79,10 @@ class Trace(NamedTuple):
     """Third-party modules that they load: a worker imports them once, and every mutant is a fork of it."""
     coverage: dict[str, float]
     """Statements, branches and those of them that run in the tests' own process."""
+
+
+traced: dict[str, Trace] = {}
+"""Of each room, in a worker."""
 
 
 def positions(tree: ast.AST) -> set[tuple[int, int]]:
@@ -133,7 +139,8 @@ def by_hand(rooms: list[str]) -> list[Mutant]:
         above = (ROOT / one["file"]).read_text().partition(one["before"])[0]
         first = above.count("\n") + 1 + (len(one["before"]) - len(one["before"].lstrip("\n")))
         last = first + one["before"].strip("\n").count("\n")
-        found.append(Mutant(one["room"], f"by hand: {one['bug']}", one["file"], first, last, change))
+        tests = tuple(one.get("tests", ()))
+        found.append(Mutant(one["room"], f"by hand: {one['bug']}", one["file"], first, last, change, tests))
     return [mutant for mutant in found if mutant.room in rooms]
 
 
@@ -207,6 +214,8 @@ def trace(room: str, out: Path) -> None:
 
 def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
     """The tests that run the mutant's statement, or, where an import does, the file; the quickest, within a limit."""
+    if mutant.tests:
+        return list(mutant.tests)
     tree = ast.parse((ROOT / mutant.file).read_text())
     around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.last <= n.end_lineno]
     statement = min(around, key=lambda node: node.end_lineno - node.lineno)
@@ -222,8 +231,10 @@ def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
     return chosen
 
 
-def settle(copies: Queue, modules: list[str]) -> None:
+def settle(copies: Queue, work: Path, rooms: list[str]) -> None:
     """A worker takes a copy for itself and imports what all tests need."""
+    traced.update({room: read_trace(work, room) for room in rooms})
+    modules = sorted({name for one in traced.values() for name in one.modules})
     copy = copies.get()
     os.chdir(copy)
     sys.path.insert(0, copy)
@@ -268,9 +279,12 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
     return {0: "survived", 5: "no test"}.get(os.WEXITSTATUS(status), "killed"), failed
 
 
-def run(mutant: Mutant, tests: list[str], seconds: float) -> dict:
+def run(mutant: Mutant) -> dict:
     """One mutant in the worker's copy: its outcome, the changed lines and the seconds it took."""
     began = time.monotonic()
+    known = traced[mutant.room]
+    tests = tests_of(known, mutant, SETTINGS["seconds"])
+    seconds = sum(known.seconds.get(test, SETTINGS["seconds"]) for test in tests)
     path, before, after = Path(mutant.file), Path(mutant.file).read_text(), mutant.text()
     try:
         path.write_text(after)
@@ -319,10 +333,14 @@ def traces(rooms: list[str], base: Path, processes: int) -> dict[str, Trace]:
             )
     for process in running:
         assert process.wait() == 0, process.args
-    return {room: Trace(**json.loads((base / f"trace-{room}.json").read_text())) for room in rooms}
+    return {room: read_trace(base, room) for room in rooms}
 
 
-def table(results: list[dict], rooms: list[str], traced: dict[str, Trace]) -> list[str]:
+def read_trace(base: Path, room: str) -> Trace:
+    return Trace(**json.loads((base / f"trace-{room}.json").read_text()))
+
+
+def table(results: list[dict], rooms: list[str], known: dict[str, Trace]) -> list[str]:
     """A line for each room: mutants by outcome, and the branches that its tests run."""
     equivalent: dict[str, str] = SETTINGS["equivalent"]
     lines = [
@@ -336,7 +354,7 @@ def table(results: list[dict], rooms: list[str], traced: dict[str, Trace]) -> li
             for one in found
         )
         real = max(len(found) - count["equivalent"], 1)
-        kinds = [traced[name].coverage for name in (rooms if room == "all" else [room])]
+        kinds = [known[name].coverage for name in (rooms if room == "all" else [room])]
         share = sum(kind["covered_branches"] for kind in kinds) / sum(kind["num_branches"] for kind in kinds)
         lines.append(
             f"| {room} | {len(found)} | {count['killed']} | {count['survived']} | {count['equivalent']} "
@@ -345,7 +363,7 @@ def table(results: list[dict], rooms: list[str], traced: dict[str, Trace]) -> li
     return lines
 
 
-def page(results: list[dict], bugs: list[dict], rooms: list[str], traced: dict[str, Trace], seed: int) -> str:
+def page(results: list[dict], bugs: list[dict], rooms: list[str], known: dict[str, Trace], seed: int) -> str:
     """docs/mutants.md."""
     hours = sum(one["seconds"] for one in results) / 3600
     lines = [
@@ -360,7 +378,7 @@ def page(results: list[dict], bugs: list[dict], rooms: list[str], traced: dict[s
         "the tests far longer than the original counts as killed. The last column is branch coverage: branches that",
         "the room's tests run in their own process. Commands and loader workers that tests start are not counted.",
         "",
-        *table(results, rooms, traced),
+        *table(results, rooms, known),
     ]
     lines += ["", "## Survivors", "", "| where | before | after | equivalent because |", "|---|---|---|---|"]
     for one in results:
@@ -393,18 +411,13 @@ def main() -> None:
     sample, bugs = drawn(options.rooms, options.sample, options.seed), by_hand(options.rooms)
     todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in results]
     print(f"{len(sample)} mutants and {len(bugs)} by hand, {len(todo)} to run", flush=True)
-    traced = traces(options.rooms, options.work, options.processes)
-    modules = sorted({name for one in traced.values() for name in one.modules})
+    known = traces(options.rooms, options.work, options.processes)
     context = get_context("spawn")
     folders = context.Queue()
     for number in range(options.processes):
         folders.put(copy_of(number, options.work))
-    with ProcessPoolExecutor(options.processes, context, settle, (folders, modules)) as workers:
-        jobs = []
-        for mutant in todo:
-            tests = tests_of(traced[mutant.room], mutant, SETTINGS["seconds"])
-            seconds = sum(traced[mutant.room].seconds[test] for test in tests)
-            jobs.append(workers.submit(run, mutant, tests, seconds))
+    with ProcessPoolExecutor(options.processes, context, settle, (folders, options.work, options.rooms)) as workers:
+        jobs = [workers.submit(run, mutant) for mutant in todo]
         for done, job in enumerate(as_completed(jobs), 1):
             one = job.result()
             results[one["name"]] = one
@@ -416,8 +429,8 @@ def main() -> None:
             )
     found, put_in = ([results[mutant.name] for mutant in group] for group in (sample, bugs))
     if options.write:
-        options.write.write_text(page(found, put_in, options.rooms, traced, options.seed))
-    print("\n".join(table(found, options.rooms, traced)))
+        options.write.write_text(page(found, put_in, options.rooms, known, options.seed))
+    print("\n".join(table(found, options.rooms, known)))
 
 
 if __name__ == "__main__":

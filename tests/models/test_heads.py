@@ -90,6 +90,115 @@ def test_sequences_of_any_length(kind):
         assert head([torch.randn(2, steps, audio), torch.randn(2, frames, video)], present).shape == (2, 5)
 
 
+# ---- Each fusion against its equation, with one modality of two clips missing
+
+
+def concat(head, pair):
+    return head.head(torch.cat(pair, dim=1))
+
+
+def gated(head, pair):
+    """Arevalo et al., 2017: z * tanh(audio) + (1 - z) * tanh(video)."""
+    audio, video = (layer(x).tanh() for layer, x in zip(head.layers, pair, strict=True))
+    gate = head.gate(torch.cat(pair, dim=1)).sigmoid()
+    return head.head(gate * audio + (1 - gate) * video)
+
+
+def bilinear(head, pair):
+    """Kim et al., 2017: the product of both projections."""
+    audio, video = pair
+    return head.head(torch.tanh(head.layers[0](audio)) * torch.tanh(head.layers[1](video)))
+
+
+def attended(layer: nn.MultiheadAttention, queries, keys):
+    """Vaswani et al., 2017."""
+    q, k, v = (
+        (x @ weight.T + bias).unflatten(2, (layer.num_heads, -1)).transpose(1, 2)
+        for x, weight, bias in zip(
+            (queries, keys, keys), layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True
+        )
+    )
+    weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=3)
+    return layer.out_proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def cross_attention(head, pair):
+    """Each sequence attends to the other, is added to what it was and normalised; the means are joined."""
+    audio, video = (layer(x) for layer, x in zip(head.layers, pair, strict=True))
+    heard = head.after[0](audio + attended(head.attention[0], audio, video)).mean(dim=1)
+    seen = head.after[1](video + attended(head.attention[1], video, audio)).mean(dim=1)
+    return head.head(torch.cat([heard, seen], dim=1))
+
+
+def bottleneck(head, pair):
+    """Nagrani et al., 2021, equations 8 and 9: four tokens, updated by both modalities and averaged."""
+    clips = len(pair[0])
+    streams = [
+        torch.cat([first.expand(clips, -1, -1), layer(x)], dim=1)
+        for first, layer, x in zip(head.first, head.layers, pair, strict=True)
+    ]
+    shared = head.bottlenecks.expand(clips, -1, -1)
+    for block in head.blocks:
+        seen = []
+        for layer, stream in zip(block, streams, strict=True):
+            x = torch.cat([stream, shared], dim=1)
+            normal = layer.norm1(x)
+            x = x + attended(layer.self_attn, normal, normal)
+            seen.append(x + layer.linear2(nn.functional.gelu(layer.linear1(layer.norm2(x)))))
+        streams, shared = [x[:, :-4] for x in seen], torch.stack([x[:, -4:] for x in seen]).mean(dim=0)
+    ends = [last(norm(x[:, 0])) for last, norm, x in zip(head.heads, head.norms_after, streams, strict=True)]
+    return torch.stack(ends).mean(dim=0)
+
+
+@pytest.mark.parametrize("equation", [concat, gated, bilinear, cross_attention, bottleneck], ids=lambda e: e.__name__)
+def test_a_fusion_equals_its_equation(equation):
+    head = fusion(equation.__name__).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():  # no scale of one, no shift of zero
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        values, present = inputs(head, 4), torch.ones(4, 2, dtype=torch.bool)
+        present[0, 0] = present[1, 1] = False
+        pair = [norm(x) for norm, x in zip(head.norms, values, strict=True)]
+        for modality, one in enumerate(pair):
+            one[~present[:, modality]] = head.missing[modality]
+        torch.testing.assert_close(head(values, present), equation(head, pair), atol=1e-5, rtol=1e-4)
+
+
+def test_early_fusion_puts_the_training_mean_for_what_is_missing():
+    """Which is zero once it is standardised."""
+    head = fusion("early").eval()
+    values = inputs(head, 4)
+    with torch.no_grad():
+        head.standardise.mean.normal_()
+        head.standardise.std.uniform_(0.5, 2)
+        present = torch.tensor([[False, True], [True, False], [True, True], [True, True]])
+        standard = (torch.cat(values, dim=1) - head.standardise.mean) / head.standardise.std
+        standard[0, :16] = 0
+        standard[1, 16:] = 0
+        x = head.to_second(head.first(standard))
+        expected = head.last(head.to_last(head.third(head.to_third(head.second(x)))))
+        torch.testing.assert_close(head(values, present), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_published_heads_by_value():
+    """Two linear layers without a non-linearity between; the sum of weighted logits and a bias."""
+    torch.manual_seed(0)
+    pair, present = (
+        [torch.randn(3, 128), torch.randn(3, 128)],
+        torch.tensor([[True, True], [False, True], [True, False]]),
+    )
+    joint = fusion_head("two_heads", (1, 1), (1, 1), 0, 5, 0.0)
+    seen = torch.cat([one * present[:, [i]] for i, one in enumerate(pair)], dim=1)
+    hidden = seen @ joint.hidden.weight.T + joint.hidden.bias
+    torch.testing.assert_close(joint(pair, present), hidden @ joint.last.weight.T + joint.last.bias)
+    product = fusion_head("product", (1, 1), (1, 1), 0, 128, 0.0)
+    with torch.no_grad():
+        product.weights.copy_(torch.tensor([0.5, 2.0]))
+        product.bias.normal_()
+        expected = 0.5 * pair[0] * present[:, [0]] + 2 * pair[1] * present[:, [1]] + product.bias
+        torch.testing.assert_close(product(pair, present), expected)
+
+
 # ---- The counts that are published
 
 
@@ -240,6 +349,25 @@ def test_embeddings_are_standardised_by_training_clips(kind):
     assert not SceneNet(systems.tiny()).standardises_embeddings
 
 
+def test_statistics_are_of_what_is_there():
+    """What a clip lacks is zeros, which say nothing of the training set."""
+    torch.manual_seed(0)
+    model = SceneNet(replace(toy(), fusion="early", decision=(0.0, 0.0, 1.0))).eval()
+    clips = batch(8)
+    clips.present[:3, 0] = clips.present[4:6, 1] = False
+    clips.present[6] = False
+    audio = torch.where(clips.present[:, :1, None], clips.audio, 0.0)
+    video = torch.where(clips.present[:, 1, None, None, None, None], clips.video, 0)
+    model.fit([clips._replace(audio=audio, video=video)])
+    with torch.no_grad():
+        found = model.branches(model.preprocess(clips))
+    means = [found[name].embedding[clips.present[:, i]].mean(dim=0) for i, name in enumerate(("audio", "video"))]
+    torch.testing.assert_close(model.heads["fusion"].standardise.mean, torch.cat(means), atol=1e-5, rtol=1e-4)
+    alone = SceneNet(replace(toy(), fusion="early", decision=(0.0, 0.0, 1.0)))
+    alone.fit([Clip(*(v[[3, 4, 5, 7]] if isinstance(v, torch.Tensor) else v for v in clips[:4]), [""] * 4, 0.0)])
+    torch.testing.assert_close(model.frontend.mean, alone.frontend.mean)
+
+
 def test_two_heads_need_the_baselines():
     with pytest.raises(AvscError, match="add --model\\.head baseline"):
         replace(systems.tiny(), fusion="two_heads")
@@ -254,6 +382,8 @@ def test_pointwise_head_is_a_convolution_between_norms():
     each = normal @ head.layer.weight[:, :, 0].T
     each = (each - each.mean((0, 1))) / (each.var((0, 1), unbiased=False) + 1e-3).sqrt()
     torch.testing.assert_close(found, each.mean(dim=1), atol=1e-5, rtol=1e-4)
+    # Keras keeps 0.99 of the old statistics
+    torch.testing.assert_close(head.norm.running_mean, 0.01 * tokens.mean((0, 1)), atol=1e-6, rtol=1e-4)
 
 
 # ---- The decision

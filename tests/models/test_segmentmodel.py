@@ -164,13 +164,21 @@ def test_it_joins_the_fusion():
         present[0, 1] = False
         return Clip(sound, pictures, torch.zeros(16, dtype=torch.int64), present, ("",) * 16, torch.zeros(16))
 
+    segments = model.heads["fusion"].segments
+    given, fit = [], segments.fit
+    segments.fit = lambda frames: (given.extend(frames), fit(frames))
     model.fit([batch() for _ in range(2)])
+    assert len(given) == 2 * 15  # those with both modalities
     assert model.embeddings_fitted
     clip = model.preprocess(batch())
-    segments = model.heads["fusion"].segments
     embedding = segments(join_frames(*(branch.tokens for branch in model.eval().branches(clip).values())))
     assert embedding.shape == (16, segments.topics)
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(16))
+    with torch.no_grad():  # the head reads both means over time and the segment model's embedding
+        tokens = [branch.tokens for branch in model.branches(clip).values()]
+        means = model.heads["fusion"].inputs([x.mean(dim=1) for x in tokens], clip.present)
+        expected = model.heads["fusion"].head(torch.cat([*means, embedding], dim=1))[1:]
+        torch.testing.assert_close(model(clip)["fusion"][1:], expected, atol=1e-5, rtol=1e-4)
     logits = model.train()(clip)
     sum(values.logsumexp(dim=1).sum() for values in logits.values()).backward()
     assert all(p.grad is not None for p in model.heads["fusion"].parameters())

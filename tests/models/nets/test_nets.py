@@ -168,6 +168,29 @@ def test_pooling(kind):
         torch.testing.assert_close(found, torch.cat([x.mean(1), x.amax(1)], dim=1))
 
 
+def test_learned_poolings_belong_to_the_last_layer():
+    """Their rate is that of a trunk's end, whatever the decay from layer to layer."""
+    for pool in ("attention", "gru"):
+        layers = Trunk("test_efficientnet", 3, pool=pool).layers()
+        learned = [layer for name, layer in layers.items() if name.startswith("pool.")]
+        assert len(learned) >= 3
+        assert set(learned) == {max(layers.values())}
+
+
+@pytest.mark.parametrize(
+    "name", ["l3_audio", "l3_image", "mcdonnell_resnet", "du_resnet17", "naranjo_se", "mn04", "cnn14"]
+)
+def test_batch_norms_as_published(name):
+    """Those of Keras keep 0.99 of the old statistics, as do those of torchvision's MobileNetV3; PyTorch's own 0.9."""
+    planes, bands, _ = SMALL.get(name, (1, 128, 0))
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=0, in_chans=planes, bands=bands)
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    expected = (0.1, 1e-5) if name == "cnn14" else (0.01, 1e-3)
+    assert {(norm.momentum, norm.eps) for norm in norms} == {expected}
+
+
 VIDEO = [
     "resnet50", "tf_efficientnet_b5", "tf_efficientnetv2_s", "swin_tiny_patch4_window7_224", "resnest50d",
     "regnety_016", "hrnet_w18_small", "vit_base_patch32_clip_224", "tf_efficientnet_lite0", "mobilenetv3_small_100",
