@@ -3,12 +3,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from support import real
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.calibration import CELL, GRID, Calibration, Floors, Isotonic, Method, calibrate
 from avsc_e2e.outputs.calibration import fit as fit_rule
 from avsc_e2e.outputs.folds import split
+from avsc_e2e.outputs.loglinear import fit_log_linear
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.outputs.names import location_of
 from avsc_e2e.outputs.output import SystemOutput, read_output
@@ -195,3 +199,22 @@ def test_calibrated_cells_keep_away_from_zero_and_one():
     found = rule(np.array([[1.0, 0.0, 0.0]]))
     assert found[0] == pytest.approx([(1 - CELL) / (1 + CELL), CELL / (1 + CELL), CELL / (1 + CELL)])
     assert CELL == 0.001
+
+
+def test_a_full_matrix_is_scikit_learns_logistic_regression():
+    """Without regularisation, on classes of unequal size that weigh alike."""
+    output, targets, _ = places(2.0, places=40)
+    kept = np.flatnonzero((targets != 2) | (np.arange(len(targets)) % 4 == 0))
+    given, targets = output.probabilities[kept], targets[kept]
+    weights = 1 / np.bincount(targets)[targets]
+    assert weights.max() > 2 * weights.min()
+    features = np.log(np.maximum(given, 1e-4))
+    theirs = LogisticRegression(C=1e9, tol=1e-8, max_iter=2000).fit(features, targets, sample_weight=weights)
+    ours = fit_log_linear(given[None], targets, np.arange(len(targets)), "matrix", bias=True, strength=1e-9)
+    np.testing.assert_allclose(ours(given[None]), theirs.predict_proba(features), atol=2e-3)
+    temperature = fit_log_linear(given[None], targets, np.arange(len(targets)), strength=0.0).weights[0]
+    best = minimize_scalar(
+        lambda w: macro_log_loss(softmax(w * features, axis=1), targets), bounds=(0.1, 3), method="bounded"
+    )
+    assert temperature == pytest.approx(best.x, abs=1e-3)
+    assert temperature == pytest.approx(0.5, abs=0.12)  # what undoes a square

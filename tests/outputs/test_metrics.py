@@ -81,6 +81,24 @@ def test_order_of_rows_does_not_matter(seed):
     assert 0 <= one.calibration_error <= 1
 
 
+def test_against_torchmetrics_on_imbalanced_classes():
+    import torch
+    from torchmetrics.functional import classification
+
+    probabilities, targets = draw(300, 4, 3)
+    assert np.bincount(targets).max() > 3 * np.bincount(targets).min()
+    scores = score(probabilities, targets, "abcd")
+    given = torch.from_numpy(probabilities), torch.from_numpy(targets), 4
+    accuracy = classification.multiclass_accuracy
+    assert scores.accuracy == pytest.approx(float(accuracy(*given, average="macro")), abs=1e-6)
+    assert scores.micro_accuracy == pytest.approx(float(accuracy(*given, average="micro")), abs=1e-6)
+    assert scores.class_accuracy == pytest.approx(accuracy(*given, average=None).numpy(), abs=1e-6)
+    assert scores.top_accuracy[1] == pytest.approx(float(accuracy(*given, average="macro", top_k=2)), abs=1e-6)
+    assert scores.confusion.tolist() == classification.multiclass_confusion_matrix(*given).tolist()
+    error = classification.multiclass_calibration_error(*given, n_bins=15, norm="l1")
+    assert scores.calibration_error == pytest.approx(float(error), abs=1e-6)
+
+
 def test_zero_is_clipped_and_rows_are_not_renormalised():
     probabilities = np.array([[0.0, 1.003], [0.5, 0.4]])
     assert log_losses(probabilities, np.array([0, 0])) == pytest.approx([-np.log(CLIP), np.log(2)])

@@ -1,18 +1,16 @@
 """Optimisers and schedules by value: what a step does, which rate it has, which layers learn."""
 
-import csv
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from support import tiny_recipe
+from timm.scheduler import CosineLRScheduler, StepLRScheduler
 
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo.systems import tiny
-from avsc_e2e.training.optimiser import build_optimiser, last_layers, unfreeze
+from avsc_e2e.training.optimiser import build_optimiser, last_layers, rate_share, unfreeze
 from avsc_e2e.training.recipe import Optim
-from avsc_e2e.training.trainer import train
 
 MODEL = replace(tiny(), size=32)
 
@@ -41,29 +39,32 @@ def test_weight_decay_is_decoupled_in_adamw_alone():
     assert two_steps("adam", weight_decay=0.5)[0] == pytest.approx(1 - 0.1, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("optim", "share"),
-    [
-        (Optim(schedule="cosine", warmup=0.25, final=0.1), lambda d: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * d))),
-        (Optim(schedule="constant", warmup=0.25), lambda d: 1.0),
-    ],
-    ids=["cosine", "constant"],
-)
-def test_rates_move_by_steps_as_the_formula_says(toy_city, tmp_path, optim, share):
-    """Two epochs of ten steps: after s steps the rate is that of step s, of which the first five are warm-up."""
-    optim = replace(optim, lr=2e-3, audio_lr=3e-3, video_lr=1e-3)
-    plan = tiny_recipe(toy_city, tmp_path, optim=optim, epochs=2)
-    train(plan)
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in rows]
-    total = steps[-1]
-    rising = round(0.25 * total)
-    assert steps == [total // 2, total]
-    for step, row in zip(steps, rows, strict=True):
-        expected = share((step - rising) / (total - rising))
-        for part, rate in (("heads", 2e-3), ("audio", 3e-3), ("video", 1e-3)):
-            assert float(row[f"lr_{part}"]) == pytest.approx(rate * expected, rel=1e-6, abs=1e-12)
+def shares(optim: Optim, steps: int, epochs: int = 1) -> list[float]:
+    return [rate_share(optim, step, steps=steps, epochs=epochs) for step in range(steps)]
+
+
+def of_timm(kind: type, steps: int, **options) -> list[float]:
+    """The rates of a schedule of timm's, as shares of the highest."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    scheduler, found = kind(optimiser, t_in_epochs=False, **options), []
+    for step in range(steps):
+        scheduler.step_update(step)
+        found.append(optimiser.param_groups[0]["lr"])
+    return found
+
+
+def test_the_cosine_is_timms():
+    ours = shares(Optim(warmup=0.25, final=0.1), 20)
+    assert ours[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])  # timm's first step has a rate of 0
+    theirs = of_timm(CosineLRScheduler, 20, t_initial=15, lr_min=0.1, warmup_t=5, warmup_prefix=True)
+    assert ours[5:] == pytest.approx(theirs[5:])
+    restarted = shares(Optim(warmup=0.0, final=0.1, restarts=(2, 4)), 18, epochs=6)
+    assert restarted[6:] == pytest.approx(of_timm(CosineLRScheduler, 18, t_initial=6, lr_min=0.1, cycle_limit=3)[6:])
+
+
+def test_steps_are_timms():
+    ours = shares(Optim(warmup=0.0, schedule="steps", every=2, factor=0.3), 21, epochs=7)
+    assert ours == pytest.approx(of_timm(StepLRScheduler, 21, decay_t=6, decay_rate=0.3))
 
 
 @pytest.mark.parametrize(("epochs", "layers"), [(3, 0), (4, 5), (7, 3)])
