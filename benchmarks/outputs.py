@@ -26,8 +26,9 @@ from avsc_e2e import cli
 from avsc_e2e.clip import SCENES
 from avsc_e2e.outputs import calibration, comparison, fusion
 from avsc_e2e.outputs.folds import cross_fit
+from avsc_e2e.outputs.intervals import bootstrap, percentiles, wald
 from avsc_e2e.outputs.loglinear import fit_log_linear
-from avsc_e2e.outputs.metrics import bootstrap, macro_accuracy, macro_log_loss, percentiles, reliability, score, wald
+from avsc_e2e.outputs.metrics import macro_accuracy, macro_log_loss, reliability, score
 from avsc_e2e.outputs.names import location_of
 from avsc_e2e.outputs.output import SystemOutput, read_outputs
 from avsc_e2e.outputs.reference import read_reference, targets_of

@@ -14,7 +14,8 @@ from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import read_notes
 from avsc_e2e.models.weights.sources import chosen
-from avsc_e2e.outputs.metrics import Interval, intervals, score, warning_of_few
+from avsc_e2e.outputs.intervals import Interval, intervals, warning_of_few
+from avsc_e2e.outputs.metrics import score
 from avsc_e2e.outputs.names import location_of
 from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips
 from avsc_e2e.outputs.reference import read_reference, targets_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avsc_e2e.durable import replacing
-from avsc_e2e.outputs.metrics import Interval
+from avsc_e2e.outputs.intervals import Interval
 from avsc_e2e.report.trials import Ladder as ReportLadder
 from avsc_e2e.report.trials import Rung as ReportRung
 

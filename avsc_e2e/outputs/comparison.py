@@ -19,20 +19,17 @@ import numpy as np
 from scipy.stats import binomtest, spearmanr
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import (
+from avsc_e2e.outputs.intervals import (
     Interval,
     Intervals,
-    Scores,
     bootstrap,
     can_resample,
     intervals,
-    log_losses,
-    macro_mean,
     percentiles,
-    score,
     wald,
     warning_of_few,
 )
+from avsc_e2e.outputs.metrics import Scores, log_losses, macro_mean, score
 from avsc_e2e.outputs.names import location_of
 from avsc_e2e.outputs.output import SystemOutput, align
 

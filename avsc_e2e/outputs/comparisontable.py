@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from avsc_e2e.outputs.comparison import Comparison
-from avsc_e2e.outputs.metrics import Interval
+from avsc_e2e.outputs.intervals import Interval
 
 BLOCKS = " ▏▎▍▌▋▊▉█"
 

@@ -13,7 +13,8 @@ import numpy as np
 from avsc_e2e.clip import Row
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.comparison import Comparison
-from avsc_e2e.outputs.metrics import intervals, score, warning_of_few
+from avsc_e2e.outputs.intervals import intervals, warning_of_few
+from avsc_e2e.outputs.metrics import score
 from avsc_e2e.outputs.names import city_of, location_of
 from avsc_e2e.outputs.output import SystemOutput, to_clips
 from avsc_e2e.outputs.reference import targets_of

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from avsc_e2e.outputs.metrics import Intervals, Scores, log_losses
+from avsc_e2e.outputs.intervals import Intervals
+from avsc_e2e.outputs.metrics import Scores, log_losses
 from avsc_e2e.outputs.output import SystemOutput
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avsc_e2e.outputs.metrics import Interval, reliability
+from avsc_e2e.outputs.intervals import Interval
+from avsc_e2e.outputs.metrics import reliability
 from avsc_e2e.report import charts, images, plots
 from avsc_e2e.report.report import Report
 from avsc_e2e.report.result import Result, Rival

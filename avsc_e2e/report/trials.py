@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import Interval
+from avsc_e2e.outputs.intervals import Interval
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avsc_e2e.outputs.metrics import Interval, bootstrap, can_resample, percentiles
+from avsc_e2e.outputs.intervals import Interval, bootstrap, can_resample, percentiles
 from avsc_e2e.report.report import Report, Result, Rival
 from avsc_e2e.report.words import count, percent, signed
 

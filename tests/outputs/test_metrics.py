@@ -7,21 +7,16 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.intervals import bootstrap, intervals, percentiles, wald, warning_of_few, wilson
 from avsc_e2e.outputs.metrics import (
     CLIP,
-    bootstrap,
     class_means,
-    intervals,
     log_losses,
     macro_accuracy,
     macro_log_loss,
     macro_mean,
-    percentiles,
     reliability,
     score,
-    wald,
-    warning_of_few,
-    wilson,
 )
 
 

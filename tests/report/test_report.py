@@ -21,7 +21,8 @@ from matplotlib.image import imread
 
 from avsc_e2e.clip import SCENES, Row
 from avsc_e2e.errors import AvscError
-from avsc_e2e.outputs.metrics import Interval, score
+from avsc_e2e.outputs.intervals import Interval
+from avsc_e2e.outputs.metrics import score
 from avsc_e2e.outputs.output import SystemOutput, read_output, to_clips
 from avsc_e2e.outputs.reference import read_reference, targets_of
 from avsc_e2e.report import charts, images, theme
