@@ -21,6 +21,7 @@ from avsc_e2e.data.media import TOLERANCE, cut_window
 from avsc_e2e.data.sets.table import folder_of
 from avsc_e2e.data.store.layout import (
     MANIFEST,
+    Stored,
     damage,
     index_file,
     is_store,
@@ -39,35 +40,6 @@ OPEN = 256
 
 RESIDENT = 16 << 20
 """Bytes read through the maps of the shards before their pages are let go of, so that a process stays small."""
-
-
-class Stored:
-    """One recording: where its parts lie. Kept small, since a set has many."""
-
-    __slots__ = ("audio", "bad", "duration", "end", "frames", "row", "shard", "sizes", "source")
-
-    def __init__(self, record: dict[str, Any], shard: Path | str):
-        self.shard = shard
-        self.row: dict[str, str] = record["row"]
-        """file, audio and video (relative to the source's root), scene, location, city, part."""
-        self.source: dict[str, list[int]] = record["source"]
-        """Path relative to the source's root -> size in bytes and time of change in nanoseconds."""
-        self.bad: dict[str, str] = record["bad"]
-        """Modality -> why it could not be decoded."""
-        self.audio: list[int] | None = record["audio"]
-        """Offset in the shard, samples, channels, rate (Hz), bits; None where there is no sound."""
-        video = record["video"]
-        self.frames = np.array(video["offsets"], np.int64) if video else None
-        """Offset of each frame in the shard; None where there is no picture."""
-        self.sizes = np.array(video["sizes"], np.int32) if video else None
-        self.end: float = video["end"] if video else 0.0
-        """Seconds at which the pictures end."""
-        self.duration: dict[str, float] = record["duration"]
-        """Seconds by modality, as the headers of the source have them."""
-
-    def has(self, modality: str) -> bool:
-        """Whether the source has it, be it readable or not."""
-        return modality in self.bad or (self.audio if modality == "audio" else self.frames) is not None
 
 
 class Maps:
