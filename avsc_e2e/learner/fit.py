@@ -164,8 +164,13 @@ class Run:
             self.recall()
         self.probes()
         self.decide("probes")
-        for place, (name, plan) in enumerate(plans := self.plans()):
-            self.tune(name, plan, (self.clock.left - self.ending) / (len(plans) - place))
+        waiting = self.plans()
+        for _ in range(2):  # what does not fit into its share of the time may fit into what the others leave
+            skipped = []
+            for place, (name, plan) in enumerate(waiting):
+                if not self.tune(name, plan, (self.clock.left - self.ending) / (len(waiting) - place)):
+                    skipped.append((name, plan))
+            waiting = skipped
         return self.finish()
 
     @property
@@ -183,16 +188,16 @@ class Run:
         found = [(name, plan) for name, plan in found if name not in video or name == best]
         return sorted(found, key=lambda one: self.alone[one[0]] > CHANCE * math.log(self.classes))
 
-    def tune(self, name: str, plan: Plan, seconds: float) -> None:
-        """Fine-tune a trunk within some seconds, and decide anew."""
+    def tune(self, name: str, plan: Plan, seconds: float) -> bool:
+        """Fine-tune a trunk, and decide anew; False where some seconds are too few for it."""
         frozen, began = self.towers[name], self.clock.used
         member = frozen.member
         several = member.modality == "video"
         names = ("mean",) if several else member.statistics
         rows = self.found.present[:, MODALITIES.index(member.modality)]
         if (1.0 if several else 0.4) * self.each * rows.sum() > seconds / 2:
-            log.info("%s tuned: skipped, no time left", name)
-            return
+            log.info("%s tuned: skipped, %.0f s are too few", name, max(seconds, 0))
+            return False
         cache, features = activations(
             frozen,
             names,
@@ -209,8 +214,8 @@ class Run:
             self.seed, seconds - (self.clock.used - began),
         )  # fmt: skip
         if tuned is None:
-            log.info("%s tuned: skipped, no time left", name)
-            return
+            log.info("%s tuned: skipped, %.0f s are too few", name, max(seconds, 0))
+            return False
         new = f"{name} tuned"
         made = Tower(replace(member, name=new, statistics=names))
         made.load_state_dict(frozen.state_dict())
@@ -222,6 +227,7 @@ class Run:
         self.heads[new] = Head((new,), frozenset({member.modality}), logits, judged, tuned.probe)
         self.tell(new, logits[judged], judged, tuned.note)
         self.decide(f"with {new}")
+        return True
 
     @property
     def classes(self) -> int:
