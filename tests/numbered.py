@@ -322,17 +322,19 @@ def write(folder: Path, recipe: Recipe, count: int = 10 * RATE) -> Path:
 
 def frames_in_order(path: Path) -> list[tuple[float, int]]:
     """Seconds on the container's clock, and number, of every frame that decoding from the first to the last packet
-    gives: what a file shows, told without seeking. Where an AVI tells no times, it is the order and RATE that count."""
-    found = []
+    gives: what a file shows, told without seeking. Where an AVI tells no times, frames are shown in the order in which
+    they come out, at the times of its packets."""
+    found, stamps = [], []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         for packet in container.demux(stream):
+            stamps += [packet.dts] if packet.size else []
             try:
                 found += [(frame.pts, read(frame.to_ndarray(format="rgb24"))) for frame in packet.decode()]
             except av.FFmpegError:
                 continue  # before the first key frame
         if "no_times" in path.name or "packed" in path.name:
-            return [(index / RATE, number) for index, (_, number) in enumerate(found)]
+            return [(float(dts * stream.time_base), number) for dts, (_, number) in zip(stamps, found, strict=False)]
         return [(float(pts * stream.time_base), number) for pts, number in sorted(found)]
 
 

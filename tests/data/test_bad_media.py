@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data.badmedia import BadMedia, BadMediaLog
@@ -208,6 +209,19 @@ def test_urls_and_protocols_are_not_opened(path):
     ):
         with pytest.raises(MediaError, match=r"no such file|is a folder|is a pipe|[Nn]ot a directory"):
             read()
+
+
+def test_claims_that_would_fill_the_memory(tmp_path):
+    """A header may claim any sample rate and any shape; a second, or a frame, of it would be gigabytes."""
+    soundfile.write(tmp_path / "fast.wav", np.zeros(8000), 8000)
+    data = bytearray((tmp_path / "fast.wav").read_bytes())
+    data[24:28] = (2_000_000_000).to_bytes(4, "little")
+    (tmp_path / "fast.wav").write_bytes(data)
+    with pytest.raises(MediaError, match=r"fast\.wav: is not a media file.*: its audio has 2000000000 Hz"):
+        read_audio(tmp_path / "fast.wav", 0.0, 1.0, 48_000)
+    Image.new("RGB", (30_000, 1)).save(tmp_path / "line.png")
+    with pytest.raises(MediaError, match=r"line\.png: .*frames of 30000 x 1 square pixels"):
+        read_frames(tmp_path / "line.png", [0.0], 256)
 
 
 def test_lists_that_lead_elsewhere_are_not_followed(tmp_path):

@@ -5,7 +5,20 @@ import os
 import av
 import numpy as np
 import pytest
-from numbered import AUDIO_RATE, GAP, RATE, RECIPES, frames_in_order, lag, numbers, read, write, write_wav
+from numbered import (
+    AUDIO_RATE,
+    GAP,
+    RATE,
+    RECIPES,
+    encode_audio,
+    frames_in_order,
+    lag,
+    noise,
+    numbers,
+    read,
+    write,
+    write_wav,
+)
 from PIL import Image
 
 from avsc_e2e.data.media import audio, audio_blocks, decode_frames, decode_windows, probe, read_audio, read_frames
@@ -118,6 +131,31 @@ def test_decoders_by_name(numbered):
     path = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264.mp4"))
     for decoder in ("auto", "pyav", "decord"):
         assert numbers(read_frames(path, [2.5, 0.1], 96, decoder=decoder)) == [62, 2]
+
+
+def test_a_track_of_an_unknown_codec_is_passed_over(tmp_path):
+    """iPhones write spatial audio, of a codec of their own, beside AAC; alone it is an error."""
+    for tracks in (1, 2):
+        with av.open(str(tmp_path / "encoded.mov"), "w") as container:
+            video = container.add_stream("libx264", rate=25, width=64, height=48)
+            streams = [container.add_stream("aac", rate=AUDIO_RATE, layout="mono") for _ in range(tracks)]
+            packets = video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8))) + video.encode()
+            for stream in streams:
+                packets += encode_audio(stream, noise(1.0)[None])
+            for packet in packets:
+                container.mux(packet)
+        data = (tmp_path / "encoded.mov").read_bytes()
+        track = data.index(b"mp4a")  # of the first audio track; its description ends before the next track begins
+        end = data.index(b"trak", track) if tracks == 2 else len(data)
+        path = tmp_path / f"{tracks}.mov"
+        path.write_bytes(
+            data[:track] + data[track:end].replace(b"mp4a", b"apac").replace(b"esds", b"dapa") + data[end:]
+        )
+        if tracks == 2:
+            assert abs(lag(read_audio(path, 0.2, 0.5, AUDIO_RATE), 0.2, 1.0)) < 0.01
+        else:
+            with pytest.raises(MediaError, match=r"1\.mov: its audio is of a codec that is not known here"):
+                probe(path)
 
 
 @pytest.mark.parametrize("channels", [6, 7, 8])

@@ -17,6 +17,9 @@ UNTOLD = ("aac", "ac3", "eac3", "amr")
 TAIL = 10.0
 """Seconds before the end that the container tells, from where packets are looked at for the end of each stream."""
 
+FASTEST = 1_000_000
+"""Hz; a header that claims more would have a second of audio fill the memory."""
+
 
 class Media(NamedTuple):
     """What a media file holds."""
@@ -92,8 +95,8 @@ def probe_located(path: str, size: int, _changed: int) -> Media:
                 raise MediaError(path, "is not a media file that can be read: its video has no size")
         if audio is not None:
             media = media._replace(sample_rate=audio.rate or 0, channels=audio.channels)
-            if not audio.rate:
-                raise MediaError(path, "is not a media file that can be read: its audio has no sample rate")
+            if not 0 < media.sample_rate <= FASTEST:
+                raise MediaError(path, f"is not a media file that can be read: its audio has {audio.rate or 0} Hz")
         return media
 
 
@@ -111,7 +114,7 @@ def _sound_header(path: str, size: int) -> Media | None:
 
     try:
         with soundfile.SoundFile(os.fsencode(path)) as sound:
-            if sound.channels > 2 or not sound.frames or not sound.samplerate:
+            if sound.channels > 2 or not sound.frames or not 0 < sound.samplerate <= FASTEST:
                 return None
             rate = sound.samplerate
             return Media(sound.frames / rate, size, sample_rate=rate, channels=sound.channels, sliced=True)

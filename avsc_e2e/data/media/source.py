@@ -24,6 +24,9 @@ in it."""
 TOLERANCE = 0.5
 """Seconds by which a stream may end before a window does: the last frame is held, and audio is padded with silence.
 What lacks more is refused, since a cut-off file must not pass for a quiet one."""
+LONGEST_SIDE = 100
+"""Times the shorter side that a frame's longer one may have; a header that claims more would have one frame fill the
+memory."""
 
 Kind = Literal["image", "sound", "container"]
 
@@ -119,7 +122,10 @@ def main_stream(container, modality: str):
 
 
 def fitted(width: float, height: float, short_side: int | None) -> tuple[int, int]:
-    """Width and height of a frame whose shorter side is to have `short_side` pixels; as it is without."""
+    """Width and height of a frame whose shorter side is to have `short_side` pixels; as it is without. Raises
+    ValueError for a shape that no video has."""
+    if max(width, height) > LONGEST_SIDE * max(min(width, height), 1e-9):
+        raise ValueError(f"frames of {width:.0f} x {height:.0f} square pixels")
     if not short_side:
         return max(round(width), 1), max(round(height), 1)
     scale = short_side / min(width, height)
