@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from avsc_e2e.cli.parsing import Positional
+from avsc_e2e.cli.parsing import For, Positional
 from avsc_e2e.cli.progress import progress
+from avsc_e2e.errors import AvscError
 
 
 def render(
@@ -121,8 +122,9 @@ def check(
 def prepare(
     root: Annotated[Path, Positional],
     store: Annotated[Path, Positional],
-    short_side: int = 256,
-    rate: float = 5.0,
+    stage: For = "",
+    short_side: int = 0,
+    rate: float = 0.0,
     quality: int = 95,
     decoder: Literal["auto", "pyav", "decord"] = "auto",
     workers: int = 0,
@@ -134,19 +136,35 @@ def prepare(
     Args:
         root: Folder of the data set, or FILES.csv with the columns file and label.
         store: Folder for the store; pass it to a stage as --data.store.
-        short_side: Shorter side of a frame, pixels.
-        rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments.
+        stage: Recipe and stage, such as zhang_ioa/hybrid, or FILE.py:STAGE: choose size and rate of the frames by it.
+        short_side: Shorter side of a frame, pixels; 0: what the stage of --for wants, else 256.
+        rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments. 0:
+            what the stage of --for wants, else 5.
         quality: JPEG quality of the frames, 1 to 100.
         decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
             comparison; auto: pyav.
         workers: Number of processes; 0: one for each core.
     """
-    from avsc_e2e.data.store.prepare import Options, prepare
+    from avsc_e2e.data.store.prepare import prepare
+    from avsc_e2e.data.store.shard import DEFAULT
 
+    options = DEFAULT
+    if stage:
+        from avsc_e2e.cli.targets import StageTarget, target_of
+        from avsc_e2e.training.run import store_options
+
+        target = target_of(stage)
+        if not isinstance(target, StageTarget):
+            raise AvscError(f"--for {stage}: is data; name a stage of a recipe, such as zhang_ioa/hybrid")
+        options = store_options(target.load())
+        print(f"{stage}: frames of {options.short_side} pixels, {options.rate:g} a second", flush=True)
+    options = options._replace(
+        short_side=short_side or options.short_side, rate=rate or options.rate, quality=quality, decoder=decoder
+    )
     done = prepare(
         root,
         store,
-        Options(short_side, rate, quality, decoder),
+        options,
         workers=workers or max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1),
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),

@@ -26,6 +26,8 @@ Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
 """Of a parameter that is a dataclass: its fields are options without a prefix."""
 Paths = Annotated[tuple[Path, ...], Positional]
+For = Annotated[str, tyro.conf.arg(name="for")]
+"""An option `--for`, which is no name of a Python variable."""
 Places = Annotated[tuple[str, ...], Positional]
 """Paths or URLs."""
 

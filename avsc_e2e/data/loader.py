@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -28,11 +29,16 @@ PRELOADED = (
 since they quiet them."""
 
 
+SHARED = "/dev/shm"
+"""Where worker processes leave batches for the main process."""
+
+
 def collate(clips: list[Clip]) -> Clip:
-    """A batch: tensors gain a leading axis B, files and starts become a list and a tensor."""
+    """A batch: tensors gain a leading axis B, files and starts become a list and a tensor. Frames keep their layout in
+    memory, (T, H, W, 3), which is that of channels last: neither the loader nor the device has to turn them around."""
     files = [clip.file for clip in clips]
-    batch = default_collate([clip._replace(file="") for clip in clips])
-    return batch._replace(file=files)
+    batch = default_collate([clip._replace(file="", video=clip.video.permute(0, 2, 3, 1)) for clip in clips])
+    return batch._replace(file=files, video=batch.video.permute(0, 1, 4, 2, 3))
 
 
 class ClipLoader(DataLoader):
@@ -80,6 +86,12 @@ class ClipLoader(DataLoader):
     def _judge(self, error: Exception, waited: float) -> None:
         """Go on after a timeout of torch's in which every worker was at work; else raise."""
         text = str(error) or type(error).__name__
+        if _of_shared_memory(text):
+            size = shutil.disk_usage(SHARED).total / 2**20
+            raise AvscError(
+                f"{SHARED}: its {size:.0f} MB are too small for the batches of the loader's workers: give a container "
+                "more (docker run --shm-size 2g), or read with fewer processes (--data.workers 1, or 0 for none)"
+            ) from error
         workers = self._iterator._workers if self._iterator and self.num_workers else []
         if not isinstance(error, RuntimeError):
             connection.wait([worker.sentinel for worker in workers], timeout=1.0)
@@ -100,6 +112,14 @@ class ClipLoader(DataLoader):
             raise AvscError(
                 f"the loader's workers have stood still for {waited:.0f} s; use --data.workers 0"
             ) from error
+
+
+def _of_shared_memory(text: str) -> bool:
+    """Whether a failure of torch's loader tells of too little shared memory. A bus error is that only where there is
+    little of it: a file that shrinks while it is mapped makes one too."""
+    if "allocate shared memory(shm)" in text or "unable to write to file </torch_" in text:
+        return True
+    return "Bus error" in text and os.path.isdir(SHARED) and shutil.disk_usage(SHARED).total < 2**30
 
 
 class _Attempts(Dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from avsc_e2e.data.dataset import ClipDataset
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
+from avsc_e2e.data.store.shard import DEFAULT, Options
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import sampling
 from avsc_e2e.models.trunk import settled
@@ -95,6 +97,18 @@ def short_side(recipe: Recipe) -> int:
         )
         return store.short_side
     return want.short_side
+
+
+def store_options(recipe: Recipe, quality: int = DEFAULT.quality) -> Options:
+    """What a store for a recipe holds: frames as large as its model wants, and at the very times at which it takes them
+    in evaluation: an odd multiple of its frames a second, at least as many as by default. Where it has no video, the
+    default. Raises AvscError."""
+    want = sampling(recipe.model, recipe.data.short_side)
+    if not want.video:
+        return DEFAULT._replace(quality=quality)
+    frames = want.frames / want.window
+    times = next(odd for odd in itertools.count(1, 2) if odd * frames >= DEFAULT.rate)
+    return Options(want.short_side, times * frames, quality)
 
 
 def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:

@@ -1,6 +1,7 @@
 """From rows to batches: the same clips whoever reads them, all of every recording, nothing twice."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from support import flat, real, write_video
 
+import avsc_e2e.data.loader as loader_module
 from avsc_e2e.clip import Row
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling, fixed_segments
 from avsc_e2e.data.loader import collate, loader
@@ -123,7 +125,7 @@ def test_frames_are_drawn_within_their_spans_by_epoch(monkeypatch):
     """In training each of three frames has a time of its own in its third of the window; in evaluation its middle."""
     asked: list[np.ndarray] = []
 
-    def read(path, times, side):
+    def read(path, times, side, decoder="auto"):
         asked.append(np.array(times))
         return np.zeros((len(times), side, side, 3), np.uint8)
 
@@ -278,3 +280,36 @@ def test_a_last_batch_of_few_is_left_out_in_training_only(training, corpus):
     assert len(loader(training, 16, shuffle=True)) == 1  # of 20 clips
     assert len(loader(training, 64, shuffle=True)) == 1
     assert len(loader(ClipDataset(corpus.test, corpus.classes, SMALL), 16, shuffle=False)) == 2
+
+
+def test_a_batch_keeps_the_frames_as_they_lie(training):
+    """(T, H, W, 3) in memory from the decoder to the device: neither collate nor the network turns them around."""
+    clips = [training[Key(0, index)] for index in range(3)]
+    batch = collate(clips)
+    assert batch.video.shape == (3, *clips[0].video.shape)
+    assert batch.video.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    for clip, video in zip(clips, batch.video, strict=True):
+        assert torch.equal(video, clip.video)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "told"),
+    [
+        (
+            "Caught RuntimeError\nunable to allocate shared memory(shm) for file </torch_1>: Success (0)",
+            8,
+            True,
+        ),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. ", 64 << 20, True),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. ", 64 << 30, False),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", 64 << 20, False),
+    ],
+)
+def test_too_little_shared_memory_names_the_way_out(training, monkeypatch, text, size, told):
+    monkeypatch.setattr(loader_module.shutil, "disk_usage", lambda path: SimpleNamespace(total=size))
+    batches = loader(training, 2, shuffle=False, workers=0)
+    batches.reading = torch.zeros(0, 2)
+    with pytest.raises((AvscError, RuntimeError)) as found:
+        batches._judge(RuntimeError(text), 0.0)
+    words = ("--shm-size", "--data.workers", "/dev/shm")
+    assert [word in str(found.value) for word in words] == [told] * 3

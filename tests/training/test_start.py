@@ -6,12 +6,15 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import tiny_recipe as recipe
 
 from avsc_e2e import devices
+from avsc_e2e.cli import main
+from avsc_e2e.data.store import prepare as prepare_module
 from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.devices import autocast, resolved
 from avsc_e2e.errors import AvscError
@@ -25,7 +28,7 @@ from avsc_e2e.training.acceleration import compile_trunks
 from avsc_e2e.training.callbacks import RunFolder
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.recipe import Averaging, Data, Machine, Optim, Recipe
-from avsc_e2e.training.run import corpus_of
+from avsc_e2e.training.run import corpus_of, store_options
 from avsc_e2e.training.trainer import train
 
 MODEL = replace(tiny(), size=32)
@@ -262,3 +265,34 @@ def test_the_short_side_travels_in_the_checkpoint(toy_city, tmp_path):
     assert sampling(arch).short_side == 40
     assert sampling(arch, 50).short_side == 50
     assert asdict(MODEL)["short_side"] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "told", "options"),
+    [
+        ("zhang_ioa/hybrid", "frames of 522 pixels, 5 a second", Options(522, 5.0)),
+        ("zhang_ioa/audio", "frames of 256 pixels, 5 a second", Options()),
+        ("own_videos/video", "frames of 183 pixels, 5 a second", Options(183, 5.0)),
+    ],
+)
+def test_a_store_is_prepared_for_a_stage(tmp_path, monkeypatch, capsys, stage, told, options):
+    asked = []
+    monkeypatch.setattr(prepare_module, "prepare", lambda root, store, options, **_: asked.append(options) or 1 / 0)
+    for more in ([], ["--rate", "3", "--short-side", "99"]):
+        with pytest.raises(ZeroDivisionError):
+            main(["data", "prepare", str(tmp_path), str(tmp_path / "store"), "--for", stage, *more])
+    assert asked == [options, options._replace(rate=3.0, short_side=99)]
+    assert capsys.readouterr().out.splitlines()[0] == f"{stage}: {told}"
+    with pytest.raises(SystemExit):
+        main(["data", "prepare", str(tmp_path), str(tmp_path / "store"), "--for", str(tmp_path)])
+    assert "is data; name a stage of a recipe" in capsys.readouterr().err
+
+
+def test_a_store_for_a_stage_has_the_frames_that_evaluation_takes():
+    """The middles of its frames' spans hold every time at which a frame is taken, whatever their number."""
+    for frames, window in ((1, 1.0), (2, 1.0), (3, 1.0), (8, 1.0), (5, 2.0)):
+        plan = Recipe("x", model=replace(MODEL, frames=frames, window=window))
+        rate = store_options(plan).rate
+        times = (np.arange(frames) + 0.5) * window / frames
+        np.testing.assert_allclose((times * rate) % 1, 0.5, atol=1e-9)
+        assert rate >= 5
