@@ -88,8 +88,10 @@ OWNERS = {
     "timm": {
         "models.nets.aisfx",
         "models.nets.audioset",
+        "models.nets.beats",
         "models.nets.clipnets",
         "models.nets.dcase",
+        "models.nets.dymn",
         "models.nets.efficientat",
         "models.nets.htsat",
         "models.nets.l3",

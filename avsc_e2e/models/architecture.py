@@ -41,8 +41,8 @@ class Architecture:
     """Samples of a short-time spectrum."""
     win_length: int = 0
     """Samples of its window; 0: all."""
-    taper: Literal["hann", "symmetric_hann"] = "hann"
-    """The window's shape: periodic Hann, or with two equal ends."""
+    taper: Literal["hann", "symmetric_hann", "povey"] = "hann"
+    """The window's shape: periodic Hann, with two equal ends, or Kaldi's, which is the latter to the power of 0.85."""
     preemphasis: float = 0.0
     """Share of the sample before that is taken off every sample; 0 is off."""
     hop: int = 480
@@ -78,6 +78,9 @@ class Architecture:
     expect, the values before."""
     rescale: bool = False
     """The planes of each clip are scaled to [-1, 1] by their own least and greatest value."""
+    waveform: bool = False
+    """The samples of each hop follow the bands, `hop` rows more, for a trunk that takes both; augmentation that masks
+    bands does not suit them."""
     audio_window: float = 0.0
     """Length of the windows that a clip's audio is cut into, of which the audio trunk makes one embedding each,
     seconds; 0: the whole clip is one."""

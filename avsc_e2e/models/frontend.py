@@ -39,6 +39,8 @@ class FrontEnd(nn.Module):
         orders = torch.arange(arch.planes) // (arch.planes // (1 + arch.deltas))
         self.register_buffer("mean", torch.where(orders == 0, mean, 0.0)[:, None, None].repeat(1, arch.bands, 1))
         self.register_buffer("std", (std * 0.1**orders)[:, None, None].repeat(1, arch.bands, 1))
+        if arch.waveform:  # samples are about zero as they are
+            self.mean, self.std = pad(self.mean, (0, 0, 0, arch.hop)), pad(self.std, (0, 0, 0, arch.hop), value=1.0)
 
     def forward(self, audio: Tensor) -> Tensor:
         return (self.planes(audio) - self.mean) / self.std
@@ -63,6 +65,11 @@ class FrontEnd(nn.Module):
         return self._planes(audio)
 
     def _planes(self, audio: Tensor) -> Tensor:
+        arch = self.architecture
+        planes = self._bands(audio)
+        return torch.cat([planes, hops(mix(audio, arch.channels), arch.hop)], dim=2) if arch.waveform else planes
+
+    def _bands(self, audio: Tensor) -> Tensor:
         arch = self.architecture
         energies = self.bank(mix(audio, arch.channels))
         if arch.exponent != 1:
@@ -131,7 +138,8 @@ class _Frames(nn.Module):
         super().__init__()
         self.arch = arch
         self.length = arch.win_length or arch.fft
-        self.register_buffer("window", torch.hann_window(self.length, periodic=arch.taper == "hann"))
+        window = torch.hann_window(self.length, periodic=arch.taper == "hann")
+        self.register_buffer("window", window**0.85 if arch.taper == "povey" else window)
         shape = (arch.fft // 2 + 1, arch.sample_rate, arch.bands, arch.low, high)
         self.register_buffer("weights", filterbanks.mel_bank(*shape, "vggish", area_norm=False))
 
@@ -198,6 +206,13 @@ def mix(audio: Tensor, channels: str) -> Tensor:
     if channels == "left_right_difference":
         return torch.cat([left, right, left - right], dim=1)
     return audio
+
+
+def hops(audio: Tensor, hop: int) -> Tensor:
+    """(B, P, N) -> (B, P, hop, 1 + N // hop): the samples from each frame of a centred spectrum to the next, the last
+    filled up with zeros."""
+    frames = 1 + audio.shape[-1] // hop
+    return pad(audio, (0, frames * hop - audio.shape[-1])).unflatten(-1, (frames, hop)).transpose(-1, -2)
 
 
 def delta(planes: Tensor) -> Tensor:

@@ -21,8 +21,10 @@ from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets import (  # noqa: F401, importing them registers nets with timm
     aisfx,
     audioset,
+    beats,
     clipnets,
     dcase,
+    dymn,
     efficientat,
     htsat,
     l3,
@@ -38,8 +40,10 @@ from avsc_e2e.models.weights import sources as weights
 OURS = (
     "aisfx",
     "audioset",
+    "beats",
     "clipnets",
     "dcase",
+    "dymn",
     "efficientat",
     "htsat",
     "l3",

@@ -1,13 +1,14 @@
-"""Nets known for their AudioSet weights: CNN14 (PANN), VGGish, YAMNet. Layers have the names and shapes of the
-published code, so that its weights load strictly; the fields of Architecture that each needs are in systems.py."""
+"""Nets known for their AudioSet weights: CNN14 (PANN), alone and with a wavegram, VGGish, YAMNet. Layers have the names
+and shapes of the published code, so that its weights load strictly; their front ends are in zoo/frontends.py."""
 
 from __future__ import annotations
 
 import torch
 from timm.models import register_model
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, dropout, pad, relu
+from torch.nn.functional import avg_pool2d, dropout, max_pool1d, pad, relu
 
+from avsc_e2e.errors import AvscError
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
 PATCH = 96
@@ -38,8 +39,17 @@ class Cnn14(AudioNet):
         self.fc1 = nn.Linear(2048, 2048)
 
     def tokens(self, x: Tensor) -> Tensor:
+        return self.above(self.below(x))
+
+    def below(self, x: Tensor) -> Tensor:
+        """Planes to the output of the first block, (B, 64, frames / 2, bands / 2)."""
         x = self.bn0(x.transpose(1, 2)).permute(0, 2, 3, 1)  # the published layout is (B, 1, frames, bands)
-        for index in range(1, 7):
+        return avg_pool2d(self.conv_block1(x), 2)
+
+    def above(self, x: Tensor) -> Tensor:
+        """The other blocks, and the mean over bands."""
+        x = dropout(x, 0.2, self.training)
+        for index in range(2, 7):
             x = getattr(self, f"conv_block{index}")(x)
             if index < 6:
                 x = avg_pool2d(x, 2)
@@ -49,6 +59,51 @@ class Cnn14(AudioNet):
     def pool(self, tokens: Tensor) -> Tensor:
         x = tokens.amax(dim=1) + tokens.mean(dim=1)
         return relu(self.fc1(dropout(x, 0.5, self.training)))
+
+
+class _WaveBlock(nn.Module):
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv1d(width_in, width, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv1d(width, width, 3, padding=2, dilation=2, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm1d(width), nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return max_pool1d(relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))), 4)
+
+
+class WavegramCnn14(Cnn14):
+    """Kong et al., "PANNs", 2020: CNN14 whose second block also sees a wavegram, 32 learned bands of the waveform every
+    10 ms. Takes the planes of CNN14 and, below them, the 320 samples of each frame."""
+
+    HOP = 5 * 4**3
+    """Samples that the convolutions over time make one frame of."""
+
+    def __init__(self, in_chans: int, bands: int):
+        super().__init__(in_chans, bands)
+        self.bands = bands
+        self.pre_conv0, self.pre_bn0 = nn.Conv1d(in_chans, 64, 11, 5, 5, bias=False), nn.BatchNorm1d(64)
+        for index, (before, after) in enumerate(((64, 64), (64, 128), (128, 128)), start=1):
+            setattr(self, f"pre_block{index}", _WaveBlock(before, after))
+        self.pre_block4 = _ConvBlock(4, 64)
+        self.conv_block2 = _ConvBlock(2 * 64, 128)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        if x.shape[2] != self.bands + self.HOP:
+            raise AvscError(
+                f"wavegram_cnn14 takes {self.bands} bands and the {self.HOP} samples of a frame: use the front end "
+                f"WAVEGRAM, with --model.waveform and --model.hop {self.HOP}"
+            )
+        seen, heard = self.below(x[:, :, : self.bands]), self.wavegram(x[:, :, self.bands :, :-1])
+        steps = min(seen.shape[2], heard.shape[2])
+        return self.above(torch.cat([seen[:, :, :steps], heard[:, :, :steps]], dim=1))
+
+    def wavegram(self, samples: Tensor) -> Tensor:
+        """(B, P, 320, frames) -> (B, 64, frames / 2, 32)."""
+        x = relu(self.pre_bn0(self.pre_conv0(samples.transpose(2, 3).flatten(2))))
+        x = self.pre_block3(self.pre_block2(self.pre_block1(x)))
+        x = self.pre_block4(x.unflatten(1, (-1, 32)).transpose(2, 3))
+        return avg_pool2d(x, (2, 1))
 
 
 def patches(x: Tensor, hop: int) -> tuple[Tensor, int]:
@@ -145,6 +200,13 @@ def cnn14_16k(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **op
     """CNN14 with weights of its own for audio at 16 kHz."""
     no_classifier(options)
     return Cnn14(in_chans, bands)
+
+
+@register_model
+def wavegram_cnn14(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **options) -> WavegramCnn14:
+    """81 M parameters."""
+    no_classifier(options)
+    return WavegramCnn14(in_chans, bands)
 
 
 @register_model

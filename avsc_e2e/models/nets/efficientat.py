@@ -35,10 +35,17 @@ STEPS = (
 )  # fmt: skip
 
 
-def _conv(width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: nn.Module | None = None):
+def norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+
+
+def conv_norm(
+    width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: nn.Module | None = None
+) -> nn.Sequential:
+    """Convolution of the same size but for its stride, batch norm, activation."""
     conv = nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-    return nn.Sequential(conv, nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), *([act] if act else []))
+    return nn.Sequential(conv, norm(width), *([act] if act else []))
 
 
 class _Excitation(nn.Module):
@@ -60,10 +67,10 @@ class _Residual(nn.Module):
         super().__init__()
         expanded, out = (make_divisible(size * width, 8) for size in (step.expanded, step.out))
         act = nn.Hardswish if step.swish else nn.ReLU
-        layers = [_conv(width_in, expanded, act=act())] if expanded != width_in else []
-        layers.append(_conv(expanded, expanded, step.kernel, step.stride, expanded, act()))
+        layers = [conv_norm(width_in, expanded, act=act())] if expanded != width_in else []
+        layers.append(conv_norm(expanded, expanded, step.kernel, step.stride, expanded, act()))
         layers += [_Excitation(expanded)] if step.excites else []
-        self.block = nn.Sequential(*layers, _conv(expanded, out))
+        self.block = nn.Sequential(*layers, conv_norm(expanded, out))
         self.carried = step.stride == 1 and width_in == out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,11 +85,11 @@ class MobileNet(AudioNet):
         before = make_divisible(16 * width, 8)
         last = make_divisible(STEPS[-1].out * width, 8)
         super().__init__(6 * last)
-        layers: list[nn.Module] = [_conv(in_chans, before, 3, 2, act=nn.Hardswish())]
+        layers: list[nn.Module] = [conv_norm(in_chans, before, 3, 2, act=nn.Hardswish())]
         for step in STEPS:
             layers.append(_Residual(before, step, width))
             before = make_divisible(step.out * width, 8)
-        self.features = nn.Sequential(*layers, _conv(last, 6 * last, act=nn.Hardswish()))
+        self.features = nn.Sequential(*layers, conv_norm(last, 6 * last, act=nn.Hardswish()))
 
     def tokens(self, x: Tensor) -> Tensor:
         return self.features((x - SHIFT) / SPREAD).mean(dim=2).transpose(1, 2)

@@ -91,6 +91,38 @@ def efficientat(file: Path, net: nn.Module) -> dict[str, Tensor]:
     return without(file, net, left_out=("classifier.",))
 
 
+_BEATS = (
+    ("patch_embedding.", "patch_embed."), ("layer_norm.", "patch_norm."), ("post_extract_proj.", "proj."),
+    ("encoder.patch_norm.", "pos_norm."), ("encoder.pos_conv.0.", "pos_conv."), ("encoder.layers.", "blocks."),
+    (".self_attn_patch_norm.", ".norm1."), (".final_patch_norm.", ".norm2."), (".self_attn.", ".attn."),
+    (".out_proj.", ".out."), (".grep_linear.", ".gates."), (".grep_a", ".gain"),
+)  # fmt: skip
+"""Names of BEATs' authors and ours, to be replaced in this order."""
+
+
+def beats(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """BEATs, pretrained or fine-tuned: without its classifier; the weight norm of its positions is multiplied out."""
+    found: dict[str, Tensor] = {}
+    for name, value in read_tensors(file).items():
+        if name.startswith("predictor."):
+            continue
+        for theirs, ours in _BEATS:
+            name = name.replace(theirs, ours)
+        found[name] = value
+    shared = [found.pop(name) for name in list(found) if name.endswith("relative_attention_bias.weight")]
+    if shared:  # one for all blocks
+        found["position.weight"] = shared[0]
+    size, direction = found.pop("pos_conv.weight_g", None), found.pop("pos_conv.weight_v", None)
+    if size is not None and direction is not None:
+        found["pos_conv.weight"] = size * direction / direction.norm(dim=(0, 1), keepdim=True)
+    for name in [name for name in found if ".attn.q_proj." in name]:
+        three = [found.pop(name.replace("q_proj", f"{part}_proj"), None) for part in "qkv"]
+        if all(part is not None for part in three):
+            found[name.replace("q_proj", "qkv")] = torch.cat(three)
+    found |= {name: value.flatten(0, 1) for name, value in found.items() if name.endswith(".gain") and value.dim() == 4}
+    return match(file, found, net)
+
+
 def clipnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
     """torchvision's video nets: without their classifiers of 400 actions."""
     inner = without(file, net.net, left_out=("head.", "fc.", "classifier."))

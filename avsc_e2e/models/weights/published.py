@@ -112,6 +112,24 @@ PUBLISHED = (
         "https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth?download=1", "Cnn14_16k_mAP=0.438.pth",
         convert=conversion.cnn14,
     ),
+    Source(
+        "panns", ("wavegram_cnn14",), "AudioSet", "CC BY 4.0",
+        "https://zenodo.org/records/3987831/files/Wavegram_Logmel_Cnn14_mAP%3D0.439.pth?download=1",
+        "Wavegram_Logmel_Cnn14_mAP=0.439.pth", convert=conversion.cnn14,
+    ),
+    Source(
+        "beats", ("beats",), "AudioSet", "MIT",
+        "https://huggingface.co/Bencr/beats-checkpoints/resolve/main/BEATs_iter3_plus_AS2M.pt",
+        "BEATs_iter3_plus_AS2M.pt", convert=conversion.beats,
+    ),
+    *(
+        Source(
+            "efficientat", (f"dymn{width}",), "AudioSet", "MIT",
+            f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/dymn{width}_as{tag}.pt",
+            f"dymn{width}_as{tag}.pt", convert=conversion.efficientat,
+        )
+        for width, tag in (("04", ""), ("10", ""), ("20", "_mAP_493"))
+    ),
     *(
         Source(
             "efficientat", (f"mn{width}",), "AudioSet", "MIT",

@@ -25,6 +25,9 @@ PANN_16K = {
     **PANN, "audio": "cnn14_16k", "sample_rate": 16_000, "fft": 512, "hop": 160, "low": 50.0, "high": 8000.0,
 }  # fmt: skip
 
+WAVEGRAM = {**PANN, "audio": "wavegram_cnn14", "waveform": True}
+"""Kong et al., 2020: (1, 64 + 320, 101) for a second, the bands of PANN above the samples of each hop."""
+
 CLAP = {**PANN, "audio": "htsat_tiny", "sample_rate": 48_000, "hop": 480}
 """Wu et al., ICASSP 2023: (1, 64, 1001) for ten seconds."""
 
@@ -46,6 +49,10 @@ AST = {
     "log": "ln_max", "floor": 1.1920929e-7, "standardise": False,
 }  # fmt: skip
 """Gong et al., Interspeech 2021: (1, 128, 98) for a second."""
+
+BEATS = {**AST, "audio": "beats", "taper": "povey", "floor": 1.1920929e-7 / 2**30}
+"""Chen et al., ICML 2023: (1, 128, 98) for a second. Their samples are integers of 16 bits: the floor is Kaldi's for
+these."""
 
 VGGISH = {
     "audio": "vggish", "channels": "mono", "sample_rate": 16_000,

@@ -107,6 +107,8 @@ MAP = "AudioSet mAP"
 TRUNKS: dict[str, str] = {
     **{f"mn{width}": f"{MAP} {figure}" for width, figure in
        (("04", ".432"), ("05", ".443"), ("10", ".471"), ("20", ".478"), ("30", ".482"), ("40", ".487"))},
+    "dymn04": f"{MAP} .450", "dymn10": f"{MAP} .477", "dymn20": f"{MAP} .493",
+    "beats": f"{MAP} .486, fine-tuned", "wavegram_cnn14": f"{MAP} .439",
     "passt_s": f"{MAP} .476", "ast_base": f"{MAP} .459", "cnn14": f"{MAP} .431", "cnn14_16k": f"{MAP} .438",
     "htsat_tiny": "",
     "yamnet": "", "vggish": "", "l3_audio": "", "aisfx": "",

@@ -62,7 +62,7 @@ def test_tokens_make_the_embedding(name):
     [
         ("l3_audio", 1, True, 4_689_860),  # as Keras counts
         ("l3_image", 3, True, 4_691_020),
-        ("cnn14", 1, False, 80_753_615 - 2048 * 527 - 527),  # published, less its AudioSet classifier
+        ("cnn14", 1, False, 80_753_615 - 2048 * 527 - 527),  # arXiv 1912.10211, Table XII, less the classifier
         ("vggish", 1, False, 72_141_184),
         ("vgg16_features", 3, False, 14_714_688),
     ],
