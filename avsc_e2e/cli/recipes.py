@@ -65,7 +65,8 @@ def recipes(pattern: Annotated[str, Positional] = "*") -> None:
 def summary(recipe: Recipe) -> str:
     """Trunks, epochs and earlier stages of a recipe, as one line."""
     trunks = " + ".join(trunk for trunk in (recipe.model.audio, recipe.model.video) if trunk)
-    work = f"{recipe.epochs} epochs" if recipe.epochs else "joins trained stages"
+    most = f"at most {recipe.epochs}" if recipe.steps else recipe.epochs
+    work = f"{most} epochs" if recipe.epochs else "joins trained stages"
     return f"{trunks}, {work}" + (f", after {', '.join(recipe.init)}" if recipe.init else "")
 
 
