@@ -216,7 +216,12 @@ class Run:
         if tuned is None:
             log.info("%s tuned: skipped, %.0f s are too few", name, max(seconds, 0))
             return False
-        new = f"{name} tuned"
+        segments, new = _chosen(self.segments, rows), f"{name} tuned"
+        there = tuned.judged
+        both = Judged(segments.targets[there], segments.groups[there], segments.weights[there])
+        if not beats(tuned.logits[there], tuned.start[there], both, 1.0):
+            log.info("%s: no better than its regression (%s)", new, tuned.note)
+            return True
         made = Tower(replace(member, name=new, statistics=names))
         made.load_state_dict(frozen.state_dict())
         made.trunk.net.load_state_dict(tuned.net.state_dict())

@@ -24,6 +24,8 @@ from avsc_e2e.models import cut
 from avsc_e2e.models.ensemble import statistics
 
 BATCH = 32
+LEAST_FOLDS = 3
+"""Of those of the regressions, that tuning is judged on: on fewer sources, luck chooses."""
 SHARES = (0.33, 0.67)
 """Between the start and the last epoch, that are tried beside the epochs themselves."""
 
@@ -66,10 +68,8 @@ class Tuned:
     probe: Probe
     """Its head."""
     note: str
-    loss: float
-    """Macro log loss out of fold."""
-    start: float
-    """That of the regression, on the same rows."""
+    start: np.ndarray
+    """(N, K) out of fold, of the regressions that it started from; as far as `logits`."""
 
 
 class Student(nn.Module):
@@ -151,7 +151,7 @@ def tune(
     note = f"{best}, from {losses['start']:.3f}" + (
         "" if judged.all() else f", judged on {100 * judged.mean():.0f} % of the segments"
     )
-    return Tuned(found[best], judged, student.net, head, note, losses[best], losses["start"])
+    return Tuned(found[best], judged, student.net, head, note, found["start"])
 
 
 def _seconds_a_step(
@@ -172,7 +172,7 @@ def _affordable(plan: Plan, epoch: float, folds: int, seconds: float) -> tuple[P
     """The plan with as many epochs, and as many folds, as fit; 0 folds where none does. `epoch` is the seconds of one
     over all rows; judging after an epoch costs about a fifth of it for each of its eight ways."""
     for epochs in dict.fromkeys((plan.epochs, plan.epochs // 2, plan.epochs // 4, 2, 1)):
-        for count in range(folds, 1 if epochs > 2 else 0, -1):
+        for count in range(folds, min(folds, LEAST_FOLDS) - 1, -1):
             if epochs > 0 and 1.3 * epoch * epochs * (1 + 0.8 * count) < seconds:
                 return replace(plan, epochs=epochs), count
     return plan, 0

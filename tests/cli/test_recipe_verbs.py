@@ -54,7 +54,9 @@ def test_list_of_recipes(avsc):
         f"own_videos/{name}" for name in stages_of(recipe_files()["own_videos"])
     ]
     (hybrid,) = (line for line in stages if line.split()[0] == "own_videos/hybrid")
-    assert hybrid.endswith("audio_resnet10 + tf_efficientnet_lite0, at most 10 epochs, after own_videos/audio, own_videos/video")
+    assert hybrid.endswith(
+        "audio_resnet10 + tf_efficientnet_lite0, at most 10 epochs, after own_videos/audio, own_videos/video"
+    )
 
 
 def test_what_a_target_names(folder):

@@ -126,3 +126,18 @@ def test_one_thing_beats_another_by_the_noise_between_sources():
     assert not beats(once, before, rows, 1.5)
     assert not beats(before, before, rows, 1.0)
     assert beats(logs(0.001, 0.001, 0.001, 0.001), before, rows, 1.0)  # small, and everywhere
+
+
+def test_sharper_where_nothing_errs_is_no_gain():
+    """Ten sources a class, all right: 99.9 % sure costs less than 98 %, until one more source is of another class."""
+    y = np.repeat([0, 1], 10)
+    rows = Judged(y, np.arange(20), np.ones(20))
+
+    def logs(sure: float, wrong: int = 0) -> np.ndarray:
+        right = np.full(20, sure)
+        right[:wrong] = 0.3
+        return np.log(np.where(np.eye(2)[y].astype(bool), right[:, None], 1 - right[:, None]))
+
+    assert not beats(logs(0.999), logs(0.98), rows, 2.0)
+    assert not beats(logs(0.98), logs(0.999), rows, 2.0)  # nor does it err more
+    assert beats(logs(0.98), logs(0.7), rows, 2.0)
