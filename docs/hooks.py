@@ -18,6 +18,20 @@ REPOSITORY = ("SECURITY.md", "CHANGELOG.md")
 """Files of the repository that are pages of the site too."""
 
 
+FIRST = (
+    "fit",
+    "SceneClassifier",
+    "predict",
+    "Predictor",
+    "load_model",
+    "Checkpoint",
+    "read_corpus",
+    "train",
+    "evaluate",
+)
+"""What most readers of the reference look for."""
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
     os.environ["COLUMNS"] = "100"
@@ -65,7 +79,9 @@ def python() -> str:
     """The public names, each with the docstring that it has."""
     package = importlib.import_module("avsc_e2e")
     lines = ["# Python", "", "All names below are attributes of `avsc_e2e`, imported when they are first asked for."]
-    lines += [f"\n::: avsc_e2e.{home}.{name}" for name, home in sorted(package._HOMES.items())]
+    first = [name for name in FIRST if name in package._HOMES]
+    names = [*first, *sorted(set(package._HOMES) - set(first))]
+    lines += [f"\n::: avsc_e2e.{package._HOMES[name]}.{name}" for name in names]
     return "\n".join(lines) + "\n"
 
 

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 from avsc_e2e.cli import data, demo, doctor, export, models, outputs, recipes, submission
-from avsc_e2e.cli.parsing import call, log_to_stderr, one_line_errors, unknown
+from avsc_e2e.cli.completion import options_of, script_of
+from avsc_e2e.cli.parsing import Positional, call, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.recipes import run
 from avsc_e2e.errors import AvscError
 
 __all__ = ["main", "run"]
+
+
+def completion(shell: Annotated[Literal["bash", "zsh"], Positional] = "bash") -> None:
+    """Print a script by which a shell completes commands, options and recipes.
+
+    Put `eval "$(avsc completion bash)"` into ~/.bashrc, or `eval "$(avsc completion zsh)"` into ~/.zshrc.
+
+    Args:
+        shell: The shell that reads it.
+    """
+    flags = [*options_of(recipes.train_data), *(f"--{name.replace('_', '-')}" for name in recipes.FIRST)]
+    print(script_of(VERBS, recipes.STAGE_VERBS, flags, shell), end="")
+
 
 VERBS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
@@ -32,6 +47,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "submission people": submission.people,
     "submission pack": submission.pack,
     "submission check": submission.check,
+    "completion": completion,
 }
 
 
