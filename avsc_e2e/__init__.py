@@ -35,6 +35,8 @@ _HOMES = {
     "Recording": "prediction.recordings",
     "SceneStream": "prediction.stream",
     "timeline": "prediction.predictor",
+    "explain": "explanation.occlusion",
+    "look": "survey.survey",
     "train": "training.trainer",
     "evaluate": "evaluation",
     "fit": "learner.fit",

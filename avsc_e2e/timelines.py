@@ -9,11 +9,14 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
+from avsc_e2e.captions import captions
 from avsc_e2e.clip import Window
 from avsc_e2e.segments import Prediction, Smooth
 
-Format = Literal["table", "json", "jsonl", "csv", "tsv"]
+Format = Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity"]
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+CAPTIONS = ("webvtt", "audacity")
+"""Formats of one recording, with a line for each segment."""
 
 BASIS = {("audio", "video"): "audio and video", ("audio",): "audio only", ("video",): "video only"}
 
@@ -47,6 +50,8 @@ def timeline_text(form: Format, found: Prediction, classes: Sequence[str], smoot
     """The timeline of one recording: one JSON object, or a line for each window. `smooth` is how it was smoothed."""
     if form in SEPARATORS:
         return _rows(form, found.path, found.windows, classes)
+    if form in CAPTIONS:
+        return captions(form, found.segments).rstrip("\n")
     if form == "table":
         return _table(found, classes, smooth)
     return _json(found, classes, smooth)

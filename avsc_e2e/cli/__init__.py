@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
-from avsc_e2e.cli import data, demo, doctor, export, models, outputs, recipes, submission
+from avsc_e2e.cli import app, data, demo, doctor, explain, export, look, models, outputs, recipes, submission
 from avsc_e2e.cli.completion import options_of, script_of
 from avsc_e2e.cli.parsing import Positional, call, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.recipes import run
@@ -34,10 +34,13 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "data download": data.download,
     "data check": data.check,
     "data prepare": data.prepare,
+    "look": look.look,
     "recipes": recipes.recipes,
     **recipes.STAGE_VERBS,
     "models": models.models,
     "predict": models.predict,
+    "explain": explain.explain,
+    "app": app.app,
     "average": models.average,
     "export": export.export,
     "score": outputs.score,

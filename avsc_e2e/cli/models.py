@@ -36,7 +36,7 @@ def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> Non
 def predict(
     checkpoint: Annotated[Path, Positional],
     media: Places,
-    format: Literal["table", "json", "jsonl", "csv", "tsv"] = "table",
+    format: Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity"] = "table",
     out: Path | None = None,
     hop: float = 0.0,
     smooth: Literal["none", "median", "markov"] = "none",
@@ -56,7 +56,8 @@ def predict(
             which needs no torch.
         media: Videos, audio files, images, folders of them, or stores; URLs such as s3://bucket/holiday.mp4 of a file
             or a store.
-        format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv).
+        format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv);
+            of one recording, its segments as subtitles (webvtt) or labels (audacity).
         out: File to write to instead of printing.
         hop: Seconds between the starts of two windows; 0: the length of a window.
         smooth: Smooth over time: the median of five windows, or a hidden Markov model.
@@ -105,12 +106,12 @@ def predict(
 def _print(
     predictions: Iterable[Prediction],
     classes: Sequence[str],
-    format: Literal["table", "json", "jsonl", "csv", "tsv"],
+    format: Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity"],
     out: Path | None,
     smooth: Literal["none", "median", "markov"],
 ) -> int:
     """Print predictions as they come; 2 where a recording could not be read."""
-    from avsc_e2e.timelines import footer, header, separator, timeline_text
+    from avsc_e2e.timelines import CAPTIONS, footer, header, separator, timeline_text
 
     unread, printed = 0, 0
     with contextlib.ExitStack() as stack:
@@ -122,6 +123,8 @@ def _print(
                 say(f"error: {found.error}", sys.stderr)
                 unread += 1
             if found.windows:
+                if printed and format in CAPTIONS:
+                    raise AvscError(f"--format {format}: holds one recording; name one file, or use csv or jsonl")
                 between = separator(format) if printed else ""
                 say(between + timeline_text(format, found, classes, smooth), to)
                 printed += 1

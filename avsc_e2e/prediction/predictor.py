@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -153,16 +154,33 @@ class Predictor:
             file.waiting -= 1
         return list(dict.fromkeys(file for file, _, _ in batch))
 
-    @torch.inference_mode()
     def probabilities(self, clips: Sequence[Clip]) -> np.ndarray:
         """(B, K) of clips as the reading gives them, calibrated."""
+        return self.heads(clips)["decision"]
+
+    @torch.inference_mode()
+    def heads(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
+        """Probabilities (B, K) of every head, and "decision", which alone is calibrated."""
         with autocast(self.precision, self.device):
-            values = head_probabilities(self.model, collate(list(clips)), self.test_time)["decision"]
-        output = SystemOutput(
-            tuple(clip.file for clip in clips), self.classes, values.cpu().double().numpy(),
-            np.array([clip.start for clip in clips]),
-        )  # fmt: skip
-        return (self.calibration(output) if self.calibration else output).probabilities
+            found = head_probabilities(self.model, collate(list(clips)), self.test_time)
+        values = {name: value.cpu().double().numpy() for name, value in found.items()}
+        if self.calibration:
+            starts = np.array([clip.start for clip in clips])
+            output = SystemOutput(tuple(clip.file for clip in clips), self.classes, values["decision"], starts)
+            values["decision"] = self.calibration(output).probabilities
+        return values
+
+    def clips(self, recording: Given, hop: float = 0.0) -> Iterator[tuple[Clip, float]]:
+        """The clip of each window of one recording with the window's end (seconds). `hop`: seconds between windows, in
+        place of the predictor's. Raises AvscError where there is no window."""
+        reading = replace(self.reading, cut=replace(self.reading.cut, hop=hop)) if hop else self.reading
+        (source,) = recordings([recording])
+        given = 0
+        for part in parts(0, source, reading):
+            yield from zip(part.clips, part.ends, strict=True)
+            given += len(part.clips)
+            if part.error and not given:
+                raise part.error
 
     def _prediction(self, file: _File) -> Prediction:
         if not file.windows:

@@ -126,11 +126,11 @@ def _card(report: Report, error: ConfidentError, others: Mapping[str, Mapping], 
     start = error.start or 0.0
     window = f", {start:g} to {round(start + length, 2):g} s" if length else ""
     title = f"{truth}, taken for {said}"
-    media = _media(row, start, length or report.segment, f"{truth} taken for {said}") if row else None
+    media = media_of(row, start, length or report.segment, f"{truth} taken for {said}") if row else None
     return Card(title, error.file, window, media, guesses, verdicts)
 
 
-def _media(row: Row, start: float, length: float, what: str) -> Media:
+def media_of(row: Row, start: float, length: float, what: str) -> Media:
     """Frames, spectrogram and audio of a clip; of what cannot be read, why."""
     from avsc_e2e.data.media import read_audio, read_frames
 

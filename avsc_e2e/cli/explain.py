@@ -1,0 +1,44 @@
+"""avsc explain: what a decision rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from avsc_e2e.cli.parsing import Positional
+from avsc_e2e.cli.progress import progress
+
+
+def explain(
+    checkpoint: Annotated[Path, Positional],
+    file: Annotated[Path, Positional],
+    out: Path = Path("explanation.html"),
+    windows: int = 10,
+    parts: int = 4,
+    grid: int = 5,
+    device: str = "",
+) -> None:
+    """Show what the decision about a recording rests on: each modality alone, and parts of the input hidden in turn.
+
+    Args:
+        checkpoint: The model.safetensors of a training run, or the folder of the run.
+        file: Video, audio file or image.
+        out: HTML page to write; it needs no other file.
+        windows: Most windows to look at, evenly spaced over the recording.
+        parts: Parts of a window's audio, each of which is made silent in turn.
+        grid: Rows and columns of the regions of a frame, each of which is hidden in turn.
+        device: cpu, cuda or cuda:N; empty: a GPU if there is one.
+    """
+    from avsc_e2e.models.weights.files import checkpoint_file
+
+    checkpoint = checkpoint_file(checkpoint)
+
+    from avsc_e2e.explanation.occlusion import explain
+    from avsc_e2e.explanation.page import sentences, write_explanation
+    from avsc_e2e.prediction.predictor import Predictor
+
+    predictor = Predictor(checkpoint, on_bad="mask", where=device)
+    found = explain(predictor, file, windows=windows, parts=parts, grid=grid, progress=progress("explaining"))
+    for sentence in sentences(found):
+        print(sentence)
+    print(f"page: {write_explanation(found, out)}")
