@@ -53,11 +53,11 @@ def analyse(
         progress(min(spans[-1][1] / (duration or 1), 1))
     if not spans:
         raise AvscError("no window of the recording can be read: is the file damaged?")
-    voices = {name: np.concatenate(values) for name, values in found.items()}
-    starts, ends = zip(*spans, strict=True)
-    segments = merged(starts, ends, voices["decision"], predictor.classes)
     used = [name for i, name in enumerate(MODALITIES) if any(there[i] for there in present)]
     used = [name for name in used if name in predictor.model.architecture.modalities]
+    voices = {name: np.concatenate(values) for name, values in found.items() if _is_voice(predictor, name, used)}
+    starts, ends = zip(*spans, strict=True)
+    segments = merged(starts, ends, voices["decision"], predictor.classes)
     return {
         "classes": list(predictor.classes),
         "duration": duration or ends[-1],
@@ -85,11 +85,19 @@ def _voices(predictor: Predictor, clips: list[Clip]) -> dict[str, np.ndarray]:
     return found
 
 
+def _is_voice(predictor: Predictor, name: str, used: list[str]) -> bool:
+    """Whether a recording of the modalities `used` has what a head reads, or a modality alone to compare."""
+    if name == "decision" or name.endswith(" alone"):
+        return name == "decision" or len(used) > 1
+    reads = getattr(predictor.model, "modalities_of", lambda head: {head} & set(MODALITIES))
+    return reads(name) <= set(used)
+
+
 def _sentences(voices: dict[str, np.ndarray], classes: tuple[str, ...]) -> list[str]:
     """In words: the decision of the recording, and what it would be without each modality."""
     best = lambda name: (classes[int(voices[name].mean(axis=0).argmax())], voices[name].mean(axis=0).max())  # noqa: E731
     scene, share = best("decision")
-    said = [f"{scene}, {100 * share:.0f} %."]
+    said = [f"{scene}, {100 * share:.0f} %, on average over the recording."]
     if "audio alone" in voices:
         for name, other in (("video", "audio"), ("audio", "video")):
             label, alone = best(f"{name} alone")
