@@ -50,7 +50,7 @@ def in_place(place, monkeypatch):
         learner.fit("VIDEOS", minutes=1, out="runs/mine")
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "own_videos.md", "hub.md"])
+@pytest.mark.parametrize("page", ["tutorial.md", "own_videos.md", "hub.md", "look_and_explain.md"])
 def test_code_that_uses_a_run(place, page):
     names: dict = dict(place[1])
     for code in blocks(page):
