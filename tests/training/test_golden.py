@@ -23,6 +23,7 @@ from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
 
 MODEL = replace(tiny(), size=32, dropout=0.0, hidden=16)
 OPTIM = Optim(lr=1e-2, audio_lr=1e-2, video_lr=1e-2)
+DEFAULTS = {"model": MODEL, "optim": OPTIM, "augment": UNCHANGED, "heads": Heads(fit_decision=False)}
 BASELINE = {"head": "baseline", "decision": (1.0, 1.0, 1.0)}
 
 
@@ -56,7 +57,7 @@ CASES = {
     "last layers": optim(layers=2),
     "unfreezing": optim(unfreeze=2),
     "frozen audio": optim(audio_lr=0.0),
-    "weights of heads": {"heads": Heads(audio=1.0, video=0.1, fusion=0.5)},
+    "weights of heads": {"heads": Heads(1.0, 0.1, 0.5, fit_decision=False)},
     "mixed with the start": {"averaging": Averaging(start=True), "init": ("default",)},
     "distilled": {"distil": Distil(("default",), 0.5, 3.0)},
     "smoothed": {"smoothing": 0.2},
@@ -100,7 +101,7 @@ the heads and of the video trunk at the end of both epochs."""
 
 
 def figures(city: Path, runs: Path, name: str) -> tuple[float, ...]:
-    plan = tiny_recipe(city, runs, name, **{"model": MODEL, "optim": OPTIM, "augment": UNCHANGED, **CASES[name]})
+    plan = tiny_recipe(city, runs, name, **{**DEFAULTS, **CASES[name]})
     saved = train(replace(plan, epochs=2))
     with (saved.parent / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -23,6 +23,7 @@ from avsc_e2e.data.sets.corpus import read_corpus, read_evaluation_set
 from avsc_e2e.data.store.layout import read_manifest
 from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.data.store.reader import open_store
+from avsc_e2e.data.store.shard import Task, write_shard
 from avsc_e2e.errors import AvscError, MediaError
 
 SMALL = Options(short_side=64, rate=5)
@@ -291,12 +292,15 @@ def test_bytes_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatc
     for name in originals:
         monkeypatch.setattr(os, name, noted(name))
     prepare(tmp_path / "set", tmp_path / "store", SMALL, workers=1)
-    shard = "shard-000000.tar"
+    assert calls[:2] == ["fsync store.json.0.partial", "replace store.json.0.partial store.json"]
+    calls.clear()
+    names = ("audio", "video", "scene", "location", "city", "part")
+    row = {"file": "a/one", **dict.fromkeys(names, ""), "audio": "a/one.wav", "scene": "a"}
+    shard = "shard-000007.tar"
+    assert list(write_shard(Task(tmp_path / "store" / shard, tmp_path / "set", (row,), SMALL))) == [True]
     assert calls == [
-        "fsync store.json.0.partial",
-        "replace store.json.0.partial store.json",
         f"fsync {shard}.partial",
-        "fsync shard-000000.jsonl",
+        "fsync shard-000007.jsonl",
         f"rename {shard}.partial {shard}",
         "fsync store",
     ]
