@@ -25,7 +25,8 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.heads import decide
 from avsc_e2e.outputs.calibration import fit as calibrated
 from avsc_e2e.outputs.fusion import fit as fused
-from avsc_e2e.outputs.metrics import intervals, macro_log_loss, percentiles, score
+from avsc_e2e.outputs.intervals import intervals, percentiles
+from avsc_e2e.outputs.metrics import macro_log_loss, score
 from avsc_e2e.outputs.output import SystemOutput, align, read_output, write_output
 from avsc_e2e.training.optimiser import rate_share
 from avsc_e2e.training.recipe import Optim, Recipe
