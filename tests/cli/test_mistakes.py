@@ -97,7 +97,7 @@ def test_bad_files(trained, toy_city, media, tmp_path):
         ([AVSC, "predict", other, media], ["cut off"]),
         ([AVSC, "predict", tmp_path, media], ["no model.safetensors in this folder"]),
         ([AVSC, "predict", "https://host/m.safetensors", media], ["https://host/m.safetensors: is a URL"]),
-        ([AVSC, "predict", good, "https://host/a.mp4"], ["https://host/a.mp4: is a URL"]),
+        ([AVSC, "predict", good, "https://host/a.mp4"], ["https://host/a.mp4: no such file"]),
         ([AVSC, "predict", media / "sound.wav", media], ["is not a checkpoint"]),
         ([AVSC, "predict", good], ["no media given"]),
         ([AVSC, "predict", good, tmp_path / "text.wav"], ["text.wav", "is not a media file"]),
