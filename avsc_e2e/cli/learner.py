@@ -32,6 +32,7 @@ def train_data(
     from avsc_e2e.learner.fit import fit
 
     learned = fit(data, minutes=minutes, out=out, seed=seed, resume=resume, decoder=decoder, progress=progress)
+    print(learned.ladder.verdict())
     for protocol, (log_loss, accuracy) in learned.test.items():
         print(f"test part, {protocol}: macro log loss {log_loss:.3f}, macro accuracy {100 * accuracy:.1f} %")
     print(f"checkpoint: {learned.checkpoint}\nladder: {out / 'ladder.csv'}\nreport: {learned.report}")

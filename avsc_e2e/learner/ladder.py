@@ -73,6 +73,17 @@ class Ladder:
                 figures = f"{rung.log_loss:.4f}", f"{rung.accuracy:.4f}", f"{rung.seconds:.1f}", f"{rung.error:.4f}"
                 lines.writerow((rung.name, *figures, int(rung.name == self.chosen), rung.note))
 
+    def verdict(self) -> str:
+        """The chosen rung with its interval by source, and how far to trust it; empty before one is chosen."""
+        rung = next((one for one in self.rungs if one.name == self.chosen), None)
+        if rung is None:
+            return ""
+        low, high = (max(rung.log_loss + side * 1.96 * rung.error, 0.0) for side in (-1, 1))
+        return (
+            f"out of fold, {rung.name}: macro log loss {rung.log_loss:.3f} (95 % by source: {low:.3f} to {high:.3f}), "
+            f"macro accuracy {100 * rung.accuracy:.1f} %; chosen among {len(self.rungs)} rungs, so a little too good"
+        )
+
     def report(self, recordings: int, sources: int) -> ReportLadder:
         """The part of the report."""
         rungs = tuple(
