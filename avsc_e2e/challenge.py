@@ -28,7 +28,7 @@ from avsc_e2e.training.run import corpus_of, model_file, run_folder, store_of
 PLACES = 365
 """Classes that tell a stage on Places365."""
 OF_TIMM = {
-    "jft": "JFT-300M", "laion2b": "LAION-2B", "openai": "CLIP's pairs of pictures and texts", "in21k": "ImageNet-21k",
+    "jft": "JFT-300M", "laion2b": "LAION-2B", "openai": "CLIP's pairs of images and texts", "in21k": "ImageNet-21k",
     "in22k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet",
 }  # fmt: skip
 """What the tags of timm's weights mean."""

@@ -131,13 +131,13 @@ def head_probabilities(model: SceneNet, batch: Clip, test_time: TestTime = ONE_V
 
 
 def views_of(clip: Clip, architecture: Architecture, test_time: TestTime) -> Iterable[Clip]:
-    """The views of a batch whose pictures (B, crops * frames * views, 3, H, W) hold all crops and sets of frames, each
+    """The views of a batch whose frames (B, crops * frames * views, 3, H, W) hold all crops and sets of frames, each
     as the model takes it, and each mirrored with its ears swapped."""
     crops, views, frames = test_time.crops, test_time.views, architecture.frames
     parts = [clip.video]
     if architecture.video and crops * views > 1:
-        pictures = clip.video.unflatten(1, (crops, frames, views))
-        parts = [pictures[:, crop, :, view] for crop in range(crops) for view in range(views)]
+        images = clip.video.unflatten(1, (crops, frames, views))
+        parts = [images[:, crop, :, view] for crop in range(crops) for view in range(views)]
     for video in parts:
         yield clip._replace(video=video)
         if test_time.flip:
@@ -155,7 +155,7 @@ def evaluation_dataset(
     test_time: TestTime = ONE_VIEW,
     decoder: Decoder = "auto",
 ) -> ClipDataset:
-    """The fixed windows of `rows`, as the model wants them, with the pictures of all views."""
+    """The fixed windows of `rows`, as the model wants them, with the frames of all views."""
     arch = model.architecture
     want = sampling(arch, short_side)
     several = test_time.crops > 1

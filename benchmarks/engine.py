@@ -63,7 +63,7 @@ def methods(plain: Recipe) -> dict[str, dict]:
         "label smoothing 0.05": {"smoothing": 0.05},
         "stochastic depth 0.05": {"model": replace(plain.model, drop_path=0.05)},
         "CutMix 0.3": {"augment": replace(augment, cutmix=CutMix(1.0, 0.3))},
-        "RandAugment 1": {"augment": replace(augment, pictures=RandAugment(1, 0.3))},
+        "RandAugment 1": {"augment": replace(augment, randaugment=RandAugment(1, 0.3))},
         "mirrored view": {"test_time": TestTime(flip=True)},
     }
 
@@ -72,7 +72,7 @@ def arms(plain: Recipe, each: bool) -> dict[str, Recipe]:
     """None, all, and each alone."""
     single = methods(plain)
     together = {name: value for change in single.values() for name, value in change.items()} | {
-        "augment": replace(plain.augment, cutmix=CutMix(1.0, 0.3), pictures=RandAugment(1, 0.3)),
+        "augment": replace(plain.augment, cutmix=CutMix(1.0, 0.3), randaugment=RandAugment(1, 0.3)),
         "averaging": Averaging(decay=0.95, checkpoints=3),
     }
     found = {"off": plain, "on": replace(plain, **together)}

@@ -1,4 +1,4 @@
-"""Fine-tuned against frozen, branch by branch: sound from aisfx, pictures from ImageNet, and their hybrid.
+"""Fine-tuned against frozen, branch by branch: audio from aisfx, video from ImageNet, and their hybrid.
 
     python benchmarks/fine_tuning.py [ROOT] [--toy] [--seeds 3] [--out DIR]
 
@@ -6,20 +6,19 @@ ROOT has train/ and test/ with class folders (default: shared/data/real_actions 
 toy city instead. The stages aisfx, video and hybrid_aisfx of recipes/own_videos.py are trained, the two branches once
 more with their trunks frozen, and all are evaluated on test/ in segments of one second, beside logistic regression on
 the embeddings of the frozen trunks: of the recordings that the stages learn from, and, for comparison, of all in
-train/, those of the validation part too. On real videos the sound is also judged on a third of the sources of train/,
-held back, another third for each seed: recordings that no figure of test/ has a part in. Printed are validation figures
-over wall-clock time, the table of every seed, and what holds.
+train/, those of the validation part too. On real videos the audio branch is also judged on a third of the sources of
+train/, held back, another third for each seed: recordings that no figure of test/ has a part in. Printed are validation
+figures over wall-clock time, the table of every seed, and what holds.
 
 Asked for is, in every seed, that the hybrid's log loss is below that of either branch and, on real videos, that the
-fine-tuned sound is above 65 %; and in the mean of the seeds, that the fine-tuned sound is better than what learns from
-the same recordings on the frozen trunk: on real videos more often right, in test/ and in the thirds; in the toy city,
-where it is luck which of the scenes with the same sound is named, in log loss. Status 1 where something does not hold.
-The other comparison, and every seed's, is in the tables.
+fine-tuned audio branch is above 65 %; and in the mean of the seeds, that the fine-tuned audio branch is better than
+what learns from the same recordings on the frozen trunk: on real videos more often right, in test/ and in the thirds;
+in the toy city, where it is luck which of the scenes with the same audio is named, in log loss. Status 1 where
+something does not hold. The other comparison, and every seed's, is in the tables.
 
-How the values of the recipe were chosen: those of the sound by cross-validation over the source recordings of train/,
-the last epoch because ten recordings choose badly, and the product as fusion because on the validation parts of all
-seeds tried it was better than video alone. While that was done figures of test/ were seen beside those, too.
-"""
+How the values of the recipe were chosen: those of the audio branch by cross-validation over the source recordings of
+train/, the last epoch because ten recordings choose badly, and the product as fusion because on the validation parts of
+all seeds tried it was better than video alone. While that was done figures of test/ were seen beside those, too."""
 
 import argparse
 import csv
@@ -53,7 +52,7 @@ CITY = ToyCity(train_locations=6, test_locations=4, duration=4.0, height=112, wi
 MASKS = SpecAugment(0.15, 0.15)
 """In the toy city, where they are worth 0.1 in log loss on held-back places; on real videos they do harm."""
 LEAST_ACCURACY = 0.65
-"""Of the fine-tuned sound on real actions."""
+"""Of the fine-tuned audio branch on real actions."""
 
 
 @torch.inference_mode()
@@ -140,7 +139,7 @@ def print_curves(recipes: dict[str, Recipe]) -> None:
 
 
 def on_a_third(frozen: Probes, recipe: Recipe) -> dict[str, Figures]:
-    """The sound's figures on a third of the sources of train/, which it does not learn from."""
+    """The figures of the audio branch on a third of the sources of train/, which it does not learn from."""
     third = replace(recipe, name="third/audio", data=replace(recipe.data, validation="0.33"))
     still = replace(third, name="third/frozen", optim=replace(third.optim, layers=0, audio_lr=0.0))
     corpus = corpus_of(third)
@@ -169,7 +168,7 @@ def in_every_seed(table: dict[str, Scores], least: float) -> dict[str, bool]:
     audio, video, hybrid = (table[f"{name}: fine-tuned"] for name in ("audio", "video", "hybrid"))
     found = {"hybrid below either branch in log loss": hybrid.log_loss < min(audio.log_loss, video.log_loss)}
     if least:
-        found[f"fine-tuned sound above {100 * least:g} % accuracy"] = audio.accuracy > least
+        found[f"fine-tuned audio branch above {100 * least:g} % accuracy"] = audio.accuracy > least
     return found
 
 
@@ -180,12 +179,13 @@ def in_the_mean(tables: list[dict[str, Scores]], thirds: list[dict[str, Figures]
         for kind in ("fine-tuned", "head on frozen", "regression on frozen")
     )
     if not thirds:
-        text = "fine-tuned sound below its frozen probes in log loss"
+        text = "fine-tuned audio branch below its frozen probes in log loss"
         return {text: tuned.log_loss < min(one.log_loss for one in frozen)}
     third = {name: mean(of_seed[name] for of_seed in thirds) for name in thirds[0]}
     most = max(third["regression on frozen"].accuracy, third["head on frozen"].accuracy)
     return {
-        "fine-tuned sound above its frozen probes in accuracy": tuned.accuracy > max(one.accuracy for one in frozen),
+        "fine-tuned audio branch above its frozen probes in accuracy": tuned.accuracy
+        > max(one.accuracy for one in frozen),
         "the same on the thirds of train/": third["fine-tuned"].accuracy > most,
     }
 

@@ -93,7 +93,7 @@ def plan(root: Path, runs: Path, workers: int) -> Recipe:
         "run",
         model=replace(tiny(), size=32),
         data=Data(root=str(root), balance=1.0, windows=2, workers=workers),
-        augment=Augment(pictures=RandAugment(1), mixup=Mixup(0.3), cutmix=CutMix(1.0, 0.3), drop=DropModality(0.2)),
+        augment=Augment(randaugment=RandAugment(1), mixup=Mixup(0.3), cutmix=CutMix(1.0, 0.3), drop=DropModality(0.2)),
         optim=Optim(lr=3e-3, audio_lr=3e-3, video_lr=3e-3, layer_decay=0.8, unfreeze=1, accumulate=2),
         averaging=Averaging(decay=0.9, checkpoints=2),
         smoothing=0.1,

@@ -2,9 +2,9 @@
 
     python benchmarks/preparing.py [--clips 4] [--seconds 10] [--rounds 5]
 
-It renders 720p30 H.264 at about 5 Mbit/s with a key frame every 15 frames and 24-bit stereo sound at 48 kHz. The bare
+It renders 720p30 H.264 at about 5 Mbit/s with a key frame every 15 frames and 24-bit stereo audio at 48 kHz. The bare
 pass opens each video at 256 pixels' shorter side and takes every frame, one after the other; prepare decodes the same,
-writes 5 JPEGs a second, the sound and the index. Both take turns, file by file. Times are of the processor, all threads
+writes 5 JPEGs a second, the audio and the index. Both take turns, file by file. Times are of the processor, all threads
 and processes; the time on the wall stands beside them. Two processes are compared with one on the wall, on both sides
 without the time that starting takes, which a run over two recordings of a second tells; that needs two free cores. What
 the machine has to give is told by the rival: two bare passes in processes of their own, begun at once, beside one.
@@ -147,8 +147,8 @@ def main() -> None:
         )
         print(f"  two bare passes at once: {most:.2f} times as fast as one, which is what these cores give decord")
         each = size / (COPIES * len(rows))
-        sound = options.seconds * 288_000
-        print(f"  {each / 1e6:.2f} MB a recording, {sound / 1e6:.2f} MB of it sound")
+        audio = options.seconds * 288_000
+        print(f"  {each / 1e6:.2f} MB a recording, {audio / 1e6:.2f} MB of it audio")
         share = 10 / options.seconds
         print(f"  development set: {CLIPS * each * share / 1e9:.0f} GB, evaluation set: "
               f"{EVALUATION_CLIPS * each * share / 10e9:.0f} GB")  # fmt: skip

@@ -49,11 +49,11 @@ def frozen_features(rows, classes):
     for batch in loader(dataset, 32, shuffle=False):
         clip = model.preprocess(batch)
         mel = model.frontend.planes(batch.audio.mean(dim=1, keepdim=True).repeat(1, 2, 1))[:, 0]
-        sound = torch.cat([mel.mean(dim=2), mel.std(dim=2)], dim=1)
-        parts.append((model.video(clip.video), sound, batch.target, batch.start))
-    video, sound, target, start = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        bands = torch.cat([mel.mean(dim=2), mel.std(dim=2)], dim=1)
+        parts.append((model.video(clip.video), bands, batch.target, batch.start))
+    video, bands, target, start = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     rows_of = [segment.row for segment in dataset.segments]
-    return video, sound, target, np.array([row.location for row in rows_of]), tuple(r.file for r in rows_of), start
+    return video, bands, target, np.array([row.location for row in rows_of]), tuple(r.file for r in rows_of), start
 
 
 def probe(train_features, target, groups, test_features):
@@ -87,14 +87,14 @@ def main() -> None:
     began = time.monotonic()
 
     corpus = read_corpus(options.root, validation=0.0)
-    video, sound, target, groups, _, _ = frozen_features(corpus.train, corpus.classes)
-    test_video, test_sound, _, _, files, start = frozen_features(corpus.test, corpus.classes)
+    video, bands, target, groups, _, _ = frozen_features(corpus.train, corpus.classes)
+    test_video, test_bands, _, _, files, start = frozen_features(corpus.test, corpus.classes)
     reference = {row.file: row.scene for row in corpus.test}
     table = {}
     for name, features, test_features in (
-        ("frozen sound, logistic regression", sound, test_sound),
+        ("frozen audio, logistic regression", bands, test_bands),
         ("frozen video, logistic regression", video, test_video),
-        ("frozen joint, logistic regression", np.hstack([video, sound]), np.hstack([test_video, test_sound])),
+        ("frozen joint, logistic regression", np.hstack([video, bands]), np.hstack([test_video, test_bands])),
     ):
         probabilities, strength = probe(features, target, groups, test_features)
         output = SystemOutput(files, corpus.classes, probabilities, start)

@@ -3,12 +3,11 @@
     python benchmarks/toy_systems.py [--out DIR] [--only FILE ...] [--threads N]
 
 The stages are those of recipes/, with their front ends, channels, heads, pooling, fusion, augmentation and order. Small
-are the trunks (a ten-layer ResNet for every sound net, EfficientNet-Lite0 from ImageNet for every image net), pictures,
-bands and epochs, and the learning rates are those of the demo. So the table compares how systems are put together, not
-what their nets could reach, and its figures are of a synthetic city. It ends with the order of the baseline family by
-accuracy, which is what the dataset paper gives: joint above early and late fusion, these above each single modality;
-status 1 where it is another.
-"""
+are the trunks (a ten-layer ResNet for every audio net, EfficientNet-Lite0 from ImageNet for every image net), image
+sizes, bands and epochs, and the learning rates are those of the demo. So the table compares how systems are put
+together, not what their nets could reach, and its figures are of a synthetic city. It ends with the order of the
+baseline family by accuracy, which is what the dataset paper gives: joint above early and late fusion, these above each
+single modality; status 1 where it is another."""
 
 import argparse
 import shutil
@@ -58,7 +57,7 @@ def stages() -> Iterator[Recipe]:
 
 
 def small(recipe: Recipe, root: Path, runs: Path) -> Recipe:
-    """The same system with trunks, pictures and epochs for a laptop."""
+    """The same system with trunks, image sizes and epochs for a laptop."""
     model, optim = recipe.model, recipe.optim
     if model.audio:
         model = replace(model, audio="audio_resnet10", bands=min(model.bands, 64), hop=model.sample_rate // 50)

@@ -232,7 +232,7 @@ def told(label: str, values: list[float]) -> None:
 def compare_steps(recipe: Recipe, device: torch.device, out: Path, rounds: int, steps: int) -> None:
     """The engine, the resident step and the bare loop, in turns."""
     if not recipe.data.store:
-        # Pictures as large as those that `prepare` makes of the real set's.
+        # Images as large as those that `prepare` makes of the real set's.
         ToyCity(train_locations=4, test_locations=1, duration=4.0, height=256, width=456).render(out / "city")
         prepare(out / "city", out / "store")
         recipe = replace(recipe, data=replace(recipe.data, store=str(out / "store")))
@@ -290,7 +290,7 @@ def compare_trunks(recipe: Recipe, device: torch.device, rounds: int, steps: int
         ours, theirs = (statistics.median(values) for values in rates.values())
         ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["timm"], strict=True))
         print(
-            f"{trunk} at {size}, batches of {count}: ours {ours:.2f}, timm {theirs:.2f} pictures/s, ratio {ratio:.2f}",
+            f"{trunk} at {size}, batches of {count}: ours {ours:.2f}, timm {theirs:.2f} images/s, ratio {ratio:.2f}",
             flush=True,
         )
 
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=-1, help="loader processes of the engine")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="by default bf16 where the GPU has it")
     parser.add_argument("--compile", default="", help="backend of torch.compile, for everyone")
-    parser.add_argument("--trunk-batch", type=int, default=64 if CUDA else 2, help="pictures of timm's step; 0: none")
+    parser.add_argument("--trunk-batch", type=int, default=64 if CUDA else 2, help="images of timm's step; 0: none")
     parser.add_argument("--trunk-steps", type=int, default=50 if CUDA else 2)
     parser.add_argument("--store", type=Path, help="by default a toy city, rendered and prepared")
     parser.add_argument("--out", type=Path)

@@ -59,7 +59,7 @@ joint = replace(
     video,
     name="du_ustc/joint",
     model=systems.du_ustc(),
-    augment=replace(fcnn.augment, crop=video.augment.crop, mixup=Mixup(0.2), pictures=RandAugment(2)),
+    augment=replace(fcnn.augment, crop=video.augment.crop, mixup=Mixup(0.2), randaugment=RandAugment(2)),
     optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=3e-5),
     heads=Heads(fusion=1.0),
     video_weights="",

@@ -173,24 +173,24 @@ class ClipDataset(Dataset):
     def _read_audio(self, segment: Segment) -> np.ndarray:
         row, want = segment.row, self.sampling
         if self.store:
-            sound = self.store.read_audio(row, segment.start, segment.duration, want.sample_rate)
+            audio = self.store.read_audio(row, segment.start, segment.duration, want.sample_rate)
         else:
-            sound = read_audio(row.audio, segment.start, segment.duration, want.sample_rate)
-        return np.ascontiguousarray(mix_channels(sound, want.channels))
+            audio = read_audio(row.audio, segment.start, segment.duration, want.sample_rate)
+        return np.ascontiguousarray(mix_channels(audio, want.channels))
 
     def _read_frames(self, segment: Segment, jitter: np.ndarray) -> np.ndarray:
         row, want = segment.row, self.sampling
         times = segment.start + (np.arange(want.frames) + jitter) * segment.duration / want.frames
-        # The recording may end within the last window: its last picture is held.
+        # The recording may end within the last window: its last frame is repeated.
         times = np.minimum(times, max(row.duration, segment.start))
         if self.store:
             return self.store.read_frames(row, times, want.short_side)
         return read_frames(row.video, times, want.short_side, self.decoder)
 
-    def _clip(self, segment: Segment, sound: np.ndarray | None, frames: np.ndarray | None) -> Clip:
+    def _clip(self, segment: Segment, samples: np.ndarray | None, frames: np.ndarray | None) -> Clip:
         want, row = self.sampling, segment.row
-        if sound is not None:
-            audio = torch.from_numpy(sound if sound.flags.writeable else sound.copy())
+        if samples is not None:
+            audio = torch.from_numpy(samples if samples.flags.writeable else samples.copy())
         else:
             audio = torch.zeros(want.channels, round(segment.duration * want.sample_rate) if want.audio else 0)
         if frames is not None:
@@ -199,7 +199,7 @@ class ClipDataset(Dataset):
             side = want.short_side if want.video else 0
             video = torch.zeros(want.frames, 3, side, side, dtype=torch.uint8)
         target = torch.tensor(self._target[row.scene] if row.scene else UNKNOWN)
-        present = torch.tensor([sound is not None, frames is not None])
+        present = torch.tensor([samples is not None, frames is not None])
         return Clip(audio, video, target, present, row.file, segment.start)
 
 

@@ -34,14 +34,14 @@ SIZE = 160
 def members_at_hand() -> list[Member]:
     """What features can be taken of, without a network: video trunks whose weights are there, audio trunks likewise,
     and log-mel bands, which need no weights."""
-    sound = replace(systems.lite0_aisfx(), video="", fusion="")
+    effects = replace(systems.lite0_aisfx(), video="", fusion="")
     frames = settled(replace(systems.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES))
-    bands = replace(sound, **{**AISFX, "audio": "audio_bands", "bands": 64, "hop": 441, "deltas": 1})
+    bands = replace(effects, **{**AISFX, "audio": "audio_bands", "bands": 64, "hop": 441, "deltas": 1})
     found = [
         Member("lite0", frames, ("mean", "deviation")),
         Member("lite2", replace(frames, video="tf_efficientnet_lite2"), ("mean", "deviation")),
-        Member("aisfx", sound, ("mean", "deviation", "maximum")),
-        Member("speech", replace(sound, **SPEECH), ("mean", "deviation", "maximum")),
+        Member("aisfx", effects, ("mean", "deviation", "maximum")),
+        Member("speech", replace(effects, **SPEECH), ("mean", "deviation", "maximum")),
         Member("log-mel", bands, ("mean", "deviation")),
     ]
     return [member for member in found if not pretrained(member) or at_hand(member)]

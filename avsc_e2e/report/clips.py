@@ -134,7 +134,7 @@ def media_of(row: Row, start: float, length: float, what: str) -> Media:
     """Frames, spectrogram and audio of a clip; of what cannot be read, why."""
     from avsc_e2e.data.media import read_audio, read_frames
 
-    frames, picture, sample, problems = [], None, None, []
+    frames, spectrum, sample, problems = [], None, None, []
     whole = length > 2
     if row.video:
         times = [start + length * share for share in ((1 / 6, 1 / 2, 5 / 6) if whole else (0.5,))]
@@ -147,14 +147,14 @@ def media_of(row: Row, start: float, length: float, what: str) -> Media:
         try:
             audio = read_audio(row.audio, start, length, SAMPLE_RATE).mean(axis=0)
             span = f"{start:g} to {round(start + length, 2):g} s, 40 Hz to {SAMPLE_RATE / 2000:g} kHz"
-            picture = Medium(image_uri(spectrogram(audio, SAMPLE_RATE), "jpeg"), f"Log-mel spectrogram, {span}")
+            spectrum = Medium(image_uri(spectrogram(audio, SAMPLE_RATE), "jpeg"), f"Log-mel spectrogram, {span}")
             # A second is enough to recognise a scene by, and keeps the page small.
             begin = max(len(audio) - SAMPLE_RATE, 0) // 2
             label = f"{what}: {'its middle second' if whole else 'its audio'}"
             sample = Medium(wave_uri(audio[begin : begin + SAMPLE_RATE], SAMPLE_RATE), label)
         except MediaError as error:
             problems.append(f"No audio: {error.reason}.")
-    return Media(frames, picture, sample, whole, problems)
+    return Media(frames, spectrum, sample, whole, problems)
 
 
 def _keys(output: SystemOutput) -> list[tuple[str, float | None]]:

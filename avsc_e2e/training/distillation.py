@@ -110,7 +110,7 @@ class Needs(NamedTuple):
 
 
 def needs(student: Architecture, teachers: Sequence[Architecture], short_side: int = 0) -> Needs:
-    """The least that serves everybody: both modalities if anybody wants them, the largest picture, the most frames.
+    """The least that serves everybody: both modalities if anybody wants them, the largest frames, and the most of them.
     Raises AvscError where sample rates or windows differ."""
     everybody = (student, *teachers)
     wants = [sampling(arch, short_side) for arch in everybody]

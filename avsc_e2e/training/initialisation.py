@@ -100,7 +100,7 @@ def take_over(model: SceneNet, tensors: Mapping[str, Tensor], architecture: Mapp
 
 def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     dataset = train_dataset(recipe, corpus)
-    # Pictures matter only to a head that standardises embeddings.
+    # Frames matter only to a head that standardises embeddings.
     arch = model.architecture
     dataset.transform = CentreCrop(arch.size, arch.crop) if model.standardises_embeddings else None
     dataset.sampling = dataclasses.replace(

@@ -26,48 +26,49 @@ def within(flag: str, value: float, least: float, most: float = math.inf, note: 
 
 @dataclass(frozen=True)
 class Data:
-    """What to learn from."""
+    """The data set, its split, and how its media are read."""
 
     root: str = ""
     """Folder of the data set: TAU Urban Audio-Visual Scenes 2021, anything in its layout, class folders,
     FILES.csv with the columns file and label, or a store; or the URL of a store."""
     store: str = ""
-    """Store of the data set (`avsc data prepare`) to read pictures and sound from, a folder or a URL (s3://, gs://,
+    """Store of the data set (`avsc data prepare`) to read frames and audio from, a folder or a URL (s3://, gs://,
     https://); the root may then be left out."""
     fold: int = 1
     """Fold of the official set-up."""
     validation: str = "0.1"
-    """Share of the training part to validate on, cut by whole locations; or a CSV that lists it."""
+    """Share of the training set to validate on, in whole locations; or a CSV that lists the validation set."""
     test: float = 0.2
-    """Share of the recordings to test on, for class folders without a test folder."""
+    """Share of the recordings to test on, where class folders have no test folder."""
     group: str = ""
-    """Regular expression whose one group, matched against a file's name without extension, is the source recording of
-    class folders that no split divides: '(.+)_\\d+'. Empty: the names tell it."""
+    """Regular expression for class folders: its one group, in a file's name without extension, is the source recording,
+    which no split divides, such as '(.+)_\\d+'. Empty: found from the names."""
     groups: str = ""
-    """CSV with the columns file and group that lists the source recording of every file, in place of a rule."""
+    """CSV with the columns file and group that lists the source recording of every file; replaces --data.group."""
     evaluation: str = ""
-    """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test part."""
+    """Folder of the unlabelled evaluation set that `submit` predicts; empty: the test set."""
     windows: int = 1
-    """Random windows that an epoch draws from each training recording."""
+    """Random windows of each training recording in an epoch."""
     window: float = 0.0
-    """Seconds of such a window; 0: as long as those that the model is evaluated on."""
+    """Length of such a window, seconds; 0: the length of a segment in evaluation."""
     statistics: int = 256
-    """Training clips that the means and deviations which a model standardises by are taken from; 0: all of an epoch."""
+    """Training clips from which the means and standard deviations for standardisation are estimated; 0: a whole
+    epoch."""
     by_length: bool = False
-    """Draw that many for each segment of a recording's length: recordings and classes then weigh in training what they
-    weigh where segments are evaluated."""
+    """Draw `windows` for each segment of a recording: recordings and classes then have the same weight in training as
+    in an evaluation of segments."""
     balance: float = 0.0
-    """How far an epoch draws all classes equally often, from 0, every recording once, to 1, every class the same."""
+    """Class balance of an epoch, from 0 (every recording once) to 1 (every class equally often)."""
     short_side: int = 0
-    """Pixels of a frame's shorter side as decoded; 0: 8/7 of what the video trunk sees."""
+    """Shorter side of a decoded frame, pixels; 0: 8/7 of the input of the video trunk."""
     on_bad: Literal["", "raise", "skip", "mask"] = ""
-    """What to do with media that cannot be read: stop, take another clip in training and leave it out of evaluation, or
-    go on with the modality that can be read; empty: skip in training, raise in evaluation."""
+    """Media that cannot be read. raise: stop; skip: take another clip in training, leave it out of evaluation; mask:
+    use the modality that can be read; empty: skip in training, raise in evaluation."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    """What decodes frames of media files. pyav: the right frame of every file; decord: wrong frames of many files, for
+    """Decoder of frames. pyav: the right frame of every file; decord: wrong frames of many files, for
     comparison; auto: pyav, since decord was faster on no file."""
     workers: int = -1
-    """Processes that load, for each device; 0: none, -1: its share of the cores but one with GPUs, none without."""
+    """Loader processes for each device; 0: none, -1: its share of the cores minus one with a GPU, none without."""
 
     def __post_init__(self):
         within("--data.short-side", self.short_side, 0)
@@ -88,7 +89,7 @@ class Augment:
     crop: RandomResizedCrop = RandomResizedCrop()
     flip: HorizontalFlip = HorizontalFlip()
     colour: ColourJitter = ColourJitter()
-    pictures: RandAugment = RandAugment()
+    randaugment: RandAugment = RandAugment()
     waveform: Waveform = Waveform()
     spectrum: SpecAugment = SpecAugment()
     mixup: Mixup = Mixup()
@@ -104,16 +105,16 @@ UNCHANGED = Augment(
     spectrum=SpecAugment(0.0, 0.0),
     mixup=Mixup(0.0),
 )
-"""Training clips as they are: what recipes of published systems start from."""
+"""No augmentation: the start of the recipes of published systems."""
 
 
 @dataclass(frozen=True)
 class Optim:
-    """Optimiser and learning rates, which change by steps; by default AdamW (Loshchilov and Hutter, 2019) with a linear
-    warm-up and a cosine to zero."""
+    """Optimiser and schedule of the learning rates, by steps; by default AdamW (Loshchilov and Hutter, 2019) with a
+    linear warm-up and a cosine to zero."""
 
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-    """adam and sgd, with a momentum of 0.9, take weight decay as an L2 penalty."""
+    """adam and sgd (momentum 0.9) apply weight decay as an L2 penalty."""
     lr: float = 1e-3
     """Highest learning rate of the heads."""
     audio_lr: float = 1e-3
@@ -121,35 +122,34 @@ class Optim:
     video_lr: float = 3e-4
     """Highest learning rate of the video trunk; 0 freezes it."""
     weight_decay: float = 0.05
-    """Of weights with two axes or more; biases and norms have none."""
+    """Weight decay of weights with two or more axes; biases and norms have none."""
     warmup: float = 0.1
-    """Share of the steps in which the rates rise."""
+    """Share of the steps with rising rates."""
     schedule: Literal["cosine", "constant", "steps", "plateau"] = "cosine"
-    """What the rates do then. steps: they fall by `factor` after every `every` epochs; plateau: after `every` epochs in
+    """Rates after the warm-up. steps: multiplied by `factor` every `every` epochs; plateau: after `every` epochs in
     which the validation log loss did not fall by 1e-4."""
     factor: float = 0.5
-    """By which the rates are multiplied then."""
+    """Factor of the schedules steps and plateau."""
     every: int = 20
-    """Epochs."""
+    """Epochs of the schedules steps and plateau."""
     restarts: tuple[int, ...] = ()
-    """Epochs after which the cosine starts again from the highest rates (Loshchilov and Hutter, 2017)."""
+    """Epochs after which the cosine restarts at the highest rates (Loshchilov and Hutter, 2017)."""
     final: float = 0.0
-    """Share of the highest rates in which the cosine ends."""
+    """End of the cosine, as a share of the highest rates."""
     clip: float = 5.0
-    """Largest norm of the gradient; 0: no limit."""
+    """Gradient clipping: largest norm; 0: no limit."""
     keep_statistics: bool = False
-    """Batch norms of trunks that start from published weights or an earlier stage keep their means and variances; their
-    scales still learn. With few recordings that is worth much."""
+    """Freeze the running means and variances of batch norms in trunks that start from published weights or an earlier
+    stage; their scales still learn. It helps much with few recordings."""
     accumulate: int = 1
-    """Batches whose gradients make one step."""
+    """Batches whose gradients are accumulated for one step."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from each layer of a trunk to the one before it; 1 is off."""
+    """Layer-wise decay: factor of the learning rate from each layer of a trunk to the one before it; 1 is off."""
     layers: int = 0
-    """Layers of each trunk, counted from its end, that learn; those below are frozen and cost no backward pass. 0: all
-    of them."""
+    """Number of last layers of each trunk that learn; the layers below are frozen and cost no backward pass. 0: all."""
     unfreeze: int = 0
-    """Epochs in which the layers of the trunks begin to learn, the last ones first; in the first epoch only the heads
-    learn. 0 is off."""
+    """Gradual unfreezing: epochs over which the layers of the trunks begin to learn, the last ones first; in the first
+    epoch only the heads learn. 0 is off."""
 
     def __post_init__(self):
         for name in ("lr", "audio_lr", "video_lr"):
@@ -174,13 +174,13 @@ class Heads:
     """Weights of the heads' cross-entropies in the loss."""
 
     audio: float = 0.3
-    """Of the audio head."""
+    """Weight of the audio head."""
     video: float = 0.3
-    """Of the video head."""
+    """Weight of the video head."""
     fusion: float = 1.0
-    """Of the fusion head."""
+    """Weight of the fusion head."""
     fit_decision: bool = True
-    """Fit the decision over several heads on the validation part at the end, in place of the model's weights."""
+    """Fit the decision over several heads on the validation set at the end, in place of the model's weights."""
 
     def __post_init__(self):
         for name in ("audio", "video", "fusion"):
@@ -189,15 +189,17 @@ class Heads:
 
 @dataclass(frozen=True)
 class Averaging:
-    """Means of weights, which err less than the last ones."""
+    """Averages of weights over steps or epochs."""
 
     decay: float = 0.0
-    """Of a moving average over the steps, such as 0.999; it is what is evaluated and saved. 0 is off."""
+    """Decay of a moving average of the weights over steps, such as 0.999, which is then evaluated and saved. 0 is
+    off."""
     checkpoints: int = 0
-    """Best epochs whose weights are averaged at the end, and saved where that is better than the best one; 0 is off."""
+    """Number of best epochs whose weights are averaged at the end; the average is saved if it is better than the best
+    epoch. 0 is off."""
     start: bool = False
-    """Mix the kept weights with those that training started from, in the share with the lowest validation log loss
-    (WiSE-FT, Wortsman et al., 2022)."""
+    """Interpolate the kept weights with the initial ones, at the share with the lowest validation log loss (WiSE-FT,
+    Wortsman et al., 2022)."""
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:
@@ -208,14 +210,14 @@ class Averaging:
 
 @dataclass(frozen=True)
 class Distil:
-    """Learning from teachers: their probabilities for the same clips are targets too (Hinton et al., 2015)."""
+    """Distillation: the probabilities of teachers for the same clips are additional targets (Hinton et al., 2015)."""
 
     teachers: tuple[str, ...] = ()
-    """Stages, checkpoint files, or system outputs (.csv) of the training part; the mean of their probabilities."""
+    """Stages, checkpoint files, or system outputs (.csv) of the training set; their probabilities are averaged."""
     weight: float = 0.0
-    """Of the teachers in the loss, from 0 to 1; the truth has the rest. 0 is off."""
+    """Weight of the teachers in the loss, from 0 to 1; the labels have the rest. 0 is off."""
     temperature: float = 2.0
-    """That probabilities of teachers and student are softened by; 1 leaves them."""
+    """Temperature that softens the probabilities of teachers and student; 1 leaves them."""
 
     def __post_init__(self):
         if not 0 <= self.weight <= 1:
@@ -228,23 +230,23 @@ class Distil:
 
 @dataclass(frozen=True)
 class Machine:
-    """How the work is done; what is learned does not depend on it, but for rounding."""
+    """Devices and memory; the result does not depend on them, except for rounding."""
 
     compile: Literal["", "inductor", "aot_eager", "eager", "cudagraphs"] = ""
     """Backend of torch.compile for the trunks; inductor is the fast one, eager only traces. Empty is off."""
     checkpoint_activations: bool = False
-    """Compute the activations of large trunks twice instead of keeping them: less memory, about a third more time."""
+    """Recompute the activations of large trunks in the backward pass: less memory, about a third more time."""
     shard_model: bool = False
-    """Cut weights, gradients and optimiser state among the processes of torchrun, for models that are too large for one
-    device: memory for them falls with the number of processes, and each step sends the weights about (FSDP)."""
+    """Shard weights, gradients and optimiser state across the processes of torchrun (FSDP), for models too large for
+    one device: they take less memory, and each step transfers the weights."""
     sync_batchnorm: bool = False
-    """Batch norm takes its statistics from the batches of all devices (GPUs alone)."""
+    """Batch norm computes its statistics over the batches of all devices (GPUs only)."""
     devices: int = 0
     """GPUs that training uses, a process for each (without a GPU: processes); 0: one, or as torchrun or SLURM started
     the job. --batch-size is for each."""
     deterministic: bool = False
-    """Use only algorithms that give the same bits on the same GPU each time, where PyTorch has them, and warn where it
-    has not. Slower; without a GPU training is exact anyway."""
+    """Use deterministic algorithms on a GPU where PyTorch has them, and warn where it has none. Slower; training on a
+    CPU is exact anyway."""
 
     def __post_init__(self):
         within("--machine.devices", self.devices, 0, 1024)
@@ -255,7 +257,7 @@ class Recipe:
     """One stage of training, from data to checkpoint."""
 
     name: str
-    """Of the stage, such as zhang_ioa/hybrid; its folder below `runs`."""
+    """Name of the stage, such as zhang_ioa/hybrid, and of its folder in `runs`."""
     model: Architecture = field(default_factory=Architecture)
     data: Data = Data()
     augment: Augment = Augment()
@@ -266,35 +268,34 @@ class Recipe:
     test_time: TestTime = TestTime()
     machine: Machine = Machine()
     smoothing: float = 0.0
-    """Share of a target that is spread over all classes; 0 is off."""
+    """Label smoothing: share of a target that is spread over all classes; 0 is off."""
     patience: int = 0
-    """Epochs without a lower macro log loss on the validation part after which training ends; 0 is off."""
+    """Early stopping: epochs without a lower macro log loss on the validation set; 0 is off."""
     keep: Literal["best", "last"] = "best"
-    """Epoch whose model is kept: that with the lowest macro log loss on the validation part, or the last one, for where
-    validation recordings are too few to choose by."""
+    """Epoch to keep: best has the lowest macro log loss on the validation set; use last if the validation set is too
+    small to choose by."""
     epochs: int = 20
-    """Passes over the training part; 0: only put the stages of `init` together."""
+    """Passes over the training set; 0: only join the stages of `init`."""
     steps: int = 0
-    """Optimiser steps that are enough: on a larger training part there are fewer epochs than `epochs`, but at least
-    two. 0 is off."""
+    """Limit of optimiser steps: a larger training set gets fewer epochs than `epochs`, but at least two. 0 is off."""
     batch_size: int = 32
-    """Clips of a step, on each device."""
+    """Clips in a batch, on each device."""
     pretrained: bool = True
-    """Start trunks from published weights, where no earlier stage gives any. Audio trunks of which none are published
+    """Start trunks from published weights, unless an earlier stage gives theirs. Audio trunks without published weights
     start at random."""
     audio_weights: str = ""
-    """File with weights of the audio trunk, or name of a source (`avsc models`); empty: the trunk's own source."""
+    """Weights of the audio trunk: a file, or the name of a source (`avsc models`); empty: the source of the trunk."""
     video_weights: str = ""
-    """The same for the video trunk."""
+    """Weights of the video trunk, in the same way."""
     init: tuple[str, ...] = ()
-    """Earlier stages, or checkpoint files, whose tensors the model starts from; later ones win."""
+    """Earlier stages, or checkpoint files, that initialise the model; later ones win."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of trunks and heads, in training and evaluation; auto: bf16 on a GPU that has it, fp16 on others, fp32
     without one."""
     seed: int = 0
-    """Of all random draws: weights, order, windows, augmentation."""
+    """Seed of all random draws: weights, order, windows, augmentation."""
     runs: str = "runs"
-    """Folder that all runs lie in."""
+    """Folder of all runs."""
 
     def __post_init__(self):
         within("--patience", self.patience, 0)

@@ -64,7 +64,7 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
 
 def store_of(recipe: Recipe) -> Store | None:
-    """The store that a recipe reads pictures and sound from; None where it reads media files. Raises AvscError."""
+    """The store that a recipe reads frames and audio from; None where it reads media files. Raises AvscError."""
     path = recipe.data.store or (recipe.data.root if recipe.data.root and is_store(recipe.data.root) else "")
     return open_store(path) if path else None
 
@@ -129,7 +129,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
                 dataclasses.replace(augment.crop, size=size, share=arch.crop),
                 augment.flip,
                 augment.colour,
-                augment.pictures,
+                augment.randaugment,
                 dataclasses.replace(augment.waveform, sample_rate=want.sample_rate),
             )
         ),

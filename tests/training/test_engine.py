@@ -53,7 +53,7 @@ def everything(root: Path, runs: Path, name: str = "run") -> Recipe:
     return replace(
         base,
         data=replace(base.data, balance=1.0),
-        augment=Augment(pictures=RandAugment(2, 0.5), mixup=Mixup(0.3), cutmix=CutMix(1.0)),
+        augment=Augment(randaugment=RandAugment(2, 0.5), mixup=Mixup(0.3), cutmix=CutMix(1.0)),
         optim=replace(base.optim, layer_decay=0.7, unfreeze=2, accumulate=2),
         averaging=Averaging(decay=0.9, checkpoints=2),
         model=replace(base.model, drop_path=0.2),
@@ -667,16 +667,16 @@ def test_scores_of_classes():
 # ------------------------------------------------------------------------------------------------ the flags
 
 FLAGS = {
-    "--data.by-length": "segment", "--data.balance": "class", "--augment.pictures.operations": "",
-    "--augment.pictures.magnitude": "0 to 1",
+    "--data.by-length": "segment", "--data.balance": "class", "--augment.randaugment.operations": "",
+    "--augment.randaugment.magnitude": "0 to 1",
     "--augment.cutmix.alpha": "Beta", "--augment.cutmix.probability": "batch", "--optim.accumulate": "Batches",
-    "--optim.layer-decay": "Factor", "--optim.layers": "from its end", "--optim.unfreeze": "Epochs",
-    "--optim.clip": "norm", "--heads.fit-decision": "validation part",
+    "--optim.layer-decay": "factor", "--optim.layers": "last layers", "--optim.unfreeze": "epochs",
+    "--optim.clip": "norm", "--heads.fit-decision": "validation set",
     "--averaging.decay": "steps", "--averaging.checkpoints": "epochs", "--distil.teachers": "checkpoint",
-    "--distil.weight": "0 to 1", "--distil.temperature": "softened", "--test-time.flip": "mirrored",
+    "--distil.weight": "0 to 1", "--distil.temperature": "softens", "--test-time.flip": "mirrored",
     "--test-time.crops": "Square crops", "--test-time.views": "sets of frames", "--machine.compile": "torch.compile",
-    "--machine.checkpoint-activations": "memory", "--machine.sync-batchnorm": "devices", "--smoothing": "Share",
-    "--machine.shard-model": "memory", "--patience": "Epochs", "--keep": "lowest", "--precision": "bf16",
+    "--machine.checkpoint-activations": "memory", "--machine.sync-batchnorm": "devices", "--smoothing": "share",
+    "--machine.shard-model": "memory", "--patience": "epochs", "--keep": "lowest", "--precision": "bf16",
     "--profile": "milliseconds", "--resume": "interrupted",
 }  # fmt: skip
 """Every flag of the engine, and a word of what its help says of its meaning or unit."""

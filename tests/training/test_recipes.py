@@ -229,7 +229,7 @@ def augmentation(recipe: Recipe) -> dict[str, str]:
         "crop": 0 if augment.crop.smallest >= 1 else augment.crop.smallest,
         "flip": augment.flip.probability,
         "colour": augment.colour.strength,
-        "randaugment": augment.pictures.operations,
+        "randaugment": augment.randaugment.operations,
         "gain": augment.waveform.gain,
         "noise": augment.waveform.noise,
         "pitch": augment.waveform.pitch,

@@ -95,7 +95,7 @@ def compare_media(
                 if header.channels != channels:
                     faults.append(f"{header.channels} channels, not {channels}")
             elif not header.has_video:
-                faults.append("has no pictures")
+                faults.append("has no video")
             else:
                 if (header.width, header.height) != shape:
                     faults.append(f"{header.width} x {header.height} pixels, most have {shape[0]} x {shape[1]}")

@@ -26,7 +26,7 @@ DRIFT = 0.05
 OVERSHOOT = 1.2
 """Peak up to which samples above full scale are what lossy coding adds."""
 BLOCK = 1 << 18
-"""Samples of a sound file read at a time."""
+"""Samples of an audio file read at a time."""
 
 
 def read_audio(path: str | os.PathLike[str], start: float, duration: float, sample_rate: int) -> np.ndarray:
@@ -125,10 +125,10 @@ def audio_blocks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, int
             return
         import soundfile
 
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             kinds = {"PCM_S8": "int16", "PCM_U8": "int16", "PCM_16": "int16", "PCM_24": "int32"}
-            dtype = kinds.get(sound.subtype, "float32")
-            while len(block := sound.read(BLOCK, dtype=dtype, always_2d=True)):
+            dtype = kinds.get(file.subtype, "float32")
+            while len(block := file.read(BLOCK, dtype=dtype, always_2d=True)):
                 yield bounded(path, block) if dtype == "float32" else block, rate
 
 
@@ -146,13 +146,13 @@ def mix_channels(audio: np.ndarray, channels: int) -> np.ndarray:
 
 
 def slice_file(path: str, first: int, last: int) -> tuple[np.ndarray, int]:
-    """Samples [first, last) of a sound file, as many as there are, and the index of the first."""
+    """Samples [first, last) of an audio file, as many as there are, and the index of the first."""
     import soundfile
 
-    with soundfile.SoundFile(os.fsencode(path)) as sound:
-        first = min(first, sound.frames)
-        sound.seek(first)
-        return sound.read(last - first, dtype="float32", always_2d=True).T, first
+    with soundfile.SoundFile(os.fsencode(path)) as file:
+        first = min(first, file.frames)
+        file.seek(first)
+        return file.read(last - first, dtype="float32", always_2d=True).T, first
 
 
 def _track_part(path: str, media: Media, first: int, last: int) -> tuple[np.ndarray, int]:

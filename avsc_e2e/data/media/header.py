@@ -113,11 +113,11 @@ def _sound_header(path: str, size: int) -> Media | None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
-            if sound.channels > 2 or not sound.frames or not 0 < sound.samplerate <= FASTEST:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            if file.channels > 2 or not file.frames or not 0 < file.samplerate <= FASTEST:
                 return None
-            rate = sound.samplerate
-            return Media(sound.frames / rate, size, sample_rate=rate, channels=sound.channels, sliced=True)
+            rate = file.samplerate
+            return Media(file.frames / rate, size, sample_rate=rate, channels=file.channels, sliced=True)
     except (soundfile.SoundFileError, ValueError, OverflowError):
         return None
 

@@ -44,7 +44,7 @@ MOST = 4000
 
 
 class Fingerprint(NamedTuple):
-    """What the middle of a recording looks and sounds like."""
+    """The frame and the audio in the middle of a recording, as bits."""
 
     frame: np.ndarray | None
     """(SIDE, SIDE) uint8; None where there is none that tells frames apart."""
@@ -172,7 +172,7 @@ def fingerprint(row: Row) -> Fingerprint:
 
 @lru_cache(maxsize=2 * MOST)
 def _fingerprint(audio: str, video: str, duration: float, *_statuses: tuple[int, int]) -> Fingerprint:
-    frame = sound = None
+    frame = audible = None
     try:
         if video:
             frame = _thumbnail(read_frames(video, [duration / 2], 4 * SIDE)[0])
@@ -181,10 +181,10 @@ def _fingerprint(audio: str, video: str, duration: float, *_statuses: tuple[int,
     try:
         if audio:
             length = min(SECONDS, duration)
-            sound = _bits(mix_channels(read_audio(audio, (duration - length) / 2, length, RATE), 1)[0])
+            audible = _bits(mix_channels(read_audio(audio, (duration - length) / 2, length, RATE), 1)[0])
     except MediaError:
         pass
-    return Fingerprint(frame, sound)
+    return Fingerprint(frame, audible)
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray | None:

@@ -3,8 +3,8 @@
     ROOT/<class>/...          files of any depth, cut into parts by groups, or
     ROOT/train/<class>/...    with validation/ (or val/) and test/ beside it where you have them
 
-A file may be a video with or without sound, or sound alone; a video and a sound file with the same name are
-one recording, and its sound is then the sound file's.
+A file may be a video with or without audio, or audio alone; a video and an audio file with the same name are
+one recording, whose audio is then that of the audio file.
 
 Or a table, FILES.csv, with the columns file and label, and where you have them audio, group and split: paths relative
 to it, of recordings that lie anywhere.

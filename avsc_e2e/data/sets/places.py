@@ -1,9 +1,9 @@
-"""Places365 (Zhou et al., TPAMI 2018) in its standard layout: single pictures of 365 scenes, to pretrain on.
+"""Places365 (Zhou et al., TPAMI 2018) in its standard layout: single images of 365 scenes, to pretrain on.
 
     ROOT/categories_places365.txt    ROOT/places365_train_standard.txt    ROOT/places365_val.txt
     ROOT/data_256_standard/a/airfield/00000001.jpg    ROOT/val_256/Places365_val_00000001.jpg
 
-The large pictures (data_large_standard, val_large) and the challenge's training list serve as well. A picture is a
+The large images (data_large_standard, val_large) and the challenge's training list serve as well. An image is a
 silent video of one frame.
 """
 
@@ -29,7 +29,7 @@ def is_places(root: str | os.PathLike[str]) -> bool:
 
 def read_places(root: str | os.PathLike[str]) -> Corpus:
     """Read the training and the validation list, in the order of the published categories; the test part, which has
-    no labels, is left empty. Where both sizes of the pictures are there the small ones (256 x 256 pixels) are taken.
+    no labels, is left empty. Where both sizes of the images are there the small ones (256 x 256 pixels) are taken.
 
     Class names are the categories without their letter, such as "airfield" and "apartment_building/outdoor". Lists
     that are not the published ones, such as those of a subset, are taken with a warning.
@@ -63,7 +63,7 @@ def _read_split(root: Path, split: str) -> tuple[tuple[str, ...], tuple[Row, ...
         if not os.path.isdir(small):
             places = Places(root, split=split, small=False)
     except (ValueError, TypeError) as error:
-        raise AvscError(f"{root / name}: not a list of pictures and categories ({error})") from None
+        raise AvscError(f"{root / name}: not a list of images and categories ({error})") from None
     folder = places.images_dir
     if not os.path.isdir(folder):
         raise AvscError(f"{root}: neither {Path(small).name} nor {Path(folder).name}: unpack one there")
@@ -78,5 +78,5 @@ def _read_split(root: Path, split: str) -> tuple[tuple[str, ...], tuple[Row, ...
         file = relative.rpartition(".")[0].replace(os.sep, "/")
         rows.append(Row(file, video=path, scene=scenes[index], location=file))
     if not os.path.isfile(rows[0].video):
-        raise AvscError(f"{root / name}: line 1: {rows[0].video} is absent: unpack the pictures of Places365 again")
+        raise AvscError(f"{root / name}: line 1: {rows[0].video} is absent: unpack the images of Places365 again")
     return tuple(scenes[index] for index in sorted(scenes)), tuple(rows)

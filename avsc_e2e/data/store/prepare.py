@@ -121,7 +121,7 @@ def recordings(root: Path) -> tuple[str, list[dict[str, Any]]]:
             for e in entries
         ]  # fmt: skip
     elif is_places(root):
-        raise AvscError(f"{root}: Places365 is pictures already, there is nothing to decode once: use it as it is")
+        raise AvscError(f"{root}: Places365 consists of images, there is nothing to decode once: use it as it is")
     else:
         kind, found = "folder", [(row, part) for part, rows in read_rows(root).items() for row in rows]
     names = ("file", "audio", "video", "scene", "location", "city")

@@ -163,12 +163,10 @@ class Store:
             raise MediaError(row.video, f"no frame at {time:.2f} s could be decoded when the store was prepared")
         places = list(zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True))
         frames = []
-        for picture in self.shards.parts(stored.shard, places):
-            frame = cv2.imdecode(picture, cv2.IMREAD_COLOR_RGB)
+        for data in self.shards.parts(stored.shard, places):
+            frame = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
             if frame is None:
-                raise MediaError(
-                    str(stored.shard), f"a picture of {row.file} is damaged: delete this shard and prepare"
-                )
+                raise MediaError(str(stored.shard), f"a frame of {row.file} is damaged: delete this shard and prepare")
             height, width = frame.shape[:2]
             if short_side < min(width, height):
                 scale = short_side / min(width, height)
@@ -178,7 +176,7 @@ class Store:
         return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
     def read_audio(self, row: Row, start: float, duration: float, sample_rate: int) -> np.ndarray:
-        """As `media.read_audio` of the row's sound. Raises MediaError."""
+        """As `media.read_audio` of the row's audio. Raises MediaError."""
         stored = self._stored(row, "audio")
         offset, samples, channels, rate, bits = stored.audio
 

@@ -144,7 +144,7 @@ def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
 
 
 def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Decode a recording, write its pictures, sound and description, and return its record."""
+    """Decode a recording, write its frames, audio and description, and return its record."""
     key = _key(row["file"])
     record: dict[str, Any] = {"row": row, "source": {}, "bad": {}, "duration": {}, "audio": None, "video": None}
     for path in {row["audio"], row["video"]} - {""}:
