@@ -35,7 +35,7 @@ OF_TIMM = {
 
 
 def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Predict the evaluation set, or the test part where the recipe names none, and write the challenge's output file
+    """Predict the evaluation set, or the test set where the recipe names none, and write the challenge's output file
     as submission.output.csv into the run's folder. Raises AvscError."""
     model = trained_model(recipe)
     data = recipe.data
@@ -56,7 +56,7 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
 
 def system_of_run(folder: Path, name: str = "") -> System:
     """A system for the challenge from a run's folder, after `evaluate` and `submit`: its output, what its checkpoint
-    tells of it, and its scores on the test part. Raises AvscError where one of them is missing."""
+    tells of it, and its scores on the test set. Raises AvscError where one of them is missing."""
     for file, verb in ((SEGMENTS, "evaluate"), (REFERENCE, "evaluate"), ("submission.output.csv", "submit")):
         if not (folder / file).is_file():
             raise AvscError(f"{folder / file}: is not there; run `{verb}` of the stage first")

@@ -85,7 +85,7 @@ def run_demo(out: Path, *, quick: bool = False, progress: Callable[[str], Callab
             "",
             f"report      {evaluation.folder / 'report.html'}",
             f"checkpoint  {model_file(recipes[-1])}",
-            f"package     {package} (checked; of the toy city's test part)",
+            f"package     {package} (checked; of the toy city's test set)",
         ]
     )
 

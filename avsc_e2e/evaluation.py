@@ -68,7 +68,7 @@ def evaluate(
     disturbances: Disturbances = UNDISTURBED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predict the test part with a stage's checkpoint and write what it says, scores it and reports on it; the
+    """Predict the test set with a stage's checkpoint and write what it says, scores it and reports on it; the
     training curves of the stages named in `history` come before its own. The decision is also scored
     under `disturbances`. Raises AvscError."""
     model = trained_model(recipe)
@@ -77,7 +77,7 @@ def evaluate(
     corpus = corpus_of(recipe)
     if not corpus.test:
         raise AvscError(
-            f"{recipe.data.root}: its test part is empty; give recordings to test on or a larger --data.test"
+            f"{recipe.data.root}: its test set is empty; give recordings to test on or a larger --data.test"
         )
     outputs = predict_part(recipe, model, corpus.test, store_of(recipe), changes=changes, progress=progress)
     folder = run_folder(recipe) / "evaluation"
@@ -104,7 +104,7 @@ def evaluate_checkpoint(
     """Predict recordings with any checkpoint, a learner's too, and write what `evaluate` writes to `out`, by default
     evaluation/ beside the checkpoint.
 
-    The recordings are the test part of `data`, or all of it where it has none; without `data`, the test part of what
+    The recordings are the test set of `data`, or all of it where it has none; without `data`, the test set of what
     the checkpoint was trained on. A modality that cannot be read counts as missing. Raises AvscError.
     """
     file = checkpoint_file(checkpoint)
@@ -150,7 +150,7 @@ def _recordings(file: Path, data: str, model: SceneNet | Ensemble) -> tuple[str,
         raise AvscError(f"{file}: does not say what it was trained on; name recordings: avsc evaluate CHECKPOINT DATA")
     rows = corpus.test or ((*corpus.train, *corpus.validation) if data else ())
     if not rows:
-        raise AvscError(f"{root}: has no test part; name recordings to test on: avsc evaluate CHECKPOINT DATA")
+        raise AvscError(f"{root}: has no test set; name recordings to test on: avsc evaluate CHECKPOINT DATA")
     return root, rows
 
 
@@ -204,7 +204,7 @@ def _write(evaluation: Evaluation, rows: Sequence[Row]) -> None:
 
 
 def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Predict the training part with a stage's checkpoint, for students to learn from (--distil.teachers), and write
+    """Predict the training set with a stage's checkpoint, for students to learn from (--distil.teachers), and write
     what it says of every segment as training.output.csv into the run's folder. Raises AvscError."""
     model = trained_model(recipe)
     rows = corpus_of(recipe).train

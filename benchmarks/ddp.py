@@ -7,7 +7,7 @@ Each set-up is started by torchrun as a user would: one process, two and four on
 loopback interface for two nodes. The nets normalise by layers, since batch norm outside of GPUs takes its statistics
 from each process's own part; mixup, masks and dropout, whose draws are keyed by process, are off; crops, flips and
 windows, whose draws are keyed by clip, are on. Shown: training losses of every epoch, the macro log loss on validation
-and test part, whether every test clip is predicted exactly once, clips/s of the last epoch and how many times those of
+and test set, whether every test clip is predicted exactly once, clips/s of the last epoch and how many times those of
 one process, which has one thread, that is; and processor milliseconds a clip of the epochs, in all processes together,
 which tell the cost of working together also where other work is on the cores.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/decisions.py ROOT... [--folds 3] [--seeds 0 1] [--work FOLDER]
 
-The training part of each ROOT (class folders) is embedded once by the frozen trunks at hand. Then whole sources are
+The training set of each ROOT (class folders) is embedded once by the frozen trunks at hand. Then whole sources are
 held out, a fold at a time. Probes and decisions are fitted to the others as `avsc train` does, and each rule is asked
 about the sources held out. "told" is the figure out of fold that the learner would print, "held out" what the rule
 reaches: macro log loss of 1 s segments, means over outer folds and seeds.

@@ -5,7 +5,7 @@
 Each arm fine-tunes the same hybrid from the same weights on the same clips with as many epochs as fit into --seconds of
 the processor, validation included; what an epoch of each arm costs is measured first. Time is counted in seconds of the
 processor, all threads, since on a machine that others use too the wall's would favour one arm or the other; the arms of
-one seed run side by side. Shown is the macro log loss and accuracy of the test part (locations unseen in training,
+one seed run side by side. Shown is the macro log loss and accuracy of the test set (locations unseen in training,
 segments of 1 s) of every seed, their mean and standard deviation, and the mean of the seeds' differences.
 
 `off` is the plain recipe: crop, flip, SpecAugment and mixup. `on` adds to it, together, what a user who reads the flags
@@ -44,7 +44,7 @@ from avsc_e2e.transforms.frames import RandAugment, TestTime
 
 
 class Found(NamedTuple):
-    """Of one run, on the test part."""
+    """Of one run, on the test set."""
 
     log_loss: float
     accuracy: float
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the processor, for the training of each run")
-    parser.add_argument("--locations", type=int, default=8, help="of each scene in the training part")
+    parser.add_argument("--locations", type=int, default=8, help="of each scene in the training set")
     parser.add_argument("--each", action="store_true", help="an arm for each method too")
     parser.add_argument("--small", action="store_true", help="tiny nets from random weights")
     parser.add_argument("--size", type=int, default=96, help="pixels that the video trunk sees")

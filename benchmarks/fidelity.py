@@ -118,7 +118,7 @@ def systems(audio: Path) -> list[Row]:
         Row("naranjo_uv_audio", 323_274, parameter_count(model("naranjo_uv_audio"), True), "-",
             tried(lambda: gammatone_front(audio)), "gammatones from a spectrum; crops of all the recording"),
         Row("naranjo_uv", 15_416_148, parameter_count(naranjo, True), "< 1e-5", "as its audio",
-            "validation part; L2 penalty of video",
+            "validation set; L2 penalty of video",
             f"{FAITHFUL}::test_naranjo_joins_three_softmaxes"),
     ]  # fmt: skip
 

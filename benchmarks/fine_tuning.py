@@ -6,7 +6,7 @@ ROOT has train/ and test/ with class folders (default: shared/data/real_actions 
 toy city instead. The stages aisfx, video and hybrid_aisfx of recipes/own_videos.py are trained, the two branches once
 more with their trunks frozen, and all are evaluated on test/ in segments of one second, beside logistic regression on
 the embeddings of the frozen trunks: of the recordings that the stages learn from, and, for comparison, of all in
-train/, those of the validation part too. On real videos the audio branch is also judged on a third of the sources of
+train/, those of the validation set too. On real videos the audio branch is also judged on a third of the sources of
 train/, held back, another third for each seed: recordings that no figure of test/ has a part in. Printed are validation
 figures over wall-clock time, the table of every seed, and what holds.
 
@@ -132,7 +132,7 @@ def curve(recipe: Recipe) -> list[tuple[float, float, float]]:
 
 def print_curves(recipes: dict[str, Recipe]) -> None:
     for branch in ("audio", "video"):
-        print(f"\n{branch}, validation part over time: frozen trunk | fine-tuned")
+        print(f"\n{branch}, validation set over time: frozen trunk | fine-tuned")
         pair = [curve(recipes[f"{branch}: {kind}"]) for kind in ("head on frozen", "fine-tuned")]
         for points in zip(*pair, strict=True):
             print("   |  ".join(f"{at:6.0f} s {loss:9.3f} {100 * hits:6.1f} %" for at, loss, hits in points))
@@ -213,7 +213,7 @@ def main() -> int:
     elif not root.is_dir():
         print(f"{root}: not there; give a folder with train/ and test/ of class folders, or --toy")
         return 0
-    print(f"{'rendered toy city (synthetic)' if options.toy else root}, test part, 1 s segments, macro averages")
+    print(f"{'rendered toy city (synthetic)' if options.toy else root}, test set, 1 s segments, macro averages")
     began = time.monotonic()
     whole = read_corpus(root)
     frozen, fixed = Probes(whole), {}

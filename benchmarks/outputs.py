@@ -2,7 +2,7 @@
 
     python benchmarks/outputs.py [--data DIR] [--docs DIR]
 
-The outputs are those of five systems on the 3,645 clips of the official test part of fold 1. They are not part of the
+The outputs are those of five systems on the 3,645 clips of the official test set of fold 1. They are not part of the
 project: without them in the folder shared/data beside the repository there is nothing to do.
 """
 
@@ -119,7 +119,7 @@ def write(data: Path, docs: Path) -> str:
 How to score, calibrate, fuse and compare systems without training again. It is for people who have system outputs:
 tables with a probability for each recording and class.
 
-The examples are the outputs of five real systems for the 3,645 clips (126 locations) of the official test part of
+The examples are the outputs of five real systems for the 3,645 clips (126 locations) of the official test set of
 fold 1. All figures are for **10 s clips** and are macro averages over the ten scenes. The probability of the true scene
 is clipped at 1e-15, and rows are not renormalised. The files hold three decimals, so a zero means "below 0.0005".
 

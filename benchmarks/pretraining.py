@@ -40,7 +40,7 @@ def main() -> None:
             for row in both
         ]
         print(f"{both[0]['epoch']:>5} {both[0]['step']:>5}   " + "   ".join(cells))
-    print("rendered toy city, validation part on locations of its own, 1 s segments")
+    print("rendered toy city, validation set on locations of its own, 1 s segments")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Published (Naranjo-Alcazar et al., DCASE 2021, notebooks in Machine-Listeners-Va
 squeeze-excitation CNN on gammatones, Adam with a rate of 1e-3, mixup of 0.4, batches of 32; VGG16 from Places365,
 frozen, with a bidirectional GRU, a rate of 1e-4, batches of 16; both frozen and a GRU on both at 1e-4; then all at
 1e-6. No other augmentation. Rates are halved on a plateau of the validation loss of 15 epochs (video: 20), a run of 200
-epochs ends after 80 (video: 40) without gain. Differences: the authors validate on the test part of the fold and keep
+epochs ends after 80 (video: 40) without gain. Differences: the authors validate on the test set of the fold and keep
 the epoch with the best accuracy; their crops of audio begin in the first 0.28 s of a recording, for the code takes the
 number of bands for that of frames; the last layer of `video` has an L2 penalty; their gammatones are filters in time,
 ours weights of a spectrum; they squeeze frames without low-pass. Without the file of Places365, VGG16 starts from

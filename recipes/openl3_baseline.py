@@ -6,7 +6,7 @@
 Published (Wang et al., ICASSP 2021, code in shanwangshan/TAU-urban-audio-visual-scenes): frozen OpenL3 nets on 96
 windows of a second from every recording; heads trained by Adam with a rate and a weight decay of 1e-4, batches of 64,
 199 epochs, the joint layers 99, the lowest validation loss; embeddings standardised by the whole training set; no
-augmentation. Give the authors' validation part with --data.validation baseline_validation.csv. Differences: the windows
+augmentation. Give the authors' validation set with --data.validation baseline_validation.csv. Differences: the windows
 are drawn afresh in every epoch instead of standing every 0.1 s from half a second before the start, and biases and
 batch norms do not decay. OpenL3's weights: `avsc models "openl3*"`.
 

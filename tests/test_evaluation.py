@@ -1,4 +1,4 @@
-"""A checkpoint on its test part: as recorded, and without a modality, with noise, in the dark."""
+"""A checkpoint on its test set: as recorded, and without a modality, with noise, in the dark."""
 
 import json
 

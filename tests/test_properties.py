@@ -312,7 +312,7 @@ def test_no_location_is_on_both_sides(pairs, share, seed):
     rows = [Row(f"{i}", scene=scene, location=f"{scene}{place}") for i, (scene, place) in enumerate(pairs)]
     scenes = {row.scene for row in rows}
     if min(len({row.location for row in rows if row.scene == scene}) for scene in scenes) == 1:
-        with pytest.raises(AvscError, match="too few to cut a test part"):
+        with pytest.raises(AvscError, match="too few to cut a test set"):
             hold_out(rows, share, seed=seed, part="test", way_out="")
         return
     kept, held = hold_out(rows, share, seed=seed, part="test", way_out="")

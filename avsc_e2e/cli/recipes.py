@@ -180,8 +180,8 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run.
-        data: Recordings to test on: class folders, a TAU root or a store, of which the test part is taken, or all where
-            it has none. By default the test part of what the checkpoint was trained on.
+        data: Recordings to test on: class folders, a TAU root or a store, of which the test set is taken, or all where
+            it has none. By default the test set of what the checkpoint was trained on.
         out: Folder to write to; by default evaluation/ beside the checkpoint.
     """
     from avsc_e2e.evaluation import evaluate_checkpoint

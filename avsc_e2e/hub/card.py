@@ -89,7 +89,7 @@ def _trunks(model: SceneNet | Ensemble) -> Iterator[str]:
 
 def _figures(folder: Path, window: float) -> list[str]:
     segments, reference = read_output(folder / "segments.csv"), read_reference(folder / "reference.csv")
-    lines = ["| test part | macro log loss | macro accuracy | calibration error |", "|---|---|---|---|"]
+    lines = ["| test set | macro log loss | macro accuracy | calibration error |", "|---|---|---|---|"]
     for protocol, output in ((f"{window:g} s segments", segments), ("whole recordings", to_clips(segments))):
         lines.append(_line(protocol, output, reference))
     places = np.array([location_of(file) for file in segments.files])
@@ -118,14 +118,14 @@ def _out_of_fold(notes: dict[str, str]) -> list[str]:
         return ["None: the model was not tested."]
     best = min(rungs, key=lambda rung: rung["log_loss"])
     return [
-        f"Out of fold on the training part, a little too good: macro log loss {best['log_loss']:.3f}, macro accuracy "
+        f"Out of fold on the training set, a little too good: macro log loss {best['log_loss']:.3f}, macro accuracy "
         f"{100 * best['accuracy']:.1f} % of one-second segments ({best['name']})."
     ]
 
 
 def _missing(about: About, notes: dict[str, str], tested: bool, modalities: tuple[str, ...]) -> Iterator[str]:
     if not tested:
-        yield "No figures on a test part."
+        yield "No figures on a test set."
     if CALIBRATION in notes:
         yield "The probabilities are calibrated; on other recordings than those of the fit they may not be."
     elif "ladder" in notes:

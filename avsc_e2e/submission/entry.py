@@ -64,7 +64,7 @@ class System:
     output: SystemOutput
     """Of the evaluation set, one row a file."""
     scores: Scores
-    """On the development set's test part, one-second segments."""
+    """On the development set's test set, one-second segments."""
     complexity: Complexity
     description: Description = Description()
     external_datasets: tuple[ExternalDataset, ...] = ()

@@ -89,9 +89,9 @@ class ToyCity:
     """
 
     train_locations: int = 8
-    """Locations of each scene in the training part."""
+    """Locations of each scene in the training set."""
     test_locations: int = 3
-    """Locations of each scene in the test part, none of them in the training part."""
+    """Locations of each scene in the test set, none of them in the training set."""
     clips: int = 1
     """Recordings at each location."""
     duration: float = 10.0

@@ -1,4 +1,4 @@
-"""The decision over a model's heads, fitted on the validation part. Axes: N clips, K classes."""
+"""The decision over a model's heads, fitted on the validation set. Axes: N clips, K classes."""
 
 from __future__ import annotations
 

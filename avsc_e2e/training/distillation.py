@@ -92,7 +92,7 @@ class Output:
     def at(self, file: str, start: float) -> np.ndarray:
         """(K,) of the segment that starts nearest. Raises AvscError."""
         if file not in self.starts:
-            raise AvscError(f"--distil.teachers {self.path}: says nothing of {file}; predict the training part with it")
+            raise AvscError(f"--distil.teachers {self.path}: says nothing of {file}; predict the training set with it")
         return self.rows[file][int(np.abs(np.array(self.starts[file]) - start).argmin())]
 
 

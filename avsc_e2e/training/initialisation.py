@@ -1,4 +1,4 @@
-"""The model that training starts from: published weights, earlier stages, statistics of the training part."""
+"""The model that training starts from: published weights, earlier stages, statistics of the training set."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ class FineTuning(pl.LightningModule):
         broken = [name for name, values in heads.items() if not bool(torch.isfinite(values).all())]
         if broken:
             raise AvscError(
-                f"epoch {self.current_epoch + 1}: on the validation part the model's {broken[0]} probabilities are not "
+                f"epoch {self.current_epoch + 1}: on the validation set the model's {broken[0]} probabilities are not "
                 "finite, though the losses of training were: lower the learning rates, or use --precision fp32"
             )
         kept = [name for name, there in zip(files, both.tolist(), strict=True) if there]

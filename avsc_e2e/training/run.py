@@ -33,7 +33,7 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def model_file(recipe: Recipe) -> Path:
-    """The checkpoint of the epoch with the lowest macro log loss on the validation part, or of the last one where the
+    """The checkpoint of the epoch with the lowest macro log loss on the validation set, or of the last one where the
     recipe wants that."""
     return run_folder(recipe) / "model.safetensors"
 
@@ -112,7 +112,7 @@ def store_options(recipe: Recipe, quality: int = DEFAULT.quality) -> Options:
 
 
 def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
-    """Random windows of the training part with the recipe's per-clip augmentation; with teachers, what they want to
+    """Random windows of the training set with the recipe's per-clip augmentation; with teachers, what they want to
     see and hear as well."""
     arch, augment = settled(recipe.model), recipe.augment
     side = short_side(recipe)
@@ -144,7 +144,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
 
 
 def epochs_of(recipe: Recipe, corpus: Corpus) -> int:
-    """Passes over the training part after which there were `steps` steps, at most `epochs`."""
+    """Passes over the training set after which there were `steps` steps, at most `epochs`."""
     if not recipe.steps:
         return recipe.epochs
     clips = recipe.batch_size * processes.count() * recipe.optim.accumulate

@@ -15,7 +15,7 @@ from avsc_e2e.outputs.metrics import score
 
 
 class ClassScore(NamedTuple):
-    """Of one class on the validation part."""
+    """Of one class on the validation set."""
 
     name: str
     clips: int
@@ -73,7 +73,7 @@ class RunLog:
 
     @property
     def best(self) -> dict:
-        """The row of the epoch with the lowest macro log loss on the validation part."""
+        """The row of the epoch with the lowest macro log loss on the validation set."""
         return min(self.metrics, key=lambda row: row["validation_log_loss"])
 
     def ranked(self, count: int) -> list[int]:

@@ -35,7 +35,7 @@ from avsc_e2e.training.sharding import check_sharding
 log = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
-"""Of the weights that training started from, among which the validation part chooses."""
+"""Of the weights that training started from, among which the validation set chooses."""
 
 
 def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
@@ -50,7 +50,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     if not corpus.train or not corpus.validation:
         empty = "training" if not corpus.train else "validation"
         raise AvscError(
-            f"{recipe.data.root}: its {empty} part is empty; give more recordings or another --data.validation"
+            f"{recipe.data.root}: its {empty} set is empty; give more recordings or another --data.validation"
         )
     check_sharding(recipe)
     recipe = dataclasses.replace(recipe, model=settled(dataclasses.replace(recipe.model, classes=corpus.classes)))
@@ -119,7 +119,7 @@ def prepared(recipe: Recipe, model: SceneNet) -> SceneNet:
 
 
 def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Put the mean of the best epochs' weights in place of the best ones if it is better on the validation part."""
+    """Put the mean of the best epochs' weights in place of the best ones if it is better on the validation set."""
     epochs = run.tables.ranked(recipe.averaging.checkpoints)
     tensors, metadata = average_checkpoints([run.epoch_file(epoch) for epoch in epochs])
     tuning.judged.load_state_dict(tensors)
@@ -161,7 +161,7 @@ def _mix_with_start(recipe: Recipe, corpus: Corpus, trainer: pl.Trainer, tuning:
 
 
 def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Give the model that was kept the decision with the least macro log loss on the validation part."""
+    """Give the model that was kept the decision with the least macro log loss on the validation set."""
     tensors, metadata = read_checkpoint(model_file(recipe))
     tuning.judged.load_state_dict(tensors)
     trainer.validate(tuning, verbose=False)

@@ -130,9 +130,9 @@ def test_parts_that_share_clips_or_places(city):
     result = check(city, fast=True)
     reasons = [reason for _, reason in found(result, "split")]
     assert reasons[0] == "lists other clips than fold1_evaluate.csv"
-    assert "is in the training and in the test part" in reasons
+    assert "is in the training and in the test set" in reasons
     assert "is in neither part" in reasons
-    assert "this location is in the training and in the test part" in reasons
+    assert "this location is in the training and in the test set" in reasons
     (setup / "fold1_train.csv").unlink()
     assert ("fold1_train.csv", "is absent") in found(check(city, fast=True, part="development"), "list")
 

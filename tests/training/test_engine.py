@@ -482,7 +482,7 @@ def test_the_same_clip_again_is_another_window(toy_city, tmp_path):
 
 
 def test_teachers(toy_city, unbroken, tmp_path):
-    """A student that only hears learns from a model, and from what that model wrote of the training part."""
+    """A student that only hears learns from a model, and from what that model wrote of the training set."""
     taught = everything(toy_city, unbroken.parent)
     output = predict_training_part(replace(taught, test_time=TestTime()))
     corpus = corpus_of(taught)

@@ -43,7 +43,7 @@ def check_folders(
     places = {part: {row.location for row in rows} for part, rows in parts.items()}
     for part in ("validation", "test"):
         for place in sorted(places.get(part, set()) & places.get("train", set())):
-            problems.append(Problem("split", place, f"this source recording is in the training and the {part} part"))
+            problems.append(Problem("split", place, f"this source recording is in the training and the {part} set"))
     seconds: Counter[str] = Counter()
     for rows in parts.values():
         for row in rows:

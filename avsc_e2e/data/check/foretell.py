@@ -70,7 +70,7 @@ def foretell(
 def _few_sources(
     root: str, parts: Mapping[str, Sequence[Row]], test: float, validation: float
 ) -> list[tuple[str, Fault]]:
-    """Classes that cannot be cut into the parts asked for, or that no training part has."""
+    """Classes that cannot be cut into the parts asked for, or that no training set has."""
     trained = "" if "" in parts else "train"
     needed = 1 + bool(validation and "validation" not in parts) + bool(test and not trained)
     faults = []

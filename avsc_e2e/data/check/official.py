@@ -55,12 +55,12 @@ def check_development(
         problems.append(Problem("split", tested[0].csv, f"lists other clips than {Path(evaluated[0].csv).name}"))
     names = {part: {entry.file for entry in entries} for part, entries in parts.items()}
     for name in sorted(names["train"] & names["test"]):
-        problems.append(Problem("split", name, "is in the training and in the test part"))
+        problems.append(Problem("split", name, "is in the training and in the test set"))
     for name in sorted(known.keys() - names["train"] - names["test"]):
         problems.append(Problem("split", name, "is in neither part"))
     places = {part: {known[name].location for name in of_part} for part, of_part in names.items()}
     for place in sorted(places["train"] & places["test"]):
-        problems.append(Problem("split", place, "this location is in the training and in the test part"))
+        problems.append(Problem("split", place, "this location is in the training and in the test set"))
 
     entries = list(known.values())
     paths = locate(layout, entries, modalities, verify=False)

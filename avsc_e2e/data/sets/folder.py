@@ -43,7 +43,7 @@ def read_folder(
     Files of one source recording are never divided, over classes neither: `group`, `groups`, a table's column group or
     the names tell sources (see grouping.py), and copies of one recording are of one source (see duplicates.py). Parts
     without a folder or a split of their own are cut from the rest: `test`, then `validation` of what is left, per
-    class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test part is cut from it. A row's file is its
+    class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test set is cut from it. A row's file is its
     path below the root, or as the table has it, without extension, its location the source.
 
     Parts are the same whatever `modalities` are asked for; rows with none of them are then left out and counted.
@@ -100,11 +100,11 @@ def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float,
     for name, part in (("validation", held_validation), ("test", held_test)):
         unknown = sorted({row.scene for row in part} - set(classes))
         if unknown:
-            raise AvscError(f"{root}: class {unknown[0]!r} is in the {name} part only: add training recordings of it")
+            raise AvscError(f"{root}: class {unknown[0]!r} is in the {name} set only: add training recordings of it")
         shared = {row.location for row in part} & {row.location for row in train}
         if shared:
             log.warning(
-                "%s: %d source recordings are in both the training and the %s part, for example %s",
+                "%s: %d source recordings are in both the training and the %s set, for example %s",
                 *(root, len(shared), name, min(shared)),
             )
     return Corpus(classes, tuple(train), tuple(held_validation), tuple(held_test))

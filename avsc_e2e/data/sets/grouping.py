@@ -231,7 +231,7 @@ def tell_far_shares(whole: Sequence[Row], held: Iterable[Row], share: float, par
         if share and abs(of_part[scene] - wanted) > max(2.0, wanted / 2):
             [(source, size)] = Counter(row.location for row in whole if row.scene == scene).most_common(1)
             log.warning(
-                "class %r: %d of %d recordings are in the %s part, where %.0f %% were asked for: sources are not "
+                "class %r: %d of %d recordings are in the %s set, where %.0f %% were asked for: sources are not "
                 "divided, and the largest, %r, has %d. %s",
                 *(scene, of_part[scene], count, part, 100 * share, source, size, ADVICE),
             )

@@ -141,7 +141,7 @@ def class_folders(root: Path) -> tuple[dict[str, list[Path]], list[Fault], list[
             continue
         part = PARTS[folder.name.lower()]
         if part in found:
-            faults.append(Fault(str(folder), f"a second folder for the {part} part", "keep one"))
+            faults.append(Fault(str(folder), f"a second folder for the {part} set", "keep one"))
             continue
         found[part] = _sound_names(_folders(folder), faults)
         passed += _strays(folder, "lies in no class", "put it into the folder of its class")

@@ -28,7 +28,7 @@ def is_places(root: str | os.PathLike[str]) -> bool:
 
 
 def read_places(root: str | os.PathLike[str]) -> Corpus:
-    """Read the training and the validation list, in the order of the published categories; the test part, which has
+    """Read the training and the validation list, in the order of the published categories; the test set, which has
     no labels, is left empty. Where both sizes of the images are there the small ones (256 x 256 pixels) are taken.
 
     Class names are the categories without their letter, such as "airfield" and "apartment_building/outdoor". Lists

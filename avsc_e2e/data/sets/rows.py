@@ -25,7 +25,7 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
     """
     rows = list(rows)
     if not 0 <= share < 1:
-        raise AvscError(f"a {part} part of {share:g}: give a share from 0 to below 1")
+        raise AvscError(f"a {part} set of {share:g}: give a share from 0 to below 1")
     if share == 0:
         return rows, []
     clips: dict[str, Counter[str]] = defaultdict(Counter)
@@ -44,7 +44,7 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
             kept += 0 if held[location] else counts[location]
         if len({held[location] for location in order}) < 2:
             only = f"one location or source recording, {order[0]!r}" if len(order) == 1 else "shared locations only"
-            raise AvscError(f"class {scene!r} has {only}, too few to cut a {part} part from: {way_out}")
+            raise AvscError(f"class {scene!r} has {only}, too few to cut a {part} set from: {way_out}")
     return [row for row in rows if not held[row.location]], [row for row in rows if held[row.location]]
 
 

@@ -47,7 +47,7 @@ def read_tau(
 ) -> Corpus:
     """Read the development set, or any set in its layout, such as the toy city.
 
-    The validation part is cut from the fold's training part: by the CSV that `validation` names, such as the
+    The validation set is cut from the fold's training set: by the CSV that `validation` names, such as the
     official baseline's; where it is a share, by evaluation_setup/fold<fold>_validate.csv if there is one,
     else by whole locations: per class they are drawn, keyed by `seed`, until 1 - `validation` of its clips
     are in training, as the official baseline did. 0 leaves the part empty. Rows carry only the `modalities`
@@ -75,7 +75,7 @@ def read_tau(
         trained = {entry.file for entry in train}
         absent = next((entry for entry in listed if entry.file not in trained), None)
         if absent:
-            raise AvscError(f"{given}: line {absent.line}: {absent.file} is not in the training part of fold {fold}")
+            raise AvscError(f"{given}: line {absent.line}: {absent.file} is not in the training set of fold {fold}")
 
     paths = locate(layout, [*train, *test], modalities, verify=verify)
     rows = [_row(known[entry.file], paths, modalities) for entry in train]
@@ -83,7 +83,7 @@ def read_tau(
     if verify and not _is_ten_seconds(rows[0]):
         rows, tested = (measure(part, modalities, lenient=lenient) for part in (rows, tested))
     if chosen is None:
-        way_out = "add recordings of another location, or ask for no validation part (0)"
+        way_out = "add recordings of another location, or ask for no validation set (0)"
         kept, held_out = hold_out(rows, float(validation), seed=seed, part="validation", way_out=way_out)
     else:
         kept = [row for row in rows if row.file not in chosen]
@@ -92,7 +92,7 @@ def read_tau(
     for name, part in (("training", kept), ("validation", held_out)):
         shared = {row.location for row in part} & {row.location for row in tested}
         if shared:
-            log.warning("%s: %d locations are in both the %s and the test part, for example %s",
+            log.warning("%s: %d locations are in both the %s and the test set, for example %s",
                         layout.root, len(shared), name, min(shared))  # fmt: skip
     return Corpus(classes, tuple(kept), tuple(held_out), tuple(tested))
 

@@ -111,7 +111,7 @@ def test_copies_keep_their_sources_together(tmp_path, caplog):
     shutil.copy(tmp_path / "a" / "y0.wav", tmp_path / "parts" / "test" / "a" / "new_name.wav")
     caplog.clear()
     read_folder(tmp_path / "parts", validation=0)
-    assert "1 source recordings are in both the training and the test part" in caplog.text
+    assert "1 source recordings are in both the training and the test set" in caplog.text
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])

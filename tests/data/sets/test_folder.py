@@ -148,13 +148,13 @@ def test_part_folders(make, caplog):
     assert not caplog.records
     root = make(["test/b/trainx_2.wav"])
     assert len(read_folder(root).test) == 7
-    assert "1 source recordings are in both the training and the test part, for example trainx" in caplog.text
+    assert "1 source recordings are in both the training and the test set, for example trainx" in caplog.text
     caplog.clear()
     make(["val/b/trainy_2.wav", "val/a/trainz_3.wav"])
     assert len(read_folder(root).validation) == 8
-    assert "2 source recordings are in both the training and the validation part, for example trainy" in caplog.text
+    assert "2 source recordings are in both the training and the validation set, for example trainy" in caplog.text
     make(["test/c/new.wav"])
-    fails("class 'c' is in the test part only", root)
+    fails("class 'c' is in the test set only", root)
     make(["d/x.wav"])
     fails("own/d: neither train, validation nor test", root)
 
@@ -188,9 +188,9 @@ def test_every_fault_of_a_folder_is_one_line(make, tmp_path):
     (tmp_path / "own").mkdir()
     fails("neither meta.csv .* nor a sub-folder per class", tmp_path / "own")
     root = make(["a/x_clip1.wav", "a/x_clip2.wav", "b/x.wav", "b/y.wav", "b/z.wav"])
-    fails(r"class 'a' has one location or source recording, 'x', .*test part.*--data\.group '\(\.\+\)'", root)
+    fails(r"class 'a' has one location or source recording, 'x', .*test set.*--data\.group '\(\.\+\)'", root)
     assert len(read_folder(root, group="(.+)", validation=0).test) >= 2
-    fails("a test part of 1: give a share", root, test=1)
+    fails("a test set of 1: give a share", root, test=1)
     make(["b/x.flac"])
     fails("x.wav: x.flac beside it has the same name", root)
     (root / "b" / "x.flac").unlink()

@@ -130,7 +130,7 @@ def test_parts_far_from_their_share_are_told(tmp_path, caplog):
     for seed in range(6):
         caplog.clear()
         corpus = read_folder(tmp_path, group=r"(.+)_\d+", validation=0, seed=seed)
-        assert (f"{len(corpus.test)} of 36 recordings are in the test part" in caplog.text) == (
+        assert (f"{len(corpus.test)} of 36 recordings are in the test set" in caplog.text) == (
             abs(len(corpus.test) - 7.2) > 3.6
         )
         assert ("the largest, 'one', has 30" in caplog.text) == (abs(len(corpus.test) - 7.2) > 3.6)

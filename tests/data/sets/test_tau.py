@@ -220,7 +220,7 @@ def test_a_file_absent_from_the_release_leaves_its_other_half(tmp_path, caplog):
 
 def test_a_class_of_one_location_has_no_validation_part(tmp_path):
     root = make_tree(tmp_path / "set", train=1)
-    fails("class 'bus' has one location .*'lyon-00'.* ask for no validation part", read_tau, root)
+    fails("class 'bus' has one location .*'lyon-00'.* ask for no validation set", read_tau, root)
     assert len(read_tau(root, validation=0).train) == 6
 
 
@@ -236,7 +236,7 @@ def test_a_validation_list_in_the_set_is_used(tmp_path):
     none = read_tau(root, validation=0)  # asked for, so the list does not count
     assert (len(none.train), none.validation) == (24, ())
     write(root / "other.csv", ["filename_audio\tfilename_video", line("bus-lyon-40-1")])
-    fails("other.csv: line 2: bus-lyon-40-1 is not in the training part", read_tau, root, validation="other.csv")
+    fails("other.csv: line 2: bus-lyon-40-1 is not in the training set", read_tau, root, validation="other.csv")
 
 
 def make_evaluation(root, numbers):
