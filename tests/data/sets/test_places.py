@@ -86,7 +86,7 @@ def test_the_challenge_list(root):
     [
         ("/../../etc/passwd.jpg 0", "line 7: .* is not a plain path"),
         ("/a/airfield/00000003.jpg 400", "line 7: category 400 is not in"),
-        ("/a/airfield/00000003.jpg nought", "not a list of pictures"),
+        ("/a/airfield/00000003.jpg nought", "not a list of images"),
     ],
 )
 def test_faults_of_a_list(root, line, match):
