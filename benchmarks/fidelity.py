@@ -144,7 +144,9 @@ def table_of_trunks() -> Iterator[str]:
             cost = complexity(Architecture(**front, video=""))
             head = 10 * (timm.create_model(name, num_classes=0).num_features + 1)
         else:
-            cost = complexity(Architecture(audio="", video=name, frames=16 if name.startswith("tv_") else 1))
+            cost = complexity(
+                Architecture(audio="", video=name, frames=16 if name.startswith(("tv_", "videomae")) else 1)
+            )
             with torch.device("meta"):
                 head = 10 * (trunk.Trunk(name, 3).width + 1)
         known = sources(name)

@@ -26,14 +26,29 @@ from avsc_e2e.transforms.frames import CentreCrop
 # ---- Video trunks: what timm's configurations say
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_large_patch16_siglip_256.v2_webli", "eva02_large_patch14_224", "vit_pe_core_large_patch14_336"]
-)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+SEEN = {
+    "vit_large_patch16_siglip_256.v2_webli": (256, *HALVES),
+    "vit_large_patch14_dinov2.lvd142m": (518, *IMAGENET),
+    "vit_large_patch16_dinov3.lvd1689m": (256, *IMAGENET),
+    "eva02_large_patch14_224.mim_in22k": (224, *CLIP),
+    "vit_large_patch14_clip_224.openai": (224, *CLIP),
+    "convnext_base.fb_in22k_ft_in1k": (224, *IMAGENET),
+    "vit_pe_core_large_patch14_336.fb": (336, *HALVES),
+}
+"""Side, mean and deviation of the frames that each net was trained on, as its authors have them."""
+
+
+@pytest.mark.parametrize("name", SEEN)
 def test_frames_are_normalised_as_the_trunk_was_trained(name):
-    """Size, mean and deviation are those of the trunk's configuration, not ImageNet's."""
-    config = timm.get_pretrained_cfg(name)
+    """Size, mean and deviation are the trunk's own, and it is made for them."""
     arch = settled(Architecture(audio="", video=name))
-    assert (arch.size, arch.mean, arch.std) == (config.input_size[-1], config.mean, config.std)
+    assert (arch.size, arch.mean, arch.std) == SEEN[name]
+    with torch.device("meta"):
+        trunk = Trunk(name, 3, size=arch.size)
+        assert trunk(torch.zeros(2, 1, 3, arch.size, arch.size)).shape == (2, trunk.width)
     given = settled(Architecture(audio="", video=name, size=64, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
     assert (given.size, given.mean, given.std) == (64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

@@ -5,26 +5,16 @@ from __future__ import annotations
 import math
 
 from timm.models import register_model
-from torch import Tensor, nn
-from torch.nn.functional import max_pool2d, relu
+from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
+from avsc_e2e.models.nets.audioset import ConvBlock
 
 GAIN = 10_000.0
 """The net knows log10(GAIN x + 1) of band powers x, while planes are ln(x + 1 / GAIN)."""
 LARGEST = 9.457798957824707
 """Largest value of the training data, by which the published net divides its input."""
-
-
-class _ConvBlock(nn.Module):
-    def __init__(self, width_in: int, width: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return relu(self.bn2(self.conv2(relu(self.bn1(self.conv1(x))))))
 
 
 class Aisfx(AudioNet):
@@ -34,7 +24,7 @@ class Aisfx(AudioNet):
     def __init__(self, in_chans: int):
         super().__init__(512)
         for index, (before, after) in enumerate(zip((in_chans, 64, 128, 256), (64, 128, 256, 512), strict=True), 1):
-            setattr(self, f"conv_block{index}", _ConvBlock(before, after))
+            setattr(self, f"conv_block{index}", ConvBlock(before, after))
 
     def tokens(self, x: Tensor) -> Tensor:
         return self.above(self.below(x))

@@ -15,7 +15,9 @@ PATCH = 96
 """Time frames of 10 ms that VGGish and YAMNet see at once."""
 
 
-class _ConvBlock(nn.Module):
+class ConvBlock(nn.Module):
+    """Two convolutions of 3 x 3, each with batch norm and ReLU."""
+
     def __init__(self, width_in: int, width: int):
         super().__init__()
         self.conv1 = nn.Conv2d(width_in, width, 3, padding=1, bias=False)
@@ -35,7 +37,7 @@ class Cnn14(AudioNet):
         widths = (64, 128, 256, 512, 1024, 2048)
         self.bn0 = nn.BatchNorm2d(bands)
         for index, (before, after) in enumerate(zip((in_chans, *widths), widths, strict=False), start=1):
-            setattr(self, f"conv_block{index}", _ConvBlock(before, after))
+            setattr(self, f"conv_block{index}", ConvBlock(before, after))
         self.fc1 = nn.Linear(2048, 2048)
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ class WavegramCnn14(Cnn14):
         self.pre_conv0, self.pre_bn0 = nn.Conv1d(in_chans, 64, 11, 5, 5, bias=False), nn.BatchNorm1d(64)
         for index, (before, after) in enumerate(((64, 64), (64, 128), (128, 128)), start=1):
             setattr(self, f"pre_block{index}", _WaveBlock(before, after))
-        self.pre_block4 = _ConvBlock(4, 64)
-        self.conv_block2 = _ConvBlock(2 * 64, 128)
+        self.pre_block4 = ConvBlock(4, 64)
+        self.conv_block2 = ConvBlock(2 * 64, 128)
 
     def tokens(self, x: Tensor) -> Tensor:
         if x.shape[2] != self.bands + self.HOP:

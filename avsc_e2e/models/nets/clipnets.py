@@ -1,16 +1,20 @@
-"""Video nets over several frames at once, from torchvision, with their weights from Kinetics-400: one trunk over the
-frames of a clip."""
+"""Video nets over several frames at once, one trunk over the frames of a clip: torchvision's, with weights from
+Kinetics-400, and VideoMAE v2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.models import video
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.nets.audionet import no_classifier
+from avsc_e2e.models.nets.residual import rising
 
 
 class ClipNet(nn.Module):
@@ -31,6 +35,42 @@ class ClipNet(nn.Module):
         return self.net(x.transpose(1, 2))
 
 
+class VideoMae(nn.Module):
+    """VideoMAE v2 (Wang et al., CVPR 2023): a ViT over patches of 16 x 16 pixels and two frames, with sines for
+    positions; the norm of the mean over tokens is the embedding. (B, T, 3, H, W) -> (B, num_features). Layers have the
+    names and shapes of the published code, but for the biases of queries, keys and values, which are one."""
+
+    takes_clips = True
+    FRAMES, PATCH = 16, 16
+
+    def __init__(self, width: int, depth: int, heads: int, drop_path: float = 0.0):
+        super().__init__()
+        self.num_features = self.head_hidden_size = width
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv3d(3, width, (2, self.PATCH, self.PATCH), (2, self.PATCH, self.PATCH))
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.Sequential(
+            *(Block(width, heads, qkv_bias=True, norm_layer=norm, drop_path=p) for p in rising(drop_path, depth))
+        )
+        self.fc_norm = norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.FRAMES or x.shape[-1] % self.PATCH or x.shape[-2] % self.PATCH:
+            raise AvscError(
+                f"--model.video videomae2 takes {self.FRAMES} frames whose sides are multiples of {self.PATCH}: add "
+                f"--model.frames {self.FRAMES} and --model.size 224"
+            )
+        x = self.patch_embed.proj(x.transpose(1, 2)).flatten(2).transpose(1, 2)
+        return self.fc_norm(self.blocks(x + sines(*x.shape[1:]).to(x)).mean(dim=1))
+
+
+def sines(count: int, width: int) -> Tensor:
+    """(count, width) float32: sine and cosine of each position at falling frequencies (Vaswani et al., 2017)."""
+    rates = 10_000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(count, dtype=torch.float64)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+
+
 KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}
 HALVES = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -41,8 +81,24 @@ default_cfgs = generate_default_cfgs(
         "tv_swin3d_t.kinetics400": {"input_size": (3, 224, 224), **IMAGENET},
         "tv_s3d.kinetics400": {"input_size": (3, 224, 224), **KINETICS},
         "tv_r2plus1d_18.kinetics400": {"input_size": (3, 112, 112), **KINETICS},
+        "videomae2_small.k710": {"input_size": (3, 224, 224), **IMAGENET},
+        "videomae2_base.k710": {"input_size": (3, 224, 224), **IMAGENET},
     }
 )
+
+
+@register_model
+def videomae2_small(pretrained: bool = False, drop_path_rate: float = 0.0, **options) -> VideoMae:
+    """ViT-S, 22 M parameters, on 16 frames of 224 pixels."""
+    no_classifier(options)
+    return VideoMae(384, 12, 6, drop_path_rate)
+
+
+@register_model
+def videomae2_base(pretrained: bool = False, drop_path_rate: float = 0.0, **options) -> VideoMae:
+    """ViT-B, 86 M parameters, on 16 frames of 224 pixels."""
+    no_classifier(options)
+    return VideoMae(768, 12, 12, drop_path_rate)
 
 
 @register_model

@@ -129,6 +129,16 @@ def clipnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
     return {f"net.{name}": value for name, value in inner.items()}
 
 
+def videomae(file: Path, net: nn.Module) -> dict[str, Tensor]:
+    """VideoMAE v2: without its classifier; the biases of queries and values become one, with zeros for the keys."""
+    found = {name: value.float() for name, value in read_tensors(file).items() if not name.startswith("head.")}
+    for name in [name for name in found if name.endswith(".q_bias")]:
+        query, value = found.pop(name), found.pop(name.replace("q_bias", "v_bias"), None)
+        if value is not None:
+            found[name.replace("q_bias", "qkv.bias")] = torch.cat([query, torch.zeros_like(query), value])
+    return match(file, found, net)
+
+
 def passt(file: Path, net: nn.Module) -> dict[str, Tensor]:
     """PaSST: without its classifiers, of which the one of the distillation token is not used."""
     return without(file, net, left_out=("head.", "head_dist."))

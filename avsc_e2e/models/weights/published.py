@@ -118,7 +118,7 @@ PUBLISHED = (
         "Wavegram_Logmel_Cnn14_mAP=0.439.pth", convert=conversion.cnn14,
     ),
     Source(
-        "beats", ("beats",), "AudioSet", "MIT",
+        "beats", ("beats",), "AudioSet without labels", "MIT",
         "https://huggingface.co/Bencr/beats-checkpoints/resolve/main/BEATs_iter3_plus_AS2M.pt",
         "BEATs_iter3_plus_AS2M.pt", convert=conversion.beats,
     ),
@@ -148,6 +148,17 @@ PUBLISHED = (
             conversion.clipnet,
         )
         for file in ("mvit_v2_s-ae3be167", "swin3d_t-7615ae03", "s3d-d76dad2f", "r2plus1d_18-91a641e6")
+    ),
+    *(
+        Source(
+            "videomae", (f"videomae2_{size}",), "Kinetics-710", "see its page",
+            f"https://huggingface.co/OpenGVLab/VideoMAE2/resolve/main/distill/vit_{size[0]}_k710_dl_from_giant.pth",
+            f"vit_{size[0]}_k710_dl_from_giant.pth", f"sha256:{digest}", conversion.videomae,
+        )
+        for size, digest in (
+            ("small", "24fb71687fa3671b8387cadfbcbab0f72af695692e93cf1ecc82caa888626172"),
+            ("base", "8141a6955e0700d11bf15928fe6d61e5cfe482606fed8cfdddb1b922c0fd88ec"),
+        )
     ),
     Source(
         "passt", ("passt_s",), "AudioSet", "Apache-2.0",

@@ -35,7 +35,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(table, (tuple, list)) and table:
         table = table[0]
-    for wrap in ("state_dict", "model"):
+    for wrap in ("state_dict", "model", "module"):
         if isinstance(table, Mapping) and isinstance(table.get(wrap), Mapping):
             table = table[wrap]
     if not isinstance(table, Mapping):

@@ -117,6 +117,7 @@ TRUNKS: dict[str, str] = {
     "vit_large_patch14_clip_224.openai": "", "vit_large_patch16_siglip_256.v2_webli": "",
     "vit_large_patch16_dinov3.lvd1689m": "", "eva02_large_patch14_224.mim_in22k": "",
     "vit_pe_core_large_patch14_336.fb": "",
+    "videomae2_small": "Kinetics-400 top 1 83.7 %", "videomae2_base": "Kinetics-400 top 1 86.6 %",
     "tv_mvit_v2_s": "Kinetics-400 top 1 80.76 %", "tv_swin3d_t": "Kinetics-400 top 1 77.72 %",
     "tv_s3d": "Kinetics-400 top 1 68.37 %", "tv_r2plus1d_18": "Kinetics-400 top 1 67.46 %",
 }  # fmt: skip
