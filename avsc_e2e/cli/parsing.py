@@ -4,6 +4,7 @@ help. A mistake of the user is one line on stderr and exit status 2."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -52,7 +53,8 @@ def call(function: Callable[..., int | None], program: str, argv: Sequence[str])
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise AvscError(f"{program}: {_mistake(caught.getvalue())}") from None
+        told = _unknown_flag(function, argv) or _mistake(caught.getvalue())
+        raise AvscError(f"{program}: {told}") from None
     for value in (*bound.args, *bound.keywords.values()):
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) and (match := re.match(r"([a-z][a-z0-9+.-]+):/(?=[^/])", str(path))):
@@ -105,6 +107,19 @@ def _deferred(function: Callable) -> Callable:
             hints[name] = Annotated[hint, tyro.conf.arg(metavar=name.upper() + many)]
     bind = lambda *args, **kwargs: functools.partial(function, *args, **kwargs)  # noqa: E731
     return _dressed(bind, function, hints, inspect.signature(function))
+
+
+def _unknown_flag(function: Callable, argv: Sequence[str]) -> str:
+    """The first option that a command has not, which the parser may have taken for a value's place."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(dataclasses.is_dataclass(one.default) for one in parameters):
+        return ""
+    names = [one.name.replace("_", "-") for one in parameters]
+    known = ["--help", *(f"--{name}" for name in names), *(f"--no-{name}" for name in names)]
+    given = (word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--"))
+    odd = next((flag for flag in given if flag not in known and flag != "--"), "")
+    hint = likely(odd, known) or "--help lists the options"
+    return f"unknown option {odd}: {hint}" if odd else ""
 
 
 def _mistake(box: str) -> str:

@@ -222,6 +222,8 @@ def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
             raise AvscError(f"system outputs: not of the same classes, they differ in {odd}")
         rows = {key: i for i, key in enumerate(_keys(other))}
         odd = sorted(set(keys) ^ set(rows))
+        if odd and (first.start is None) != (other.start is None):
+            raise AvscError("system outputs: one is of segments, another of whole recordings; give all of one kind")
         if odd:
             name, start = odd[0]
             where = f"{name} at {start:g} s" if other.start is not None or first.start is not None else name

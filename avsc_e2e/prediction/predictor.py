@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import get_args
 
 import numpy as np
 import torch
@@ -56,6 +57,9 @@ class Predictor:
         for flag, value, least in (("hop", hop, 0), ("batch-size", batch_size, 1), ("workers", workers, 0)):
             if not value >= least:
                 raise AvscError(f"--{flag} {value:g}: give {least} or more")
+        for flag, value, known in (("smooth", smooth, get_args(Smooth)), ("on-bad", on_bad, get_args(OnBad))):
+            if value not in known:
+                raise AvscError(f"--{flag} {value}: give one of {', '.join(known)}")
         given = isinstance(checkpoint, torch.nn.Module)
         self.model = checkpoint if given else load_model(checkpoint)
         self.calibration = calibration or (None if given else stored_calibration(checkpoint))

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Where a run writes all that it makes."""
+    """Where a run writes all that it makes. Raises AvscError for what is no Recipe, such as the name of one."""
+    if not isinstance(recipe, Recipe):
+        raise AvscError(f"{recipe!r:.80}: give a Recipe, such as avsc_e2e.recipes.zhang_ioa.audio")
     return Path(recipe.runs) / recipe.name
 
 

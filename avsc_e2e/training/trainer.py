@@ -42,10 +42,10 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, classes.csv,
     timing.csv, TensorBoard's events and last.ckpt, from which `resume` goes on; with `profile` also a trace of some
     steps and a table of where their time goes. Raises AvscError."""
+    folder = run_folder(recipe)
     if recipe.machine.devices > 1 and not launched():
         launch(partial(train, recipe, resume=resume, profile=profile), recipe.machine.devices)
         return model_file(recipe)
-    folder = run_folder(recipe)
     corpus = corpus_of(recipe)
     if not corpus.train or not corpus.validation:
         empty = "training" if not corpus.train else "validation"

@@ -43,6 +43,8 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise AvscError(f"create_model: unknown field {key!r}: {hint}")
+    if isinstance(changes.get("classes", ()), (int, str)):
+        raise AvscError(f"create_model: classes {changes['classes']!r}: give the names of the classes")
     model = SceneNet(replace(base, **changes))
     if pretrained:
         from avsc_e2e.models.weights.sources import sources

@@ -1,0 +1,47 @@
+"""Wrong calls from Python, and of commands, that once ended in a traceback or were told something else."""
+
+import numpy as np
+import pytest
+
+import avsc_e2e
+from avsc_e2e.cli import main
+from avsc_e2e.errors import AvscError
+from avsc_e2e.outputs.output import SystemOutput, align
+
+
+def outputs():
+    files, classes, half = ("a", "b"), ("x", "y"), np.full((2, 2), 0.5)
+    return [SystemOutput(files, classes, half), SystemOutput(files, classes, half, np.zeros(2))]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: avsc_e2e.train("zhang_ioa/audio"), r"'zhang_ioa/audio': give a Recipe, such as avsc_e2e\.recipes"),
+        (lambda: avsc_e2e.evaluate("zhang_ioa/audio"), "give a Recipe"),
+        (lambda: avsc_e2e.create_model("lite0", classes=3), "classes 3: give the names"),
+        (lambda: avsc_e2e.create_model("lite0", classes="park"), "classes 'park': give the names"),
+        (lambda: avsc_e2e.Predictor("absent", smooth="mean"), "smooth mean: give one of none, median, markov"),
+        (lambda: avsc_e2e.Predictor("absent", on_bad="stop"), "on-bad stop: give one of raise, skip, mask"),
+        (lambda: align(outputs()), "one is of segments, another of whole recordings"),
+    ],
+)
+def test_wrong_calls_are_one_line(call, message):
+    with pytest.raises(AvscError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("predict --smoth median a b", "avsc predict: unknown option --smoth: did you mean --smooth?"),
+        ("export a --precison=int8", "avsc export: unknown option --precison: did you mean --precision?"),
+        ("data check x --no-fst", "avsc data check: unknown option --no-fst: did you mean --no-fast?"),
+    ],
+)
+def test_a_mistyped_option_is_named_whatever_follows_it(line, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
