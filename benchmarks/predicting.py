@@ -37,22 +37,17 @@ from avsc_e2e.prediction.recordings import MediaFile
 
 def repeated(clip: Path, times: int, path: Path) -> Path:
     """A clip as often as asked for, one after the other, without decoding it."""
-    with av.open(str(path), "w") as out:
-        streams, shift = {}, 0.0
-        for _ in range(times):
+    with av.open(str(path), "w") as out, av.open(str(clip)) as first:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in first.streams}
+        for number in range(times):
             with av.open(str(clip)) as source:
-                length = source.duration / 1e6
                 for packet in source.demux():
                     if packet.dts is None:
                         continue
-                    index = packet.stream.index
-                    if index not in streams:
-                        streams[index] = out.add_stream_from_template(packet.stream)
-                    offset = round(shift / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                    packet.stream = streams[index]
+                    shift = round(number * source.duration / 1e6 / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = streams[packet.stream.index]
                     out.mux(packet)
-            shift += length
     return path
 
 
