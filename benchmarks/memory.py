@@ -1,6 +1,9 @@
 """Resident memory of the loader's processes at clip 500 and at clip 5,000, from media and from a store.
 
-    python benchmarks/memory.py [--workers 2] [--clips 5000]
+    python benchmarks/memory.py [--workers 2] [--clips 5000] [--index]
+
+First it lays the index of a store of 2,000 and of 52,000 recordings, whose shards hold nothing, and measures what a
+process of its own keeps of each (RssAnon), after 500 look-ups: at most 100 bytes a recording.
 
 It renders 24 small videos of ten seconds with 24-bit stereo sound at 48 kHz (70 MB of sound, more than a process may
 keep resident of a store) and goes through random windows with a crop, as training does. Resident memory is VmRSS of
@@ -8,6 +11,9 @@ keep resident of a store) and goes through random windows with a crop, as traini
 """
 
 import argparse
+import itertools
+import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -19,11 +25,14 @@ import av
 import numpy as np
 import soundfile
 
+from avsc_e2e.clip import Row
 from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
+from avsc_e2e.data.store.layout import FORMAT, MANIFEST, index_file, shard_file
 from avsc_e2e.data.store.prepare import Options, prepare
-from avsc_e2e.data.store.reader import open_store
+from avsc_e2e.data.store.reader import Store, open_store
+from avsc_e2e.data.store.shard import DEFAULT
 from avsc_e2e.transforms.frames import RandomResizedCrop
 
 
@@ -48,13 +57,75 @@ def resident(process: int) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def lay_index(folder: Path, count: int) -> None:
+    """A store's manifest and index of so many recordings of ten seconds, with shards that hold nothing."""
+    folder.mkdir()
+    options = DEFAULT._asdict()
+    shards, spans = [], {"offsets": list(range(1536, 51 * 24_000, 24_000)), "sizes": [23_456] * 50, "end": 10.0}
+    for number in range(0, count, 200):
+        lines, files = [], []
+        for one in range(number, min(number + 200, count)):
+            file = f"video/street_traffic-amsterdam-{one // 40}-{one}"
+            paths = {"audio": f"{file}.wav", "video": f"{file}.mp4"}
+            row = {"file": file, **paths, "scene": "street_traffic", "location": f"amsterdam-{one // 40}",
+                   "city": "amsterdam", "part": "train"}  # fmt: skip
+            record = {
+                "row": row, "source": {path: [2_000_000, 1_700_000_000_000_000_000] for path in paths.values()},
+                "bad": {}, "duration": {"audio": 10.0, "video": 10.0}, "audio": [5_000, 480_000, 2, 48_000, 24],
+                "video": spans, "next": (len(lines) + 1) * 4_194_304, "checksum": 123_456_789,
+            }  # fmt: skip
+            lines.append(json.dumps(record))
+            files.append(file)
+        shard = shard_file(folder, len(shards))
+        index_file(shard).write_text("\n".join(lines) + "\n")
+        with open(shard, "wb") as tar:
+            tar.truncate(len(lines) * 4_194_304 + 2 * 512)
+        shards.append(files)
+    told = {"format": FORMAT, "layout": "tau", "root": str(folder), "options": options, "shards": shards}
+    (folder / MANIFEST).write_text(json.dumps(told))
+
+
+def own_memory(store: Store, files: list[str], answer) -> None:
+    """Told by a worker that has a store and has looked up some of its recordings: the bytes that are its own."""
+    for file in files:
+        store.measured(Row(file))
+    told = Path("/proc/self/status").read_text()
+    answer.put(int(told.split("RssAnon:")[1].split()[0]) * 1024)
+
+
+def index_cost(scratch: Path, counts: tuple[int, int]) -> float:
+    """Bytes that a recording more in a store costs each process, told."""
+    context = multiprocessing.get_context("spawn")
+    own = []
+    for count in counts:
+        lay_index(scratch / f"index{count}", count)
+        store = open_store(scratch / f"index{count}")
+        files = list(itertools.islice(store.recordings, 0, count, count // 500))
+        answer = context.Queue()
+        process = context.Process(target=own_memory, args=(store, files, answer))
+        process.start()
+        own.append(answer.get(timeout=600))
+        process.join()
+    cost = (own[1] - own[0]) / (counts[1] - counts[0])
+    print(
+        f"index: a worker has {own[0] / 1e6:.1f} MB with {counts[0]} recordings, {own[1] / 1e6:.1f} MB with "
+        f"{counts[1]}: {cost:.0f} bytes a recording, at most 100: {'yes' if cost <= 100 else 'NO'}",
+        flush=True,
+    )
+    return cost
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clips", type=int, default=5000)
+    parser.add_argument("--index", action="store_true", help="measure the index of a store only")
     options = parser.parse_args()
     worst = 0.0
     with tempfile.TemporaryDirectory() as scratch:
+        cost = index_cost(Path(scratch), (2_000, 52_000))
+        if options.index:
+            sys.exit(cost > 100)
         root = Path(scratch) / "set"
         render(root / "scene", 24)
         prepare(root, Path(scratch) / "store", Options(short_side=96), workers=1, shard_size=4 << 20)
@@ -87,7 +158,7 @@ def main() -> None:
                 print(f"{name:10} {who:10} {at_500[who]:9.1f} MB {last:9.1f} MB {100 * growth:+6.1f} %")
             del batches
     print(f"largest growth {100 * worst:+.1f} %, at most 5: {'yes' if worst <= 0.05 else 'NO'}")
-    sys.exit(worst > 0.05)
+    sys.exit(worst > 0.05 or cost > 100)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,23 @@ def verify(shard: Path) -> list[tuple[str, str]]:
 
 
 def parse_index(data: bytes) -> list[dict[str, Any]]:
-    records = []
+    """The records of an index up to the first that is not finished."""
+    return [line.record for line in index_lines(data)]
+
+
+class Line(NamedTuple):
+    """A line of an index."""
+
+    record: dict[str, Any]
+    offset: int
+    """Bytes before it."""
+    size: int
+    """Bytes, without the line feed."""
+
+
+def index_lines(data: bytes) -> list[Line]:
+    """The lines of an index up to the first that is not finished."""
+    lines, offset = [], 0
     for line in data.split(b"\n")[:-1]:  # what has no line feed yet is not finished
         try:
             record = json.loads(line)
@@ -141,5 +157,6 @@ def parse_index(data: bytes) -> list[dict[str, Any]]:
             break
         if not whole or not isinstance(record["next"], int) or record["next"] <= 0:
             break
-        records.append(record)
-    return records
+        lines.append(Line(record, offset, len(line)))
+        offset += len(line) + 1
+    return lines

@@ -5,11 +5,14 @@ A folder's shards are mapped into memory; of a store behind a URL, ranges are fe
 
 from __future__ import annotations
 
+import atexit
 import functools
 import mmap
 import os
+import shutil
 import tarfile
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,15 +22,15 @@ import numpy as np
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import TOLERANCE, cut_window
 from avsc_e2e.data.sets.table import folder_of
+from avsc_e2e.data.store.index import Recordings, ShardIndex
 from avsc_e2e.data.store.layout import (
     MANIFEST,
     Stored,
     damage,
     index_file,
+    index_lines,
     is_store,
-    parse_index,
     parse_manifest,
-    read_index,
     read_manifest,
     shard_file,
 )
@@ -85,7 +88,7 @@ class Store:
     """Pixels."""
     rate: float
     """Frames a second."""
-    recordings: dict[str, Stored]
+    recordings: Recordings
     copies: tuple[tuple[str, str], ...] = ()
     """Pairs of recordings that are one, where the source are class folders (see duplicates.py)."""
     shards: Maps | RemoteFolder = field(default_factory=Maps, repr=False)
@@ -224,32 +227,37 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Stored]]:
+def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], Recordings]:
     """Manifest and recordings of a folder, whose time (nanoseconds) is another when a shard has got its name: training,
     validation and evaluation open the same store."""
     manifest = read_manifest(path)
-    recordings: dict[str, Stored] = {}
-    unfinished = 0
+    unfinished = []
+    recordings = Recordings(_indices(path, manifest, unfinished))
+    if unfinished:
+        raise AvscError(
+            f"{path}: {len(unfinished)} of its {len(manifest['shards'])} shards are not finished: run `avsc data "
+            f"prepare {manifest['root']} {path}` again, it goes on where it stopped"
+        )
+    del manifest["shards"]  # names of all recordings, which the index has too
+    return manifest, recordings
+
+
+def _indices(path: Path, manifest: dict[str, Any], unfinished: list[Path]) -> Iterator[ShardIndex]:
+    """Those of the shards that are finished. Raises AvscError where one is damaged."""
     for number in range(len(manifest["shards"])):
         shard = shard_file(path, number)
         if not shard.is_file():
-            unfinished += 1
+            unfinished.append(shard)
             continue
-        records = read_index(shard)
-        reason = damage(shard, records, manifest["shards"][number])
+        index = index_file(shard)
+        lines = index_lines(index.read_bytes()) if index.is_file() else []
+        reason = damage(shard, [line.record for line in lines], manifest["shards"][number])
         if reason:
             raise AvscError(
                 f"{shard}: is damaged ({reason}): run `avsc data prepare {manifest['root']} {path}` again, which mends "
                 "it, or copy it anew"
             )
-        for record in records:
-            recordings[record["row"]["file"]] = Stored(record, shard)
-    if unfinished:
-        raise AvscError(
-            f"{path}: {unfinished} of its {len(manifest['shards'])} shards are not finished: run `avsc data prepare "
-            f"{manifest['root']} {path}` again, it goes on where it stopped"
-        )
-    return manifest, recordings
+        yield ShardIndex(index, shard, lines)
 
 
 @functools.lru_cache(maxsize=4)
@@ -258,16 +266,18 @@ def _open_url(url: str) -> Store:
     [data] = folder.read([MANIFEST])
     manifest = parse_manifest(data, f"{url}/{MANIFEST}")
     shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
-    recordings: dict[str, Stored] = {}
+    lists = Path(tempfile.mkdtemp(prefix="avsc-store-"))  # for the worker processes, too
+    atexit.register(shutil.rmtree, lists, ignore_errors=True)
+    indices = []
     for shard, index in zip(shards, folder.read([index_file(shard).name for shard in shards]), strict=True):
-        place, records = f"{url}/{shard.name}", parse_index(index)
-        for record in records:
-            recordings[record["row"]["file"]] = Stored(record, place)
-        folder.sizes[place] = (records[-1]["next"] if records else 0) + 2 * tarfile.BLOCKSIZE  # as a tar ends
-    return _store(url, manifest, recordings, folder)
+        place, lines = f"{url}/{shard.name}", index_lines(index)
+        (lists / index_file(shard).name).write_bytes(index)
+        indices.append(ShardIndex(lists / index_file(shard).name, place, lines))
+        folder.sizes[place] = (lines[-1].record["next"] if lines else 0) + 2 * tarfile.BLOCKSIZE  # as a tar ends
+    return _store(url, manifest, Recordings(indices), folder)
 
 
-def _store(path: Path | str, manifest: dict[str, Any], recordings: dict[str, Stored], *shards: RemoteFolder) -> Store:
+def _store(path: Path | str, manifest: dict[str, Any], recordings: Recordings, *shards: RemoteFolder) -> Store:
     options = manifest["options"]
     root = Path(manifest["root"])
     copies = tuple((first, second) for first, second in manifest.get("copies", ()))
