@@ -56,6 +56,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(root, tmp_path, caps
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*', text)
     assert text.count('<li class="error">') == 2
     assert "broken.mp4</th>" in text
+    assert 'id="glossary"' not in text  # no term of it is on the page
     assert avsc_e2e.look is look
 
 
