@@ -66,7 +66,7 @@ def system_of_run(folder: Path, name: str = "") -> System:
     segments = read_output(folder / SEGMENTS, architecture.classes)
     targets = targets_of(segments, read_reference(folder / REFERENCE))
     parameters = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
-    learned = external_data(recipe, folder)
+    learned = external_data(recipe)
     return System(
         name=name,
         abbreviation=architecture.name[:10],
@@ -78,7 +78,7 @@ def system_of_run(folder: Path, name: str = "") -> System:
     )
 
 
-def external_data(recipe: Mapping, folder: Path) -> tuple[ExternalDataset, ...]:
+def external_data(recipe: Mapping) -> tuple[ExternalDataset, ...]:
     """What the trunks of a run, and of the stages that it started from, had learned from before."""
     found: dict[str, ExternalDataset] = {}
     for name in recipe.get("init", ()):
@@ -86,7 +86,7 @@ def external_data(recipe: Mapping, folder: Path) -> tuple[ExternalDataset, ...]:
         file = file if file.is_file() else Path(name)
         if file.is_file():
             before = json.loads(read_notes(file).get("recipe", "{}"))
-            found |= {data.name: data for data in external_data(before, file.parent)}
+            found |= {data.name: data for data in external_data(before)}
             if len(before.get("model", {}).get("classes", ())) == PLACES:
                 found["Places365"] = ExternalDataset("Places365", "http://places2.csail.mit.edu")
     for modality in MODALITIES:

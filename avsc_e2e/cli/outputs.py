@@ -7,10 +7,15 @@ import shlex
 import sys
 import typing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from avsc_e2e.cli.parsing import Paths, Positional
 from avsc_e2e.errors import AvscError
+
+if TYPE_CHECKING:
+    from avsc_e2e.outputs.calibration import Calibration
+    from avsc_e2e.outputs.fusion import Fusion
+    from avsc_e2e.outputs.output import SystemOutput
 
 
 def score(
@@ -82,10 +87,9 @@ def calibrate(
         out: CSV for the calibrated output: of `apply-to` if given, otherwise of the output itself.
         checkpoint: Checkpoint of the system, to store the calibration in; `predict` and `submit` then apply it.
     """
-    if (reference is None) == (use is None):
-        raise AvscError("calibrate: give --reference to fit to, or --use with a saved calibration")
+    _one_of("calibration", reference, use)
     from avsc_e2e.outputs import calibration
-    from avsc_e2e.outputs.output import protocol_of, read_output, write_output
+    from avsc_e2e.outputs.output import protocol_of, read_output
     from avsc_e2e.outputs.reference import read_reference, targets_of
 
     given = read_output(output)
@@ -100,17 +104,12 @@ def calibrate(
         print(result.table())
     if apply_to:
         calibrated = rule(read_output(apply_to))
-    if save:
-        rule.save(save)
-        print(f"calibration: {save}")
+    _write("calibration", rule, save, calibrated, out)
     if checkpoint:
         from avsc_e2e.inference import CALIBRATION
         from avsc_e2e.models.weights.checkpoint import add_notes
 
         print(f"calibration: in {add_notes(checkpoint, {CALIBRATION: json.dumps(rule.to_json())})}")
-    if out:
-        write_output(out, calibrated)
-        print(f"output: {out}")
 
 
 def fuse(
@@ -135,10 +134,9 @@ def fuse(
         save: JSON file for the fusion, fitted to all rows; with several methods, the one with the lowest log loss.
         out: CSV for the fused output.
     """
-    if (reference is None) == (use is None):
-        raise AvscError("fuse: give --reference to fit to, or --use with a saved fusion")
+    _one_of("fusion", reference, use)
     from avsc_e2e.outputs import fusion
-    from avsc_e2e.outputs.output import protocol_of, read_outputs, write_output
+    from avsc_e2e.outputs.output import protocol_of, read_outputs
     from avsc_e2e.outputs.reference import read_reference, targets_of
 
     given = read_outputs(systems)
@@ -154,11 +152,24 @@ def fuse(
         result = fusion.fuse(given, targets, methods, folds=folds, protocol=protocol_of(first))
         rule, fused = result.fusions[result.best], result.outputs[result.best]
         print(result.table())
+    _write(f"fusion by {rule.method}", rule, save, fused, out)
+
+
+def _one_of(what: str, reference: Path | None, use: Path | None) -> None:
+    """A rule is fitted or loaded, never both."""
+    if (reference is None) == (use is None):
+        raise AvscError(f"{what}: give --reference to fit to, or --use with a saved {what}")
+
+
+def _write(title: str, rule: Calibration | Fusion, save: Path | None, output: SystemOutput, out: Path | None) -> None:
+    """Write the rule and what it makes of the outputs, where that is asked for."""
+    from avsc_e2e.outputs.output import write_output
+
     if save:
         rule.save(save)
-        print(f"fusion by {rule.method}: {save}")
+        print(f"{title}: {save}")
     if out:
-        write_output(out, fused)
+        write_output(out, output)
         print(f"output: {out}")
 
 

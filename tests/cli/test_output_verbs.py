@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from avsc_e2e.cli import main
+from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.outputs.output import SystemOutput, read_output, write_output
+from avsc_e2e.outputs.reference import read_reference, targets_of
 
 CLASSES = ("bus", "park", "tram")
 
@@ -66,6 +68,19 @@ def test_compare(folder, capsys):
     assert "vote of all" in out
     assert "Spearman of parameters and rank" in out
     assert len(json.loads((folder / "c.json").read_text())["pairs"]) == 3
+
+
+def test_compare_writes_a_report(folder, capsys):
+    command = "compare one.csv two.csv three.csv --reference reference.csv --report page/report.html"
+    code, out, _ = avsc(command, capsys)
+    assert code == 0
+    assert "report: page/report.html" in out
+    page = (folder / "page" / "report.html").read_text()
+    assert "Pairs of systems" in page
+    for name in ("one", "two", "three"):
+        output = read_output(folder / f"{name}.csv")
+        loss = macro_log_loss(output.probabilities, targets_of(output, read_reference(folder / "reference.csv")))
+        assert f"{loss:.3f}" in page
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,7 @@ def test_scores_are_those_of_the_outputs(trained, toy_city):
 def test_submissions_name_what_the_trunks_had_learned_from(tmp_path):
     def told(plan: Recipe) -> dict[str, str | None]:
         values = json.loads(json.dumps(asdict(plan)))
-        return {data.name: data.url for data in external_data(values, tmp_path)}
+        return {data.name: data.url for data in external_data(values)}
 
     places = Recipe(
         "x/places", model=replace(tiny(), audio="", classes=tuple(map(str, range(365)))), runs=str(tmp_path)

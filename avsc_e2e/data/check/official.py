@@ -64,7 +64,7 @@ def check_development(
 
     entries = list(known.values())
     paths = locate(layout, entries, modalities, verify=False)
-    found, extra = _present(layout, entries, paths, modalities)
+    found, extra = _present(layout, paths, modalities)
     notes = []
     for entry in entries:
         for path in (entry.audio, entry.video):
@@ -118,9 +118,7 @@ def _read_list(layout: Layout, name: str, known: dict[str, Listing], problems: l
     return entries
 
 
-def _present(
-    layout: Layout, entries: Iterable[Listing], paths: dict[str, str], modalities: Sequence[str]
-) -> tuple[set[str], set[str]]:
+def _present(layout: Layout, paths: dict[str, str], modalities: Sequence[str]) -> tuple[set[str], set[str]]:
     """Files of the lists that exist, and files beside them that are in no list; one scan per folder."""
     wanted = set(paths.values())
     folders = {os.path.dirname(path) for path in wanted}
