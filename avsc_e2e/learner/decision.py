@@ -19,6 +19,8 @@ MARGIN = 2.0
 """Standard errors, by source, that a later rule must gain over an earlier one to be chosen. Of many tries the one with
 the least loss out of fold is the luckiest too, and where hardly a source errs, a sharper rule seems to gain without
 any risk (`benchmarks/decisions.py`)."""
+PRIOR = 0.1
+"""Of one more source of each class, the part that is supposed to be of the other classes."""
 LEAST_GAIN = 0.002
 """Nats out of fold that a further head must gain to be heard."""
 MOST_HEADS = 6
@@ -129,7 +131,7 @@ def choose(found: Sequence[Candidate], rows: Judged) -> Candidate:
 
 def beats(logs: np.ndarray, before: np.ndarray, rows: Judged, margin: float) -> bool:
     """Whether log probabilities (N, K) have a lower macro log loss than those of before, by so many standard errors of
-    the difference; and still a lower one if half of one more source of each class were of the other classes. Where
+    the difference; and still a lower one if a part of one more source of each class were of the other classes. Where
     hardly a source errs, a sharper rule gains a little each time, until one does."""
     gain = losses_of(before, rows.targets) - losses_of(logs, rows.targets)
     if macro(gain, rows.targets, rows.weights) <= margin * standard_error(gain, rows):
@@ -142,7 +144,7 @@ def _with_one_more_source(logs: np.ndarray, rows: Judged) -> np.ndarray:
     """(N,) log losses if each row stood in part for the other classes, as Platt (1999) smooths targets."""
     logs = torch.from_numpy(logs.astype(np.float64)).log_softmax(dim=1).numpy()
     sources = np.array([len(np.unique(rows.groups[rows.targets == label])) for label in range(logs.shape[1])])
-    share = 0.5 / (sources[rows.targets] + 2)
+    share = PRIOR / (sources[rows.targets] + 2)
     right = logs[np.arange(len(logs)), rows.targets]
     return -(1 - share) * right - share * (logs.sum(axis=1) - right) / (logs.shape[1] - 1)
 
