@@ -406,7 +406,7 @@ def test_a_transformer_over_images_takes_planes(name):
 
 
 def test_the_flagship_is_made_of_what_it_says():
-    """On the meta device: 381 M parameters; what it teaches has about four million."""
+    """On the meta device: 377 M parameters; what it teaches has about four million."""
     flagship, student = (complexity(architecture(name)) for name in ("flagship", "flagship_student"))
     assert 370e6 < flagship.parameters < 400e6
     assert 3.5e6 < student.parameters < 5e6
