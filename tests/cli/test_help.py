@@ -52,7 +52,7 @@ def test_help_prints_it():
         ("--augment.waveform.gain", "change of level in dB"),
         ("--augment.flip.probability", "mirror"),
         ("--heads.fusion", "fusion head"),
-        ("--batch-size", "Clips of a step"),
+        ("--batch-size", "Clips in a batch"),
         ("--resume", "Continue an interrupted run"),
     ):
         at = re.search(f" {flag}[ ,]", done.stdout).start()
