@@ -25,7 +25,7 @@ from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
-from avsc_e2e.models.weights.files import checkpoint_file
+from avsc_e2e.models.weights.files import HUB, checkpoint_file
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.metrics import Scores, score
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
@@ -107,6 +107,8 @@ def evaluate_checkpoint(
     The recordings are the test set of `data`, or all of it where it has none; without `data`, the test set of what
     the checkpoint was trained on. A modality that cannot be read counts as missing. Raises AvscError.
     """
+    if str(checkpoint).startswith(HUB) and not out:
+        raise AvscError(f"{checkpoint}: is on a hub, so name a folder for its evaluation with --out")
     file = checkpoint_file(checkpoint)
     model = load_model(file)
     arch, title = model.architecture, file.resolve().parent.name

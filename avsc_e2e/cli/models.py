@@ -52,8 +52,8 @@ def predict(
     """Predict the scene of recordings, second by second.
 
     Args:
-        checkpoint: The model.safetensors of a training run, the folder of the run, or a model.onnx of `avsc export`,
-            which needs no torch.
+        checkpoint: The model.safetensors of a training run, the folder of the run, hf-hub:user/name, or a model.onnx of
+            `avsc export`, which needs no torch.
         media: Videos, audio files, images, folders of them, or stores; URLs such as s3://bucket/holiday.mp4 of a file
             or a store.
         format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv);

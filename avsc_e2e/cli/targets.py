@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from avsc_e2e.cli.parsing import likely, unknown
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.weights.files import HUB
 
 if TYPE_CHECKING:
     from avsc_e2e.training.recipe import Recipe
@@ -41,7 +42,7 @@ class StageTarget(NamedTuple):
 
 
 class DataTarget(NamedTuple):
-    """A folder, a file or a URL with data."""
+    """A folder, a file or a URL with data, or the address of a checkpoint on a hub."""
 
     path: str
 
@@ -112,7 +113,7 @@ def target_of(text: str) -> StageTarget | DataTarget:
     so `./zhang_ioa` is always a path. Raises AvscError with the likely name."""
     if match := re.fullmatch(r"(.+\.py)(?::(.*))?", text):
         return _stage(Path(match[1]), match[2] or "", f"{match[1]}:")
-    if re.match(r"[a-z][a-z0-9+.-]+://", text):
+    if re.match(r"[a-z][a-z0-9+.-]+://", text) or text.startswith(HUB):
         return DataTarget(text)
     name, _, stage = text.rstrip("/").partition("/")
     files = recipe_files()

@@ -10,13 +10,15 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from avsc_e2e.cli.targets import DataTarget, target_of
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
+from avsc_e2e.evaluation import evaluate_checkpoint
 from avsc_e2e.hub.checkpoint import Checkpoint
 from avsc_e2e.models.ensemble import Ensemble, Member
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights import fetching
-from avsc_e2e.models.weights.checkpoint import load_model, save_model
+from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.systems import tiny
 from avsc_e2e.outputs.output import SystemOutput, write_output
 
@@ -126,6 +128,14 @@ def test_the_card_holds_what_is_known_and_what_is_not(run):
     assert "Its author has not stated the licence of the checkpoint." in card
     assert "stated the training data" not in card
     assert "not calibrated" in card or "how well it is calibrated elsewhere is not known" in card
+
+
+def test_an_address_is_a_target_that_is_not_written_to(hub):
+    assert target_of("hf-hub:user/name") == DataTarget("hf-hub:user/name")
+    with pytest.raises(AvscError, match="on a hub, which cannot be written to"):
+        add_notes("hf-hub:user/name", {"calibration": "{}"})
+    with pytest.raises(AvscError, match="on a hub, so name a folder for its evaluation with --out"):
+        evaluate_checkpoint("hf-hub:user/name", "VIDEOS")
 
 
 @pytest.mark.parametrize(

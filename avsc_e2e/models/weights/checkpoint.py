@@ -19,7 +19,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.weights.files import checkpoint_file
+from avsc_e2e.models.weights.files import HUB, checkpoint_file
 
 ENSEMBLE = "ensemble"
 """The key of a checkpoint's metadata that holds what rebuilds an Ensemble; without it the model is a SceneNet."""
@@ -44,7 +44,11 @@ def save_model(
 
 
 def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
-    """Put further notes into a checkpoint. Raises AvscError where the file is not one."""
+    """Put further notes into a checkpoint. Raises AvscError where the file is not one, or not on this machine alone."""
+    if str(path).startswith(HUB):
+        raise AvscError(
+            f"{path}: is a checkpoint on a hub, which cannot be written to; give a file or the folder of a run"
+        )
     path = checkpoint_file(path)
     tensors, metadata = read_checkpoint(path)
     return _write(path, tensors, {**metadata, **notes})
