@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     return folder, {"paths": paths, "labels": labels, "groups": groups}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def in_place(place, monkeypatch):
     members = [member for member in members_at_hand() if member.name == "log-mel"]
     monkeypatch.setattr(learner, "members_at_hand", lambda: members)
@@ -50,6 +50,7 @@ def in_place(place, monkeypatch):
         learner.fit("VIDEOS", minutes=1, out="runs/mine")
 
 
+@pytest.mark.usefixtures("in_place")
 @pytest.mark.parametrize("page", ["tutorial.md", "own_videos.md", "hub.md", "look_and_explain.md"])
 def test_code_that_uses_a_run(place, page):
     names: dict = dict(place[1])
@@ -61,6 +62,7 @@ def test_code_that_uses_a_run(place, page):
         assert "Trained on my holiday videos (CC BY 4.0)" in Path("FOLDER/README.md").read_text()
 
 
+@pytest.mark.usefixtures("in_place")
 def test_code_with_scikit_learn(place):
     pandas, datasets = pytest.importorskip("pandas"), pytest.importorskip("datasets")
     names: dict = dict(place[1])
