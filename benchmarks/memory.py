@@ -1,6 +1,7 @@
 """Resident memory of the loader's processes at clip 500 and at clip 5,000, from media and from a store.
 
     python benchmarks/memory.py [--workers 2] [--clips 5000] [--index]
+    python benchmarks/memory.py --long 60
 
 First it lays the index of a store of 2,000 and of 52,000 recordings, whose shards hold nothing, and measures what a
 process of its own keeps of each (RssAnon), after 500 look-ups: at most 100 bytes a recording.
@@ -8,15 +9,20 @@ process of its own keeps of each (RssAnon), after 500 look-ups: at most 100 byte
 It renders 24 small videos of ten seconds with 24-bit stereo sound at 48 kHz (70 MB of sound, more than a process may
 keep resident of a store) and goes through random windows with a crop, as training does. Resident memory is VmRSS of
 /proc, which counts the pages of mapped files too.
+
+With --long MINUTES it is instead the most memory that `prepare` needs for a stereo MP3 of that length, beside one of a
+minute, and the bytes that a second of audio from the middle of an MKV with video costs, beside the file's size.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +34,7 @@ import soundfile
 from avsc_e2e.clip import Row
 from avsc_e2e.data.dataset import ClipDataset, Sampling
 from avsc_e2e.data.loader import loader
+from avsc_e2e.data.media import probe, read_audio
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import FORMAT, MANIFEST, index_file, shard_file
 from avsc_e2e.data.store.prepare import Options, prepare
@@ -49,6 +56,71 @@ def render(folder: Path, count: int) -> None:
                 picture = draw.integers(0, 256, (96, 128, 3), np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
             container.mux(stream.encode())
+
+
+def encode_noise(path: Path, minutes: float, video: bool = False) -> Path:
+    """Stereo MP3, or MKV with it and H.264 of noise, of one second that repeats."""
+    draw = np.random.default_rng(0)
+    second = draw.normal(0, 0.1, (1, 2 * 44_100)).clip(-1, 1).astype(np.float32)
+    images = [draw.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(10)] if video else []
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("libmp3lame", rate=44_100, layout="stereo", options={"compression_level": "9"})
+        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast"}) if video else None
+        if stream:
+            stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        resampler = av.AudioResampler(audio.format, "stereo", 44_100, audio.frame_size or 1152)
+        for number in range(round(60 * minutes)):
+            frame = av.AudioFrame.from_ndarray(second, "flt", "stereo")
+            frame.sample_rate, frame.pts = 44_100, number * 44_100
+            for part in resampler.resample(frame):
+                container.mux(audio.encode(part))
+            for image in images:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        for track in container.streams:
+            container.mux(track.encode())
+    return path
+
+
+def most_of_prepare(folder: Path, minutes: float) -> float:
+    """MB resident at most in the process that prepares an MP3 so long."""
+    (folder / "scene").mkdir(parents=True)
+    encode_noise(folder / "scene" / "a.mp3", minutes)
+    most = [0.0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+            for child in children.split():
+                with contextlib.suppress(OSError, IndexError):
+                    status = Path(f"/proc/{child}/status").read_text()
+                    most.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    prepare(folder, folder.with_name(folder.name + ".store"), workers=1)
+    done.set()
+    watcher.join()
+    return max(most)
+
+
+def long_recordings(scratch: Path, minutes: float) -> int:
+    """Print what long recordings cost; 1 where it is too much."""
+    short, long = most_of_prepare(scratch / "short", 1.0), most_of_prepare(scratch / "long", minutes)
+    print(f"prepare, stereo MP3: 1 minute {short:.0f} MB, {minutes:g} minutes {long:.0f} MB, "
+          f"below 300: {'yes' if long < 300 else 'NO'}")  # fmt: skip
+    path = encode_noise(scratch / "long.mkv", min(minutes, 10.0), video=True)
+    probe(path)
+    before = bytes_read()
+    read_audio(path, 30.0 * min(minutes, 10.0), 1.0, 44_100)
+    cost, size = bytes_read() - before, path.stat().st_size
+    print(f"a second of audio from the middle of an MKV of {size / 1e6:.0f} MB: {cost / 1e6:.2f} MB read")
+    return int(long >= 300 or cost > size / 20)
+
+
+def bytes_read() -> int:
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def resident(process: int) -> float:
@@ -120,7 +192,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clips", type=int, default=5000)
     parser.add_argument("--index", action="store_true", help="measure the index of a store only")
+    parser.add_argument("--long", type=float, default=0.0, help="minutes of a long recording")
     options = parser.parse_args()
+    if options.long:
+        with tempfile.TemporaryDirectory() as scratch:
+            sys.exit(long_recordings(Path(scratch), options.long))
     worst = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         cost = index_cost(Path(scratch), (2_000, 52_000))
