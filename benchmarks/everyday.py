@@ -132,7 +132,6 @@ EVERYDAY = (
     Everyday("huffyuv.avi", ("-c:v", "huffyuv", "-c:a", "pcm_s16le")),
     Everyday("divx3.avi", ("-c:v", "msmpeg4", "-q:v", "3", "-c:a", "libmp3lame")),
     Everyday("xvid_packed.avi", ("-c:v", "libxvid", "-q:v", "3", "-bf", "2", "-c:a", "libmp3lame")),
-    Everyday("xvid.mkv", ("-c:v", "libxvid", "-q:v", "3", "-bf", "2", "-c:a", "libmp3lame")),
     Everyday("old.wmv", ("-c:v", "wmv2", "-q:v", "3", "-c:a", "wmav2")),
     Everyday("old.flv", ("-c:v", "flv1", "-q:v", "3", "-c:a", "libmp3lame", "-ar", "44100")),
     Everyday("h265.ts", ("-c:v", "libx265", "-preset", "fast", "-x265-params", "log-level=none:keyint=50", "-c:a",
