@@ -40,6 +40,7 @@ def write_video(
     layout: str = "",
     codec: str = "libx264",
     sound_codec: str = "aac",
+    pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write (H, W, 3) uint8 pictures, shown at `times` (or `rate` a second from 0), and sound (C, N) in [-1, 1] that
@@ -52,7 +53,7 @@ def write_video(
             height, width = pictures[0].shape[:2]
             quality = {"preset": "veryfast", "crf": "12"} if codec == "libx264" else {"qscale": "2"}
             video = container.add_stream(codec, rate=round(rate), options=quality)
-            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+            video.width, video.height, video.pix_fmt = width, height, pixels
             if codec == "libx264":
                 video.codec_context.time_base = Fraction(1, clock)
             video.codec_context.thread_count = 1
@@ -70,7 +71,8 @@ def write_video(
             to_codec = av.AudioResampler(
                 audio.codec_context.format, audio.layout, sample_rate, audio.frame_size or 1024
             )
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), "fltp", layout)
+            packed = np.ascontiguousarray(sound.T, np.float32).reshape(1, -1)  # PyAV takes no planes of 8 channels
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
             frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
             frame.pts = round(sound_start * sample_rate)
             for part in (*to_codec.resample(frame), *to_codec.resample(None)):
