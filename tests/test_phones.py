@@ -1,7 +1,6 @@
 """A folder of recordings as phones, cameras and browsers write them is checked, prepared, trained on, evaluated and
 predicted without losing a file."""
 
-import csv
 from dataclasses import replace
 
 import pytest
@@ -47,9 +46,6 @@ def test_no_file_is_lost(phones, tmp_path):
     assert {len(one.windows) for one in predictions} == {2}
     with_audio = [one.path for one in predictions if "audio" in one.windows[0].modalities]
     assert len(with_audio) == 14
-    with open(model_file(stage).parent / "metrics.csv") as file:
-        (epoch,) = csv.DictReader(file)
-    assert float(epoch["val_loss"]) > 0
     video = replace(stage, name="video", model=replace(tiny(), audio="", fusion=""), heads=Heads(video=1.0),
                     data=replace(stage.data, store=str(tmp_path / "store")))  # fmt: skip
     train(video)
