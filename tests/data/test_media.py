@@ -326,10 +326,8 @@ def test_truncated_with_its_index_first(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["video.mp4", "counted.avi"])
-def test_each_of_several_times_must_lie_in_the_video(tmp_path, name):
-    codec = {"codec": "mpeg4"} if name.endswith("avi") else {}
-    path = write_video(tmp_path / name, [flat(8 * index) for index in range(25)], **codec)
+def test_each_of_several_times_must_lie_in_the_video(tmp_path):
+    path = write_video(tmp_path / "video.mp4", [flat(8 * index) for index in range(25)])
     assert read_frames(path, [0.9, 0.1]).shape == (2, 48, 64, 3)
     for times in ([5.0, 0.1], [0.1, 0.5, 5.0], [0.1, 5.0, 0.5]):
         with pytest.raises(MediaError, match=r"no frame at 5\.00 s"):
