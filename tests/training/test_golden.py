@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from support import tiny_recipe
 
 from avsc_e2e.data import dataset
@@ -100,8 +102,8 @@ GOLDEN = {
 the heads and of the video trunk at the end of both epochs."""
 
 
-def figures(city: Path, runs: Path, name: str) -> tuple[float, ...]:
-    plan = tiny_recipe(city, runs, name, **{**DEFAULTS, **CASES[name]})
+def figures(city: Path, runs: Path, name: str, **changes) -> tuple[float, ...]:
+    plan = tiny_recipe(city, runs, name, **{**DEFAULTS, **(changes or CASES[name])})
     saved = train(replace(plan, epochs=2))
     with (saved.parent / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -136,6 +138,15 @@ def test_first_losses_and_rates(toy_city, runs, first, name):
     found = first if name == "default" else figures(toy_city, runs, name)
     assert found[:3] == pytest.approx(GOLDEN[name][:3], rel=5e-3)  # other processors round otherwise
     assert found[3:] == pytest.approx(GOLDEN[name][3:], rel=1e-4, abs=1e-9)
+
+
+def test_bf16_learns_as_fp32_does(toy_city, runs, first):
+    found = figures(toy_city, runs, "bf16", precision="bf16")
+    assert found[0] == pytest.approx(first[0], rel=1e-2)
+    assert found[0] != first[0]  # it rounds
+    assert all(
+        value.dtype in (torch.float32, torch.int64) for value in load_file(runs / "bf16/model.safetensors").values()
+    )
 
 
 def test_every_option_makes_a_difference():

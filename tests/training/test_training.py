@@ -159,13 +159,6 @@ def test_frozen_trunk_does_not_change(toy_city, tmp_path):
     assert any("running_mean" in name for name in changed)
 
 
-def test_bf16(toy_city, tmp_path):
-    path = train(recipe(toy_city, tmp_path, precision="bf16", batch_size=10))
-    (row,) = metrics(path.parent)
-    assert 1.0 < float(row["train_loss"]) < 10.0
-    assert all(value.dtype in (torch.float32, torch.int64) for value in tensors(path).values())
-
-
 def test_a_modality_that_is_missing_in_places(signals, tmp_path):
     """Among the videos of a class lies a recording of sound alone, and one of pictures alone."""
     root = tmp_path / "mixed"

@@ -90,6 +90,11 @@ def test_one_marked_source_of_a_class_is_told(tmp_path):
     assert len(read_folder(tmp_path, group="(.+)", validation=0).train) == 3
 
 
+def test_a_rule_names_sources_within_their_folders():
+    found = group_rows({"": rows("a/one/cam0_1", "a/two/cam0_1", "b/one/cam0_9", "a/cam0_3")}, group=r"(CAM\d)_\d")
+    assert [row.location for row in found[""]] == ["one/cam0", "two/cam0", "one/cam0", "cam0"]
+
+
 def test_a_list_of_groups(tmp_path):
     listed = tmp_path / "groups.csv"
     names = ("a/x_1", "a/y", "b/z")
