@@ -135,8 +135,12 @@ def by_hand(rooms: list[str]) -> list[Mutant]:
     """Those of mutants_by_hand.toml."""
     found = []
     for one in tomllib.loads(Path(__file__).with_name("mutants_by_hand.toml").read_text())["mutant"]:
-        change = one["before"], one["after"]
-        above = (ROOT / one["file"]).read_text().partition(one["before"])[0]
+        change, path = (one["before"], one["after"]), ROOT / one["file"]
+        source = path.read_text() if path.is_file() else ""
+        if source.count(one["before"]) != 1:
+            print(f"mutants_by_hand.toml: {one['bug']}: its lines are not in {one['file']} (once): mend the entry")
+            continue
+        above = source.partition(one["before"])[0]
         first = above.count("\n") + 1 + (len(one["before"]) - len(one["before"].lstrip("\n")))
         last = first + one["before"].strip("\n").count("\n")
         tests = tuple(one.get("tests", ()))
