@@ -126,10 +126,10 @@ def decide(
     """The weighted arithmetic mean of the heads' probabilities, or their weighted geometric mean raised to `sharpness`,
     (B, K) float32. The head of a modality that a clip lacks is not heard; where only heads without a weight are left,
     they are all heard."""
-    there = [present[:, ("audio", "video").index(name)] if name != "fusion" else torch.ones_like(present[:, 0])
-             for name in logits]  # fmt: skip
-    floor = torch.tensor([max(weights[name], 1e-6) for name in logits], device=present.device)
-    votes = torch.stack(there, dim=1).float() * floor  # (B, M)
+    there = torch.ones_like(present[:, 0])
+    heard = {name: present[:, ("audio", "video").index(name)] if name != "fusion" else there for name in logits}
+    # Weights stay numbers: a tensor of them would be copied to the device in every step.
+    votes = torch.stack([there.float() * max(weights[name], 1e-6) for name, there in heard.items()], dim=1)  # (B, M)
     votes = torch.where(votes.sum(dim=1, keepdim=True) > 0, votes, torch.ones_like(votes))
     votes = (votes / votes.sum(dim=1, keepdim=True))[:, :, None]
     logs = torch.stack([values.float() for values in logits.values()], dim=1).log_softmax(dim=2)
