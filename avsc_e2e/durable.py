@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash, a file has either its old or its new content."""
+"""Atomic file writes: after a crash, a file has either its old or its new content. One process a folder."""
 
 from __future__ import annotations
 
@@ -31,6 +31,46 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             raise
         kept = "the old file is unchanged" if path.exists() else "no part of it is left"
         raise AvscError(f"{path}: cannot be written ({reason}), {kept}; make room and try again") from error
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text as `replacing` does."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Make a folder if there is none, and keep other processes that ask for it out of it. The lock ends with the
+    process, even when that is killed, and is no file. Raises AvscError where another process has it, or it cannot be
+    made."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise AvscError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
+    try:
+        _lock(handle)
+        yield
+    except BlockingIOError:
+        raise AvscError(f"{folder}: another process is at work there: wait for it, or give another folder") from None
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Where neither the system nor the file system knows locks, there is none."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def flush_folder(folder: str | os.PathLike) -> None:

@@ -19,6 +19,7 @@ from avsc_e2e.data.dataset import segment_count
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
+from avsc_e2e.durable import alone, write_text
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset, predict_rows, sampling, stored_calibration
 from avsc_e2e.models.ensemble import Ensemble
@@ -194,15 +195,15 @@ def _lost(evaluation: Evaluation, rows: Sequence[Row], window: float) -> str:
 def _write(evaluation: Evaluation, rows: Sequence[Row]) -> None:
     """The system outputs of an evaluation, its reference and its scores."""
     folder = evaluation.folder
-    folder.mkdir(parents=True, exist_ok=True)
     lines = ["filename\tscene_label", *(f"{row.file}\t{row.scene}" for row in rows)]
-    (folder / "reference.csv").write_text("\n".join(lines) + "\n")
-    for name, output in evaluation.outputs.items():
-        suffix = "" if name == "decision" else f".{name}"
-        write_output(folder / f"segments{suffix}.csv", output)
-        write_output(folder / f"clips{suffix}.csv", to_clips(output))
     values = {name: {p: s.to_json() for p, s in of_head.items()} for name, of_head in evaluation.scores.items()}
-    (folder / "scores.json").write_text(json.dumps(values, indent=2) + "\n")
+    with alone(folder):
+        write_text(folder / "reference.csv", "\n".join(lines) + "\n")
+        for name, output in evaluation.outputs.items():
+            suffix = "" if name == "decision" else f".{name}"
+            write_output(folder / f"segments{suffix}.csv", output)
+            write_output(folder / f"clips{suffix}.csv", to_clips(output))
+        write_text(folder / "scores.json", json.dumps(values, indent=2) + "\n")
 
 
 def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:

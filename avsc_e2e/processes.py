@@ -79,6 +79,7 @@ def start_worker() -> None:
     """Called in a worker: leave Ctrl-C to the main process, and end when that ends, were it by a kill. A worker of the
     fork server would live on: it keeps the server alive, whose child it is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -13,7 +13,9 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import typing
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -156,17 +158,32 @@ def _mistake(box: str) -> str:
 
 @contextlib.contextmanager
 def one_line_errors():
-    """AvscError ends with one line on stderr and status 2. Other exceptions are defects and keep their traceback."""
+    """AvscError ends with one line on stderr and status 2, SIGINT and SIGTERM with one line and the status of a signal;
+    a second SIGTERM ends the process at once. Other exceptions are defects and keep their traceback."""
+    terminated = []
+
+    def terminate(number: int, _frame: object) -> None:
+        terminated.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before == signal.SIG_DFL and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except AvscError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        print(f"{'terminated' if terminated else 'interrupted'}: what was finished is kept", file=sys.stderr)
+        sys.exit(143 if terminated else 130)
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 def log_to_stderr() -> None:

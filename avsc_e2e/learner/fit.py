@@ -17,7 +17,7 @@ from avsc_e2e.clip import MODALITIES
 from avsc_e2e.data.media import Decoder
 from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.devices import device
-from avsc_e2e.durable import replacing
+from avsc_e2e.durable import alone, replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
 from avsc_e2e.inference import evaluation_dataset, predict_rows
@@ -118,12 +118,12 @@ def fit(
         raise AvscError(f"{out}: holds an earlier run; go on with --resume, delete it, or choose another --out")
     if resume and not (out / "store").is_dir():
         raise AvscError(f"{out}: nothing to resume, no data set was decoded here; leave --resume out to start")
-    out.mkdir(parents=True, exist_ok=True)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    seen = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), progress("decoding"))
-    log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
-    return Run(seen, out, clock, seed, progress, os.fspath(data), resume).climb(members)
+    with alone(out):
+        seen = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), progress("decoding"))
+        log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
+        return Run(seen, out, clock, seed, progress, os.fspath(data), resume).climb(members)
 
 
 @dataclass

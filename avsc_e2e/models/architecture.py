@@ -14,6 +14,11 @@ LEAST = {
     "hidden": 1, "text_width": 1,
 }  # fmt: skip
 """Values below these cannot be meant."""
+MOST = {
+    "window": 3600.0, "sample_rate": 768_000, "fft": 1 << 20, "win_length": 1 << 20, "pad": 1 << 20, "bands": 8192,
+    "frames": 4096, "size": 8192, "short_side": 8192, "hidden": 1 << 16, "text_width": 1 << 16,
+}  # fmt: skip
+"""Values above these neither: a checkpoint of some bytes must not ask for all memory."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,11 @@ class Architecture:
         for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise AvscError(f"--model.{name.replace('_', '-')} {getattr(self, name)}: give {least} or more")
+        for name, most in MOST.items():
+            if not getattr(self, name) <= most:
+                raise AvscError(f"--model.{name.replace('_', '-')} {getattr(self, name)}: give {most} or less")
+        if len(self.classes) > 100_000:
+            raise AvscError(f"--model.classes: {len(self.classes)} names, more than 100000")
         if self.size and self.size < 8:
             raise AvscError(f"--model.size {self.size}: give 8 or more, or 0 for the trunk's own")
         if not 0 <= self.dropout < 1:

@@ -133,7 +133,7 @@ class Calibration:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise AvscError(f"{path}: cannot be read ({error.strerror}); give the JSON of a calibration") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AvscError(f"{path}: not JSON; give the file that `avsc calibrate --save` wrote") from None
 
 

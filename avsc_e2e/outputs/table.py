@@ -73,6 +73,10 @@ def read_table(path: str | Path) -> Table:
         raise AvscError(f"{path}: cannot be read ({error.strerror}); give the path of a CSV file") from None
     except UnicodeDecodeError:
         raise AvscError(f"{path}: not a text table; give a CSV file in UTF-8") from None
+    if "\0" in text:
+        raise AvscError(
+            f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character; not a text table"
+        )
     first = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
     delimiter = next((mark for mark in "\t,;" if mark in first), "\t")
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)

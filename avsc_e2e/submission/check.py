@@ -19,6 +19,8 @@ from avsc_e2e.submission.metafile import check_meta
 from avsc_e2e.submission.outputfile import check_output
 from avsc_e2e.submission.violation import LABEL, Violation, check_label
 
+MOST_BYTES, MOST_FILES = 256 << 20, 1000
+"""Unpacked, of a zip that may be a package: four outputs of 72,000 rows have 60 MB."""
 REPORT = re.compile(r"([^_./]+)_([^_./]+)_task1_technical_report\.pdf")
 
 
@@ -40,6 +42,11 @@ def check(path: str | Path, files: Collection[str] | None = None, report: bool =
         return list(check_package(entries, files, report))
     try:
         with zipfile.ZipFile(path) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+            if size > MOST_BYTES or len(archive.infolist()) > MOST_FILES:
+                raise AvscError(
+                    f"{path}: unpacks to {size / 1e9:.1f} GB in {len(archive.infolist())} files: no package"
+                )
             names = [item for item in archive.namelist() if not item.endswith("/")]
             repeated = [name for name, count in Counter(names).items() if count > 1]
             entries = {name: archive.read(name) for name in names}

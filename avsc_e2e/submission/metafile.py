@@ -15,6 +15,9 @@ from avsc_e2e.clip import SCENES
 from avsc_e2e.submission.entry import Complexity, Description
 from avsc_e2e.submission.violation import Violation, check_label
 
+MOST_NODES = 100_000
+"""Of a file, with its aliases written out."""
+
 
 def check_meta(data: bytes, name: str, label: str | None = None) -> Iterator[Violation]:
     """Violations of the content of a meta.yaml; `label` is the name of its folder."""
@@ -23,7 +26,10 @@ def check_meta(data: bytes, name: str, label: str | None = None) -> Iterator[Vio
         if root is None:
             yield Violation(name, 0, "is empty")
             return
-        _refuse_odd_keys(root)
+        _count(root)
+    except RecursionError:
+        yield Violation(name, 0, "is nested too deeply")
+        return
     except UnicodeDecodeError as error:
         yield Violation(name, data[: error.start].count(b"\n") + 1, "is not UTF-8 text")
         return
@@ -215,12 +221,22 @@ def _value(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _refuse_odd_keys(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> None:
-    """Raises YAMLError for keys that are lists or tables and for aliases that hold themselves."""
-    if any(node is other for other in above):
-        raise yaml.MarkedYAMLError(problem="an alias holds itself", problem_mark=node.start_mark)
+def _count(node: yaml.Node, counted: dict[yaml.Node, int] | None = None) -> int:
+    """Nodes below one, each alias counted as what it stands for. Raises YAMLError for keys that are lists or tables,
+    for aliases that hold themselves, and for those that would make a small file large."""
+    counted = {} if counted is None else counted
+    if node in counted:
+        if not counted[node]:
+            raise yaml.MarkedYAMLError(problem="an alias holds itself", problem_mark=node.start_mark)
+        return counted[node]
+    counted[node] = 0
+    total = 1
     for child in node.value if isinstance(node, yaml.CollectionNode) else ():
         key, value = child if isinstance(child, tuple) else (None, child)
         if key is not None and not isinstance(key, yaml.ScalarNode):
             raise yaml.MarkedYAMLError(problem="a key is not a plain word", problem_mark=key.start_mark)
-        _refuse_odd_keys(value, (*above, node))
+        total += _count(value, counted)
+    if total > MOST_NODES:
+        raise yaml.MarkedYAMLError(problem="its aliases stand for too much", problem_mark=node.start_mark)
+    counted[node] = total
+    return total

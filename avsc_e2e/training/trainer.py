@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from avsc_e2e import processes
 from avsc_e2e.clip import Corpus
-from avsc_e2e.durable import refusal
+from avsc_e2e.durable import alone, refusal
 from avsc_e2e.errors import AvscError
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
@@ -65,9 +66,16 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     quiet()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume:
-        check_recipe(recipe, folder / "recipe.json")
+    with nullcontext() if processes.rank() else alone(folder):
+        if resume:
+            check_recipe(recipe, folder / "recipe.json")
+        return _learnt(recipe, corpus, resume, profile)
+
+
+def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path:
+    """`train` of a recipe that is whole, in its folder."""
+    folder = run_folder(recipe)
+    last = folder / "last.ckpt"
     # The checkpoint has all tensors, so neither published weights nor earlier stages are needed again.
     model = SceneNet(recipe.model) if resume else initial_model(recipe, corpus)
     if not processes.rank():

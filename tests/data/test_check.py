@@ -159,7 +159,7 @@ def test_class_folders(tmp_path):
     assert all("is the same recording as a/" in reason and "in another class" in reason for _, reason in copies)
     assert [name for name, _ in found(result, "unreadable")] == ["cut.mp4"]
     assert [name for name, _ in found(result, "empty")] == ["empty.mp4"]
-    assert found(result, "format") == [("click.wav", "lasts 0.01 s, less than a clip of 1 s")]
+    assert found(result, "format") == [("click.wav", "lasts 0.01 s, less than a clip of 1 s: remove it")]
     assert result.parts == ("all",)
 
 

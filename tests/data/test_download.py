@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from avsc_e2e.data.download.archives import Archive, list_archives
-from avsc_e2e.data.download.download import _only_process, download
+from avsc_e2e.data.download.download import download
 from avsc_e2e.data.download.plan import Plan, plan_download
 from avsc_e2e.data.download.unpacking import unpack
+from avsc_e2e.durable import alone
 from avsc_e2e.errors import AvscError
 
 NAME = "TAU-urban-audio-visual-scenes-2021-development"
@@ -298,8 +299,8 @@ def test_too_little_disk_is_told_before_it_starts(tmp_path, server):
 
 def test_two_processes_in_one_folder(tmp_path, server):
     (tmp_path / "archives").mkdir()
-    with _only_process(tmp_path / "archives"):
-        fails("another download is at work", tmp_path, listed(), base_url=server.url)
+    with alone(tmp_path / "archives"):
+        fails("another process is at work", tmp_path, listed(), base_url=server.url)
 
 
 def link(info):

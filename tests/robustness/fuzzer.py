@@ -1,14 +1,15 @@
-"""Hostile input, drawn by keys: every case is the same each time, and is read in a process that may die."""
+"""Damaged and hostile files, drawn by keys: every case is the same each time, and is read in a process that may die."""
 
 from __future__ import annotations
 
 import contextlib
-import io
+import gc
 import multiprocessing
 import os
+import resource
+import socket
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
@@ -16,12 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-LIMIT = 10.0
-"""Seconds that a case may take."""
+LIMIT, WALL = 10.0, 60.0
+"""Seconds that a case may take: of the processor, and on the clock, which other load makes longer."""
+MEMORY = 8 << 30
+"""Bytes that a reader may ask for: beyond them Python and torch raise MemoryError, and the machine lives on."""
+WARM, GROWTH = 40, 2.0
+"""Cases of a reader after which a process has loaded what it needs, and MB a case by which it may grow then."""
+WHOLE = -1
+"""Number of a case that is read as it is."""
 
 
 class Case(NamedTuple):
-    """A seed file, a change of it, and what is to read it."""
+    """A file, a change of it, and what is to read it."""
 
     reader: str
     seed: str
@@ -34,7 +41,7 @@ class Result(NamedTuple):
 
     case: Case
     outcome: str
-    """read, refused (an AvscError of one line), untyped (another exception), crash, hang, payload or leak."""
+    """read, refused (an AvscError of one line), untyped (another exception), crash, hang, payload, leak or lost."""
     text: str = ""
 
 
@@ -76,208 +83,141 @@ def _number(part: int | str) -> int:
     return part if isinstance(part, int) else int.from_bytes(part.encode()[:16], "little")
 
 
-# ---- what reads a case; heavy imports in the process that needs them
-
-
-def _media(path: Path) -> None:
-    from avsc_e2e.data.media import probe, read_audio, read_frames
-
-    header = probe(path)
-    for start in (0.0, min(max(header.duration / 2, 0), 1e6)):
-        if header.has_video:
-            read_frames(path, [start], 64)
-        if header.has_audio:
-            read_audio(path, start, 1.0, 16000)
-
-
-def _decode(path: Path) -> None:
-    from avsc_e2e.data.media import decode_frames
-
-    for number, _ in enumerate(decode_frames(path, 5.0, 64)):
-        if number > 20:
-            break
-
-
-def _output(path: Path) -> None:
-    from avsc_e2e.outputs.output import read_output
-
-    read_output(path)
-
-
-def _reference(path: Path) -> None:
-    from avsc_e2e.outputs.reference import read_reference
-
-    read_reference(path)
-
-
-def _listing(path: Path) -> None:
-    from avsc_e2e.data.sets.taulayout import read_listing
-
-    read_listing(path)
-
-
-def _groups(path: Path) -> None:
-    from avsc_e2e.data.sets.grouping import read_groups
-
-    read_groups(path)
-
-
-def _checkpoint(path: Path) -> None:
-    from avsc_e2e.models.weights.checkpoint import load_model
-
-    load_model(path)
-
-
-def _yaml(path: Path) -> None:
-    from avsc_e2e.submission.metafile import check_meta
-
-    list(check_meta(path.read_bytes(), path.name))
-
-
-def _archive(path: Path) -> None:
-    from avsc_e2e.data.download.unpacking import unpack
-
-    target = path.parent / "unpacked"
-    target.mkdir()
-    unpack(path, target)
-
-
-def _store(path: Path) -> None:
-    """A store of one shard whose index is the case."""
-    from avsc_e2e.data.store.layout import index_file, shard_file
-    from avsc_e2e.data.store.reader import open_store
-
-    folder = path.parent / "store"
-    folder.mkdir()
-    if path.name.startswith("store.json"):
-        (folder / "store.json").write_bytes(path.read_bytes())
-    else:
-        (folder / "store.json").write_text(
-            '{"format": 1, "layout": "folder", "root": "/nowhere", "options": {"short_side": 64, "rate": 5.0, '
-            '"quality": 90}, "shards": [["a/x"]], "copies": []}'
-        )
-    index_file(shard_file(folder, 0)).write_bytes(path.read_bytes())
-    shard_file(folder, 0).write_bytes(bytes(4096))
-    open_store(folder)
-
-
-READERS: dict[str, Callable[[Path], None]] = {
-    "media": _media, "decode": _decode, "output": _output, "reference": _reference, "listing": _listing,
-    "groups": _groups, "checkpoint": _checkpoint, "yaml": _yaml, "archive": _archive, "store": _store,
-}  # fmt: skip
-
-
-def seeds(folder: Path, media: Sequence[Path] = ()) -> dict[str, list[Path]]:
-    """Files to change, by reader."""
-    import torch
-    from safetensors.torch import save_file
-
-    def write(name: str, text: str | bytes) -> Path:
-        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        return folder / name
-
-    output = write(
-        "output.csv", "filename\tscene_label\tpark\ttram\n" + "".join(f"{n}.wav\tpark\t0.7\t0.3\n" for n in range(9))
-    )
-    reference = write("reference.csv", "filename\tscene_label\n" + "".join(f"{n}.wav\tpark\n" for n in range(9)))
-    listing = write(
-        "meta.csv",
-        "filename_audio\tfilename_video\tscene_label\tidentifier\n"
-        + "".join(f"audio/park-lyon-{n}-1.wav\tvideo/park-lyon-{n}-1.mp4\tpark\tlyon-{n}\n" for n in range(9)),
-    )
-    groups = write("groups.csv", "file,group\n" + "".join(f"a/x{n},g{n % 3}\n" for n in range(9)))
-    meta = write(
-        "a.meta.yaml", "submission:\n  label: A_B_task1b_1\n  name: x\n  authors:\n    - lastname: A\nsystem: {}\n"
-    )
-    record = (
-        '{"row":{"file":"a/x","audio":"a/x.wav","video":"","scene":"a","location":"","city":"","part":""},"source":{},'
-        '"bad":{},"duration":{"audio":1.0},"audio":[512,100,1,8000,16],"video":null,"next":3072,"checksum":1}\n'
-    )
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("TAU/audio/x.wav", "TAU/README.md"):
-            archive.writestr(name, b"text " * 500)
-    save_file({"w": torch.zeros(4, 4)}, folder / "model.safetensors", {"architecture": "{}"})
-    manifest = (
-        '{"format": 1, "layout": "folder", "root": "/x", "options": {"short_side": 64, "rate": 5.0, "quality": 90}, '
-        '"shards": [["a/x"]]}'
-    )
-    found = {
-        "output": [output], "reference": [reference], "listing": [listing], "groups": [groups], "yaml": [meta],
-        "store": [write("index.jsonl", record), write("store.json", manifest)],
-        "archive": [write("x.zip", packed.getvalue())], "checkpoint": [folder / "model.safetensors"],
-    }  # fmt: skip
-    if media:
-        found |= {"media": list(media), "decode": list(media)}
-    return found
-
-
 def cases(found: dict[str, list[Path]], per_seed: dict[str, int] | int) -> Iterator[Case]:
+    """So many changes of each file."""
     for reader, files in found.items():
         count = per_seed if isinstance(per_seed, int) else per_seed[reader]
         yield from (Case(reader, str(file), number) for file in files for number in range(count))
 
 
-def _serve(pipe: connection.Connection) -> None:
-    """Read the cases that the pipe gives, in a folder of their own."""
-    from avsc_e2e.errors import AvscError
+def whole(found: dict[str, list[Path]]) -> Iterator[Case]:
+    """Each file as it is."""
+    yield from (Case(reader, str(file), WHOLE) for reader, files in found.items() for file in files)
 
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
+
+def _bytes(case: Case) -> bytes:
+    data = Path(case.seed).read_bytes()
+    return data if case.number == WHOLE else mutate(data, (case.reader, case.number, Path(case.seed).name))
+
+
+def _serve(pipe: connection.Connection, readers: dict[str, Callable[[Path], None]], port: int) -> None:
+    """Read the cases that the pipe gives, in a folder of their own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    count, start, of, opened = 0, 0.0, "", 0
     with contextlib.suppress(EOFError):
         while True:
             case: Case = pipe.recv()
+            count, of = (count + 1 if of == case.reader else 1), case.reader
             with tempfile.TemporaryDirectory() as folder:
-                inside = Path(folder) / "in"
-                inside.mkdir()
-                path = inside / Path(case.seed).name
-                path.write_bytes(mutate(Path(case.seed).read_bytes(), (case.reader, case.number, Path(case.seed).name)))
-                before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-                outcome, text = "read", ""
-                try:
-                    READERS[case.reader](path)
-                except AvscError as error:
-                    outcome = "refused" if "\n" not in str(error) else "untyped"
-                    text = str(error)
-                except BaseException as error:
-                    outcome, text = "untyped", f"{type(error).__name__}: {error}"
-                if os.listdir(folder) != ["in"] or os.path.exists("/tmp/avsc_payload"):
-                    outcome = "payload"
-                after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-                pipe.send((outcome, text[:300], after - before))
+                outcome, text = _read(case, Path(folder), readers[case.reader])
+            if count == 1:
+                gc.collect()
+                gc.freeze()  # what was imported, so that the next collections are quick
+                opened = len(os.listdir("/proc/self/fd"))
+            elif count % 8 == 0:
+                gc.collect()
+            more = len(os.listdir("/proc/self/fd")) - opened
+            now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+            start = now if count == WARM else start
+            pipe.send((outcome, text[:300], more, (now - start) / (count - WARM) if count > 5 * WARM else 0.0))
 
 
-def run(work: Sequence[Case], limit: float = LIMIT) -> Iterator[Result]:
-    """Read the cases one after the other; a process that dies or stands still is replaced and its case named."""
-    context = multiprocessing.get_context("spawn")
+def _read(case: Case, folder: Path, reader: Callable[[Path], None]) -> tuple[str, str]:
+    """Outcome and text. The reader is in FOLDER/in/at and may write there only."""
+    from readers import Lost, Ran
+
+    from avsc_e2e.errors import AvscError
+
+    inside = folder / "in" / "at"
+    inside.mkdir(parents=True)
+    path, data = inside / Path(case.seed).name, _bytes(case)
+    path.write_bytes(data)
+    os.chdir(inside)
+    outcome, text = "read", ""
+    try:
+        reader(path)
+    except Lost as error:
+        outcome, text = "lost", str(error)
+    except Ran as error:
+        outcome, text = "payload", str(error)
+    except AvscError as error:
+        outcome, text = ("refused" if "\n" not in str(error) else "untyped"), str(error)
+    except BaseException as error:
+        outcome, text = "untyped", f"{type(error).__name__}: {error}"
+    finally:
+        os.chdir("/")
+    if os.listdir(folder) != ["in"] or os.listdir(folder / "in") != ["at"] or os.path.exists("/tmp/avsc_payload"):
+        return "payload", f"a file outside the folder; {text}"
+    if not path.is_file() or path.read_bytes() != data:
+        return "lost", f"the file that was read has changed; {text}"
+    return outcome, text
+
+
+def listen() -> socket.socket:
+    """Where a payload would call; nothing ever should."""
+    ear = socket.create_server(("127.0.0.1", 0))
+    ear.setblocking(False)
+    return ear
+
+
+def _called(ear: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        ear.accept()[0].close()
+        return True
+    return False
+
+
+def run(
+    work: Sequence[Case],
+    readers: dict[str, Callable[[Path], None]] | None = None,
+    ear: socket.socket | None = None,
+    method: str = "spawn",
+    wall: float = WALL,
+    start: float = 60.0,
+) -> Iterator[Result]:
+    """Read the cases one after the other; a process that dies or stands still is replaced and its case named. A new
+    process has `start` seconds more, since it has the library to import before its first case."""
+    if readers is None:
+        from readers import READERS as readers
+    ear = ear or listen()
+    context = multiprocessing.get_context(method)
     process = pipe = None
-    opened = 0
     for case in work:
-        fresh = process is None
-        if fresh:
+        extra = 0.0
+        if process is None:
             pipe, other = context.Pipe()
-            process = context.Process(target=_serve, args=(other,), daemon=True)
+            process = context.Process(target=_serve, args=(other, readers, ear.getsockname()[1]), daemon=True)
             process.start()
             other.close()
+            extra = start
         pipe.send(case)
-        begin = time.monotonic()
-        # A new process has the library to import before its first case.
-        ready = pipe.poll(limit + 60 * fresh)
+        begin, used = time.monotonic(), _processor_seconds(process.pid)
+        outcome = ""
         try:
-            if not ready:
-                raise TimeoutError
-            outcome, text, more = pipe.recv()
-            opened += more
-            if opened > 64:
-                outcome, text, opened = "leak", f"{opened} file descriptors more", 0
-            yield Result(case, outcome, text)
+            while not pipe.poll(0.5):
+                if _processor_seconds(process.pid) - used > LIMIT + extra or time.monotonic() - begin > wall + extra:
+                    raise TimeoutError
+            outcome, text, more, growth = pipe.recv()
+            if outcome in ("read", "refused") and (more > 32 or growth > GROWTH):
+                outcome, text = "leak", f"{more} file descriptors more, {growth:.1f} MB a case"
         except (TimeoutError, EOFError, ConnectionError) as error:
+            outcome = "hang" if isinstance(error, TimeoutError) else "crash"
+            text = f"after {time.monotonic() - begin:.1f} s"
+        if outcome in ("hang", "crash", "leak"):
             process.kill()
             process.join()
-            outcome = "hang" if isinstance(error, TimeoutError) else "crash"
-            yield Result(case, outcome, f"exit {process.exitcode} after {time.monotonic() - begin:.1f} s")
-            process, opened = None, 0
+            text, process = f"exit {process.exitcode}, {text}", None
+        yield Result(case, "payload" if _called(ear) else outcome, text)
     if process is not None:
-        pipe.close()
-        process.join(5)
         process.kill()
+        process.join()
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of a process and all its threads."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0

@@ -13,6 +13,9 @@ from avsc_e2e.data.extensions import kind as kind_of
 from avsc_e2e.data.sets.listing import scan
 from avsc_e2e.data.sets.table import is_table
 
+MEND = "remove it, or copy it anew"
+"""Of a file that cannot be read, where the reason has none."""
+
 
 def check_folders(
     root: str | os.PathLike[str],
@@ -34,12 +37,18 @@ def check_folders(
                 files[path].append(modality)
     problems: list[Problem] = []
     media, size = look_at(files, fast, problems, progress)
+    problems = [
+        problem if problem.reason.endswith("remove it") else problem._replace(reason=f"{problem.reason}: {MEND}")
+        for problem in problems
+    ]
     told = foretell(root, found, group=group, groups=groups, test=test, validation=validation)
     parts = {part: told.parts[part] for part in order}
     problems += [Problem(kind, fault.path, f"{fault.reason}: {fault.mend}") for kind, fault in told.faults]
     for path, header in media.items():
         if header.duration < 1 and kind_of(path) != "image":
-            problems.append(Problem("format", path, f"lasts {header.duration:.2f} s, less than a clip of 1 s"))
+            problems.append(
+                Problem("format", path, f"lasts {header.duration:.2f} s, less than a clip of 1 s: remove it")
+            )
     places = {part: {row.location for row in rows} for part, rows in parts.items()}
     for part in ("validation", "test"):
         for place in sorted(places.get(part, set()) & places.get("train", set())):

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from avsc_e2e.data.download.archives import KINDS, Archive
 from avsc_e2e.data.download.job import Job
 from avsc_e2e.data.download.plan import Progress, folder_of_set, plan_download
+from avsc_e2e.durable import alone
 from avsc_e2e.errors import AvscError
 
 
@@ -53,29 +53,7 @@ def download(
     if plan.needed > plan.free:
         raise AvscError(f"{plan}: free some, give a root on another disk, or fetch fewer kinds of archives at a time")
     folder = plan.root / "archives"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AvscError(f"{folder}: cannot be made: {error.strerror}") from None
-    with _only_process(folder):
+    with alone(folder):
         job = Job(plan, base_url, keep, retries, pause)
         job.run(parallel, progress)
     return folder_of_set(plan.root, archives[0].part)
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock goes with the process, even when that is killed."""
-    try:
-        import fcntl
-    except ImportError:  # a system without it has no such lock on folders
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise AvscError(f"{folder}: another download is at work there: wait for it, or stop it") from None
-    finally:
-        os.close(handle)

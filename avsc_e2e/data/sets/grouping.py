@@ -29,10 +29,13 @@ ADVICE = "--data.group '(.+)' makes each file a source, --data.groups FILE.csv l
 
 _COPY = re.compile(r"(?:[-_. ]*\(\d{1,3}\)|[-_. ]+(?:copy|kopie|copie)(?:[-_. ]*\d+)?|~\d+|[-_. ]edited)$", re.I)
 """What browsers, file managers and phones add to the name of a second or an edited copy."""
-_MARKED = re.compile(r"(.*?)[-_. ]*(?<![a-z])(?:c|clip|part|pt|seg|segment|chunk|take)[-_. ]*\d+$", re.I)
+_PART = r"(?:c|clip|part|pt|seg|segment|chunk|split|slice|take|trial|rep|utt|utterance|sentence|phrase|shot|scene)"
+_MARKED = re.compile(rf"(.*?)[-_. ]*(?<![a-z]){_PART}[-_. ]*\d+$", re.I)
 """A number with a word for "part"; a letter before it makes another word."""
-_SPAN = re.compile(r"(.+?)[-_. ]+(?:\d{5}[-_. ]+\d{5}|\d{6}[-_. ]+\d{6})$")
-"""Start and end, in seconds or frames, as Kinetics and its like have them."""
+_SPAN = re.compile(r"(.+?)[-_. ]+(?:\d{5}[-_. ]+\d{5}|\d{6}[-_. ]+\d{6}|\d+\.\d+[-_ ]+\d+\.\d+)$")
+"""Start and end, in seconds or frames, as Kinetics, AudioSet and their like have them."""
+_LISTED = re.compile(r"(?:\d-(\d{3,7})-[A-Z]-\d{1,2}|(?!(?:19|20)\d\d-)(\d{3,7})-\d{1,2}-\d{1,2}-\d{1,3})$")
+"""The recording in names of ESC-50 (fold-recording-take-class) and UrbanSound8K (recording-class-occurrence-slice)."""
 _NUMBERED = re.compile(r"(.+?)[-_. ]+\d+$")
 _DATE = r"(?:19|20)\d\d([-_.]?)(?:0\d|1[0-2])\1(?:[0-2]\d|3[01])"
 _TIME = r"(?:[01]\d|2[0-3])([-_.h:]?)[0-5]\d(?:\2[0-5]\d(?:[-_.]?\d{3})?)?(?!\d)"
@@ -45,12 +48,13 @@ _COUNTER = re.compile(
     re.I,
 )
 """Names by which cameras count; `IMG_E0001` is the edited `IMG_0001`."""
-_GOPRO = re.compile(r"(g[hxp])\d\d(\d{4})$", re.I)
-"""Chapters of one recording: the number of the chapter comes before that of the recording."""
+_GOPRO = re.compile(r"g(?:opr|p\d\d)(\d{4})$|(g[hx])\d\d(\d{4})$", re.I)
+"""Chapters of one recording: the number of the chapter comes before that of the recording. Older cameras name the first
+GOPR0123 and those that follow GP010123."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _HASH = re.compile(r"(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{16,64}(?![0-9a-z])", re.I)
-_SITE = re.compile(r"[\w-]{11}(?=$|[-_. ]\d|[-_. ](?:c|clip|part|pt|seg|segment|chunk|take)[-_. ]*\d)", re.ASCII)
-"""An identifier of YouTube."""
+_SITE = re.compile(rf"Y?[\w-]{{11}}(?=$|[-_. ]\d|[-_. ]{_PART}[-_. ]*\d)", re.ASCII)
+"""An identifier of YouTube; copies of AudioSet have a Y before it."""
 _GENERIC = re.compile(
     "|audio|capture|clip|file|frame|image|img|item|movie|output|part|rec|record|recording|sample|scene|seg|segment|"
     "sequence|shot|take|test|track|train|trim|untitled|v|vid|video"
@@ -84,18 +88,24 @@ def guess(name: str, scene: str = "") -> Guess:
 
 
 def _guess(name: str, scene: str) -> Guess:
+    if found := _LISTED.match(name):
+        return Guess(found[1] or found[2], "known")
     for pattern in (_UUID, _HASH, _STAMP):
         if found := pattern.match(name):
             return Guess(found[0], "known")
     if (found := _SITE.match(name)) and _is_random(found[0]):
         return Guess(found[0], "known")
     if found := _COUNTER.match(name):
-        shared = _GOPRO.sub(r"\1\2", found[0])
+        shared = _GOPRO.sub(lambda of: f"{of[2] or 'GOPR'}{of[1] or of[3]}", found[0])
         return Guess(re.sub(r"(?<=img_)e(?=\d)", "", shared, flags=re.I), "own")
     if not _DAY.fullmatch(name):
         for pattern, evidence in ((_SPAN, "marked"), (_MARKED, "marked"), (_NUMBERED, "weak")):
             if found := pattern.fullmatch(name):
-                return Guess(name, "own") if _is_generic(found[1], scene) else Guess(found[1], evidence)
+                if not _is_generic(found[1], scene):
+                    return Guess(found[1], evidence)
+                # `video1_clip2` is a part of a counted file, `clip_2` is one.
+                counted = evidence == "marked" and any(letter.isdigit() for letter in found[1])
+                return Guess(found[1] if counted else name, "own")
     return Guess(name, "own" if _is_generic(name, scene) else "name")
 
 

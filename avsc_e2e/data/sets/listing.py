@@ -159,7 +159,10 @@ def _sound_names(folders: list[Path], faults: list[Fault]) -> list[Path]:
     for folder in folders:
         if not folder.name.isprintable():
             faults.append(Fault(_shown(folder), "its name has characters that are not printable", "rename it"))
-    return [folder for folder in folders if folder.name.isprintable()]
+        elif folder.name != folder.name.strip():
+            reason = "its name begins or ends with a space, which tables do not keep"
+            faults.append(Fault(f"{str(folder)!r}", reason, "rename it"))
+    return [folder for folder in folders if folder.name.isprintable() and folder.name == folder.name.strip()]
 
 
 def _strays(folder: Path, reason: str, mend: str) -> Iterator[Fault]:
@@ -232,7 +235,8 @@ def _rows(
                 faults.append(Fault(str(other), reason, "rename one"))
         video = str(found["video"][0]) if found["video"] else ""
         audio = str(found["audio"][0]) if found["audio"] else video
-        yield Row(stem.relative_to(root).as_posix(), audio, video, scene=folder.name)
+        # Tables do not keep spaces at the end of a cell, so the name in system outputs goes without.
+        yield Row(stem.relative_to(root).as_posix().strip(), audio, video, scene=folder.name)
 
 
 def _shown(path: Path) -> str:

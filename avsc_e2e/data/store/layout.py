@@ -29,6 +29,8 @@ MANIFEST = "store.json"
 FORMAT = 1
 FIELDS = frozenset({"row", "source", "bad", "duration", "audio", "video", "next", "checksum"})
 """Of a line of an index."""
+ROW = ("file", "audio", "video", "scene", "location", "city", "part")
+"""Texts of a recording in it."""
 
 
 class Stored:
@@ -152,11 +154,36 @@ def index_lines(data: bytes) -> list[Line]:
     for line in data.split(b"\n")[:-1]:  # what has no line feed yet is not finished
         try:
             record = json.loads(line)
-            whole = isinstance(record, dict) and record.keys() >= FIELDS and isinstance(record["row"]["file"], str)
-        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = _is_record(record)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             break
-        if not whole or not isinstance(record["next"], int) or record["next"] <= 0:
+        if not whole:
             break
         lines.append(Line(record, offset, len(line)))
         offset += len(line) + 1
     return lines
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether a line of an index has all fields, and what it names lies before its end. May raise what a value of
+    another type does."""
+    end, audio, video = record["next"], record["audio"], record["video"]
+    whole = (
+        record.keys() >= FIELDS and isinstance(end, int) and 0 < end < 1 << 62 and isinstance(record["checksum"], int)
+    )
+    whole &= all(isinstance(record["row"][name], str) for name in ROW)
+    whole &= all(isinstance(size, int) and isinstance(time, int) for size, time in record["source"].values())
+    whole &= all(isinstance(reason, str) for reason in record["bad"].values())
+    whole &= all(isinstance(seconds, (int, float)) and 0 <= seconds < 1e9 for seconds in record["duration"].values())
+    if audio is not None:
+        offset, samples, channels, rate, bits = audio
+        whole &= bits in (16, 24, 32) and channels > 0 and rate > 0 and min(offset, samples) >= 0
+        whole &= offset + samples * channels * bits // 8 <= end
+    if video is not None:
+        offsets, sizes = video["offsets"], video["sizes"]
+        whole &= len(offsets) == len(sizes) and 0 <= video["end"] < 1e9
+        whole &= all(
+            min(offset, size) >= 0 and offset + size <= end for offset, size in zip(offsets, sizes, strict=True)
+        )
+        whole &= max(sizes, default=0) < 1 << 31
+    return bool(whole)

@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from avsc_e2e.data.store.layout import (
 )
 from avsc_e2e.data.store.remote import is_url
 from avsc_e2e.data.store.shard import DEFAULT, Options, Task, sync, write_shard
+from avsc_e2e.durable import alone
 from avsc_e2e.errors import AvscError
 
 SHARD_SIZE = 128 << 20
@@ -80,6 +82,22 @@ def prepare(
     if is_store(root):
         raise AvscError(f"{root}: is a store itself: give the folder of the media")
     layout, rows = recordings(root)
+    with alone(store) if world == 1 else nullcontext():  # runs with ranks share the folder
+        return _prepare(root, store, layout, rows, options, shard_size, workers, rank, world, progress)
+
+
+def _prepare(
+    root: Path,
+    store: Path,
+    layout: str,
+    rows: list[dict[str, Any]],
+    options: Options,
+    shard_size: int,
+    workers: int,
+    rank: int,
+    world: int,
+    progress: Callable[[int, int], None] | None,
+) -> Prepared:
     store.mkdir(parents=True, exist_ok=True)
     shards = _plan(store, root, layout, rows, options, shard_size, rank)
     if layout == "tau":

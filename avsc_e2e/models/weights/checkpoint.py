@@ -92,7 +92,10 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
     there is none."""
     with _opened(path) as (file, metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    tensors |= {name: tensors[same] for name, same in json.loads(metadata.get(EQUAL, "{}")).items()}
+    try:
+        tensors |= {name: tensors[same] for name, same in json.loads(metadata.get(EQUAL, "{}")).items()}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise AvscError(f"{path}: its list of equal tensors is damaged; copy it again") from None
     return tensors, metadata
 
 
@@ -127,6 +130,12 @@ def load_model(path: str | os.PathLike) -> SceneNet | Ensemble:
         else:
             model = SceneNet(Architecture.from_json(metadata["architecture"]))
         model.load_state_dict(tensors)
-    except (AvscError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise AvscError(f"{path}: {str(error).splitlines()[0]}") from error
+    except AvscError as error:
+        raise AvscError(f"{path}: {error}") from error
+    except Exception as error:  # whatever the values of a damaged description lead to
+        raise AvscError(f"{path}: its description and its tensors make no model ({_shortly(error)})") from error
     return model.eval()
+
+
+def _shortly(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

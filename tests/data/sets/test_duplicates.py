@@ -72,6 +72,16 @@ def test_copies_are_found_and_others_are_not(tmp_path):
     }  # fmt: skip
 
 
+def test_one_equal_frame_without_audio_is_no_evidence(tmp_path):
+    """A camera that stands still shows the same place at other times; a copy shows the same everywhere."""
+    images = scene(0)[0]
+    later = [*reversed(scene(1)[0][:22]), *images[22:28], *scene(1)[0][28:]]
+    encode(tmp_path / "a" / "x.mp4", images, None)
+    encode(tmp_path / "a" / "copy.avi", images, None, "mpeg4", (80, 60))
+    encode(tmp_path / "b" / "later.mp4", later, None)
+    assert pairs(tmp_path) == {("a/copy", "a/x", False)}
+
+
 def test_silent_and_black_middles_are_no_evidence(tmp_path):
     black = [np.zeros((120, 160, 3), np.uint8)] * 50
     for number in range(3):

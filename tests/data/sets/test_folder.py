@@ -10,6 +10,7 @@ import soundfile
 
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.sets.folder import read_folder
+from avsc_e2e.data.sets.listing import scan
 from avsc_e2e.errors import AvscError, MediaError
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "real_actions"
@@ -200,3 +201,17 @@ def test_every_fault_of_a_folder_is_one_line(make, tmp_path):
     make(["b/broken.mp4"], "no video at all")
     with pytest.raises(MediaError, match=r"broken\.mp4"):
         read_folder(root, group="(.+)", validation=0)
+
+
+def test_spaces_at_the_ends_of_names(tmp_path):
+    """Tables do not keep them: a file goes without, a class has to be renamed."""
+    for name in ("a/x .wav", "a/y.wav", "b/z.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = scan(tmp_path)
+    assert [row.file for row in found.parts[""]] == ["a/x", "a/y", "b/z"]
+    assert found.parts[""][0].audio.endswith("/x .wav")
+    (tmp_path / "b").rename(tmp_path / "b ")
+    [fault] = scan(tmp_path).faults
+    assert fault.reason.startswith("its name begins or ends with a space")
+    assert fault.mend == "rename it"

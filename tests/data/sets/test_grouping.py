@@ -33,7 +33,12 @@ def sources(*names):
         ("a6b0f4f0-1c0b-4a6f-9c39-0b2e0f7a1f11_3", "a6b0f4f0-1c0b-4a6f-9c39-0b2e0f7a1f11"),
         ("6f1ed002ab5595859014ebf0951522d9", "6f1ed002ab5595859014ebf0951522d9"),
         # chapters of a GoPro
-        ("GX010123", "GX0123"), ("GX020123", "GX0123"),
+        ("GX010123", "GX0123"), ("GX020123", "GX0123"), ("GP010123", "GOPR0123"),
+        # parts of files that are only counted, and words for parts
+        ("video1_clip2", "video1"), ("0001_part2", "0001"), ("spk03_utt12", "spk03"), ("holiday-Scene-012", "holiday"),
+        # data sets
+        ("YdQw4w9WgXcQ_0.000_10.000", "YdQw4w9WgXcQ"), ("1-100032-B-0", "100032"), ("100032-3-0-12", "100032"),
+        ("2023-05-06-001", "2023-05-06-001"), ("004ae714_nohash_1", "004ae714_nohash"),
         # cameras and people who count
         *((name, name) for name in ("IMG_0001", "MVI_1234", "DSC01234", "DJI_0007", "GOPR0123", "P1010001", "C0001",
                                     "007", "clip_0001", "clip (3)", "video12", "2021-05-06", "2021-05-06_001")),
