@@ -83,7 +83,8 @@ class SceneNet(nn.Module):
         """On the model's device, in float32, outside of any autocast."""
         with torch.autocast(clip.present.device.type, enabled=False):
             if self.architecture.audio:
-                clip = clip._replace(audio=self.frontend(clip.audio.float()))
+                audio = clip.audio.float()
+                clip = clip._replace(audio=self.frontend(audio * 2**-15 if clip.audio.dtype == torch.int16 else audio))
             if self.architecture.video:
                 clip = clip._replace(video=(clip.video.float() - self.mean) / self.std)
         return clip

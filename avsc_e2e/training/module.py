@@ -98,6 +98,7 @@ class FineTuning(pl.LightningModule):
             rank=self.trainer.global_rank,
             replicas=self.trainer.world_size,
             balance=self.recipe.data.balance,
+            small=torch.cuda.is_available() and not self.teachers,
         )
 
     def val_dataloader(self):
@@ -122,6 +123,7 @@ class FineTuning(pl.LightningModule):
             workers=workers(self.recipe),
             rank=self.trainer.global_rank,
             replicas=self.trainer.world_size,
+            small=torch.cuda.is_available(),
         )
 
     def on_fit_start(self) -> None:

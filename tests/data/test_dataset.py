@@ -17,6 +17,7 @@ from avsc_e2e.data.media import probe
 from avsc_e2e.data.sampler import KeyedSampler
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.models.zoo.catalogue import create_model
 from avsc_e2e.transforms import Compose
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform
@@ -313,3 +314,22 @@ def test_too_little_shared_memory_names_the_way_out(training, monkeypatch, text,
         batches._judge(RuntimeError(text), 0.0)
     words = ("--shm-size", "--data.workers", "/dev/shm")
     assert [word in str(found.value) for word in words] == [told] * 3
+
+
+def test_audio_of_16_bits_crosses_as_16_bits_and_nothing_is_lost(tmp_path):
+    draw = np.random.default_rng(0)
+    for name, subtype in (("low", "PCM_16"), ("high", "PCM_24")):
+        soundfile.write(tmp_path / f"{name}.wav", draw.uniform(-1, 1, (48_000, 2)), 48_000, subtype=subtype)
+    want = Sampling(video=False)
+    rows = {name: Row(name, audio=str(tmp_path / f"{name}.wav"), duration=1.0) for name in ("low", "high")}
+    datasets = {name: ClipDataset([row], ("a",), want) for name, row in rows.items()}
+    [whole], [small], [high] = (
+        list(loader(datasets[name], 2, shuffle=False, small=small))
+        for name, small in (("low", False), ("low", True), ("high", True))
+    )
+    assert small.audio.dtype == torch.int16
+    assert 2 * small.audio.nbytes == whole.audio.nbytes == 384_000
+    assert high.audio.dtype == torch.float32
+    model = create_model("tiny", video="", fusion="", sample_rate=48_000).eval()
+    assert torch.equal(model.preprocess(small).audio, model.preprocess(whole).audio)
+    assert model.preprocess(high).audio.isfinite().all()
