@@ -73,8 +73,11 @@ def _rows(root: str | os.PathLike[str]) -> list[Row]:
     try:
         corpus = read_corpus(root, validation=0.0, test=0.0, lenient=True)
         return [row for part in (corpus.train, corpus.validation, corpus.test) for row in part]
-    except AvscError:  # what training refuses can still be looked at; the check says why it is refused
-        return [row for part in scan(root).parts.values() for row in part]
+    except AvscError as error:  # what training refuses can still be looked at; the check says why it is refused
+        try:
+            return [row for part in scan(root).parts.values() for row in part]
+        except AvscError:
+            raise error from None
 
 
 def _survey(name: str, rows: Sequence[Row], examples: int) -> ClassSurvey:

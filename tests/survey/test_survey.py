@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from support import click, flat, write_video
+from support import click, flat, real, write_video
 
 import avsc_e2e
 from avsc_e2e.cli import main
@@ -65,3 +65,8 @@ def test_mistakes_are_one_line(root, tmp_path):
         look(tmp_path / "absent")
     with pytest.raises(AvscError, match="--examples -1"):
         look(root, examples=-1)
+
+
+def test_lists_without_media_are_named_as_such():
+    with pytest.raises(AvscError, match=r"fold1_train.csv: line 2: .* is absent"):
+        look(real("tau_urban_audio_visual_scenes_2021"), fast=True)
