@@ -40,6 +40,7 @@ class Client:
         self.draw = random.Random(number)
         self.seen: Counter[tuple[str, str]] = Counter()
         self.seconds: list[float] = []
+        self.taken: list[tuple[float, float]] = []
 
     def session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(self.address, 0)))
@@ -81,12 +82,21 @@ class Client:
         return "result" if "result" in last else "error"
 
     async def hurry(self) -> None:
-        """Ask faster than is allowed."""
+        """Ask faster than is allowed, and note when each recording that was taken was sent and answered."""
         async with self.session() as session:
             for _ in range(RATE + 20):
+                sent = time.monotonic()
                 async with session.post(f"{self.url}/predict?name=clip.mp4", data=b"no media") as answer:
                     self.seen["fast", "429" if answer.status == 429 else "error"] += 1
                     await answer.read()
+                if answer.status != 429:
+                    self.taken.append((sent, time.monotonic()))
+
+    @property
+    def limited(self) -> bool:
+        """Whether requests were refused, and no more than RATE were taken within a minute."""
+        pairs = zip(self.taken, self.taken[RATE:], strict=False)
+        return self.seen["fast", "429"] > 0 and all(answered - sent >= 60 for (sent, _), (_, answered) in pairs)
 
 
 class Watch:
@@ -140,8 +150,7 @@ async def load(url: str, process: int, folder: Path, options: argparse.Namespace
     )
     print(f"descriptors: {watch.descriptors[0]} at first, {watch.descriptors[-1]} at last")
     print(f"uploads on the disk: at most {max(watch.files)}, at last {watch.files[-1]}")
-    limited = seen["fast", "429"] == 20
-    good = not wrong and limited and not watch.files[-1] and late < 1.1 * early
+    good = not wrong and hasty.limited and not watch.files[-1] and late < 1.1 * early
     print("unexpected: " + (", ".join(f"{kind} {came}: {number}" for (kind, came), number in wrong.items()) or "none"))
     return good
 
