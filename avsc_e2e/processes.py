@@ -14,10 +14,6 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
-import torch
-
-from avsc_e2e.devices import device
-
 
 def rank() -> int:
     """Which of the processes this one is, as torchrun or SLURM say."""
@@ -34,6 +30,8 @@ def leave_at_exit() -> None:
     """Have this process leave the group of processes, if one was made, before the interpreter goes: gloo's threads
     abort a process that ends with them running (https://github.com/pytorch/pytorch/issues/190489)."""
 
+    import torch
+
     @atexit.register
     def leave() -> None:
         if torch.distributed.is_initialized():
@@ -45,6 +43,10 @@ def gather(value: Any) -> list[Any]:
     one job."""
     if count() == 1:
         return [value]
+    import torch  # where it is needed: workers that only draw or decode start without it
+
+    from avsc_e2e.devices import device
+
     leave_at_exit()
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
@@ -57,6 +59,8 @@ def gather(value: Any) -> list[Any]:
 
 def meet() -> None:
     """Wait until every process of the job is here; alone, go on."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 

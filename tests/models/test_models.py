@@ -141,7 +141,7 @@ def test_decision_by_hand():
 
 
 def test_a_head_without_weight_has_no_vote():
-    model = create_model("tiny", size=32, decision=(0.0, 1.0, 3.0)).eval()
+    model = create_model("tiny", size=32, decision=(0.0, 1.0, 3.0), decision_rule="mean").eval()
     assert model.architecture.heads == ("video", "fusion")
     given = batch(model.architecture)
     logits = model(model.preprocess(given))

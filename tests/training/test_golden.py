@@ -121,10 +121,13 @@ def remembered(read):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are then in one order on every machine
     with pytest.MonkeyPatch.context() as patch:
         for name in ("read_audio", "read_frames"):
             patch.setattr(dataset, name, remembered(getattr(dataset, name)))
         yield tmp_path_factory.mktemp("golden")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,7 @@ def test_every_option_makes_a_difference():
 if __name__ == "__main__":
     from avsc_e2e.toycity.city import ToyCity
 
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for reader in ("read_audio", "read_frames"):
             patch.setattr(dataset, reader, remembered(getattr(dataset, reader)))
