@@ -5,7 +5,8 @@
 The training set of each ROOT (class folders) is embedded once by the frozen trunks at hand. Then whole sources are
 held out, a fold at a time. Probes and decisions are fitted to the others as `avsc train` does, and each rule is asked
 about the sources held out. "told" is the figure out of fold that the learner would print, "held out" what the rule
-reaches: macro log loss of 1 s segments, means over outer folds and seeds.
+reaches: macro log loss of 1 s segments, means over outer folds and seeds. Where a single head is selected, the richer
+rules are not fitted; "less the product" compares each rule with the first one on the folds that it was fitted in.
 """
 
 import argparse
@@ -27,6 +28,9 @@ from avsc_e2e.learner.look import look
 from avsc_e2e.learner.probe import joined
 
 
+PRODUCT = "rule: product"
+
+
 def part(segments: Segments, found: Embedded, rows: np.ndarray) -> tuple[Segments, Embedded]:
     """The segments of some rows, and their features."""
     kept = Segments(
@@ -36,8 +40,10 @@ def part(segments: Segments, found: Embedded, rows: np.ndarray) -> tuple[Segment
     return kept, Embedded({name: values[rows] for name, values in found.features.items()}, found.present[rows])
 
 
-def study(root: Path, work: Path, folds: int, seeds: list[int]) -> dict[str, list[tuple[float, float]]]:
-    """Rule or head -> (told, held out) of each outer fold."""
+def study(
+    root: Path, work: Path, folds: int, seeds: list[int]
+) -> dict[str, list[tuple[tuple[int, int], tuple[float, float]]]]:
+    """Rule or head -> seed and number of each outer fold, with what was told and what held out."""
     seen = look(root, work / root.name, Options(SIZE, float(FRAMES), 90))
     towers = {member.name: tower(member) for member in members_at_hand() if member.modality in seen.modalities}
     every = segments_of(seen.corpus.train, seen.corpus.classes)
@@ -45,7 +51,7 @@ def study(root: Path, work: Path, folds: int, seeds: list[int]) -> dict[str, lis
     figures = defaultdict(list)
     for seed in seeds:
         outer = Folds.of(every.targets, every.groups, folds, seed=100 + seed)
-        for rows, held in zip(outer.fitted, outer.judged, strict=True):
+        for fold, (rows, held) in enumerate(zip(outer.fitted, outer.judged, strict=True)):
             run = Run(seen, work, Clock(1e6), seed, silent, str(root), towers=towers)
             run.take(*part(every, found, rows))
             run.probes()
@@ -64,11 +70,11 @@ def study(root: Path, work: Path, folds: int, seeds: list[int]) -> dict[str, lis
 
             for name, head in run.heads.items():
                 told = loss_of(head.logits, run.segments.targets, run.segments.weights)
-                figures[name].append((told, judge(logs[name])))
+                figures[name].append(((seed, fold), (told, judge(logs[name]))))
             rules = {f"rule: {candidate.name}": candidate for candidate in decisions.tried}
             for name, candidate in (rules | {"chosen by the learner": decisions.first}).items():
                 p = np.exp(np.stack([logs[head] for head in candidate.heads]))
-                figures[name].append((candidate.loss, judge(np.log(candidate.rule(p)))))
+                figures[name].append(((seed, fold), (candidate.loss, judge(np.log(candidate.rule(p))))))
     return figures
 
 
@@ -85,10 +91,13 @@ def main() -> None:
             work = options.work or Path(folder)
             (work / root.name).mkdir(parents=True, exist_ok=True)
             figures = study(root, work, options.folds, options.seeds)
-            print(f"\n{root}: {options.folds} outer folds, seeds {options.seeds}\n{'':<26}  told  held out")
-            for name, pairs in figures.items():
-                told, held = np.mean(pairs, axis=0)
-                print(f"{name:<26} {told:5.3f}  {held:8.3f}", flush=True)
+            print(f"\n{root}: {options.folds} outer folds, seeds {options.seeds}")
+            print(f"{'':<26}  told  held out  less the product  folds")
+            product = dict(figures[PRODUCT])
+            for name, found in figures.items():
+                told, held = np.mean([pair for _, pair in found], axis=0)
+                paired = np.mean([pair[1] - product[fold][1] for fold, pair in found])
+                print(f"{name:<26} {told:5.3f}  {held:8.3f}  {paired:+16.3f}  {len(found):5}", flush=True)
 
 
 if __name__ == "__main__":
