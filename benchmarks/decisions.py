@@ -27,7 +27,6 @@ from avsc_e2e.learner.folds import Folds, loss_of
 from avsc_e2e.learner.look import look
 from avsc_e2e.learner.probe import joined
 
-
 PRODUCT = "rule: product"
 
 
