@@ -14,8 +14,9 @@ COUNT = 3000
 
 def record(number: int) -> dict:
     row = {"file": f"scene/é{number}", "audio": f"scene/{number}.wav", "video": "", "scene": "scene", "location": "x"}
+    row |= {"city": "", "part": "train"}
     video = {"offsets": [number] * 50, "sizes": [7] * 50, "end": 10.0}
-    rest = {"duration": {"audio": number}, "audio": [number, 1, 1, 1, 16], "next": number + 1, "checksum": 0}
+    rest = {"duration": {"audio": number}, "audio": [number, 1, 1, 1, 16], "next": number + 9, "checksum": 0}
     return {"row": row, "source": {}, "bad": {}, "video": video, **rest}
 
 
