@@ -73,9 +73,8 @@ def deadly(tmp_path, monkeypatch):
 def test_check_names_the_file_over_which_a_decoder_crashes(deadly):
     found = check(deadly, test=0.0, validation=0.0)
     (problem,) = [one for one in found.problems if one.kind == "unreadable"]
-    assert (problem.path, problem.reason) == (
-        str(deadly / "a" / "adeadly.wav"), "the process that read it died (SIGABRT, its decoder crashed)"
-    )  # fmt: skip
+    reason = "the process that read it died (SIGABRT, its decoder crashed): remove it, or copy it anew"
+    assert (problem.path, problem.reason) == (str(deadly / "a" / "adeadly.wav"), reason)
     assert found.files == 6
     with pytest.raises(MediaError, match="SIGABRT"):  # nor does this process read it again
         probe(deadly / "a" / "adeadly.wav")
