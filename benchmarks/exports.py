@@ -19,7 +19,11 @@ from avsc_e2e.models.weights.files import checkpoint_file
 ROOT = Path(__file__).parents[1]
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = None
+class WithoutTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, WithoutTorch())
 from avsc_e2e.cli import main
 main(["predict", *sys.argv[1:]])
 """
