@@ -3,11 +3,10 @@ field under its own name, with the text below it as help."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, within
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment, RandomResizedCrop, TestTime
@@ -15,13 +14,6 @@ from avsc_e2e.transforms.waveform import Waveform
 
 HIGHEST_RATE = 10.0
 """No optimiser here learns anything with more."""
-
-
-def within(flag: str, value: float, least: float, most: float = math.inf, note: str = "") -> None:
-    """Raises AvscError for a number outside of its range, or for none."""
-    if not least <= value <= most or math.isnan(value):
-        span = f"{least:g} or more" if math.isinf(most) else f"from {least:g} to {most:g}"
-        raise AvscError(f"{flag} {value:g}: give {span}{f' ({note})' if note else ''}")
 
 
 @dataclass(frozen=True)
