@@ -23,6 +23,8 @@ MEMORY = 8 << 30
 """Bytes that a reader may ask for: beyond them Python and torch raise MemoryError, and the machine lives on."""
 WARM, GROWTH = 40, 2.0
 """Cases of a reader after which a process has loaded what it needs, and MB a case by which it may grow then."""
+ABSOLUTE = Path(tempfile.gettempdir(), "avsc_payload")
+"""Where an archive with an absolute name wants to write."""
 WHOLE = -1
 """Number of a case that is read as it is."""
 
@@ -148,7 +150,7 @@ def _read(case: Case, folder: Path, reader: Callable[[Path], None]) -> tuple[str
         outcome, text = "untyped", f"{type(error).__name__}: {error}"
     finally:
         os.chdir("/")
-    if os.listdir(folder) != ["in"] or os.listdir(folder / "in") != ["at"] or os.path.exists("/tmp/avsc_payload"):
+    if os.listdir(folder) != ["in"] or os.listdir(folder / "in") != ["at"] or ABSOLUTE.exists():
         return "payload", f"a file outside the folder; {text}"
     if not path.is_file() or path.read_bytes() != data:
         return "lost", f"the file that was read has changed; {text}"

@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fuzzer import ABSOLUTE
+
 PAYLOAD = "../avsc_payload"
 """A file that payloads make: outside the folder that a case may write to, in which its reader runs."""
 CALIBRATION = {"calibration": "vector", "classes": ["a", "b"], "weights": [[1.0, 1.0]], "bias": [0.0, 0.0]}
@@ -161,7 +163,7 @@ def hostile(folder: Path, port: int, bomb: int = 100 << 20) -> dict[str, list[Pa
     for length in (0, 1 << 63, (1 << 64) - 1, 100_000_001):
         add(("checkpoint", "weights"), "model.safetensors", struct.pack("<Q", length) + b"{}")
     add(("checkpoint", "weights"), "model.safetensors", struct.pack("<Q", 200_000) + b"[" * 200_000)
-    for name in ("../avsc_payload", "/tmp/avsc_payload", "a/../../avsc_payload", "a\\..\\..\\avsc_payload", "C:\\x",
+    for name in ("../avsc_payload", str(ABSOLUTE), "a/../../avsc_payload", "a\\..\\..\\avsc_payload", "C:\\x",
                  "a/\0b", "a//b", "./x", "avsc_payload\n"):  # fmt: skip
         add(("archive", "package"), "x.zip", _zip({"README.md": b"x", name: b"x" * 100}))
     link = zipfile.ZipInfo("link")
