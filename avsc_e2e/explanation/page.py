@@ -11,7 +11,7 @@ import numpy as np
 from avsc_e2e.explanation.occlusion import Explained, Explanation
 from avsc_e2e.report import charts
 from avsc_e2e.report.images import image_uri, spectrogram
-from avsc_e2e.report.template import render
+from avsc_e2e.report.template import render, write_page
 from avsc_e2e.report.words import number, percent, signed
 
 FOR, AGAINST = (245, 166, 0), (60, 100, 240)
@@ -21,11 +21,8 @@ FEWEST = 0.05
 
 
 def write_explanation(found: Explanation, path: str | Path) -> Path:
-    """Write the page of an explanation to an HTML file. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(found), encoding="utf-8")
-    return path
+    """Write the page of an explanation to an HTML file. Raises AvscError and OSError."""
+    return write_page(page(found), path)
 
 
 def page(found: Explanation) -> str:

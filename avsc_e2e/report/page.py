@@ -11,17 +11,14 @@ from typing import NamedTuple
 
 from avsc_e2e.report import charts, clips, pairs, places, plots, sections, training
 from avsc_e2e.report.report import Report
-from avsc_e2e.report.template import render
+from avsc_e2e.report.template import render, write_page
 from avsc_e2e.report.trials import Robustness
 from avsc_e2e.report.verdict import verdict
 
 
 def write_report(report: Report, path: str | Path) -> Path:
-    """Write the page of a report to an HTML file. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(report), encoding="utf-8")
-    return path
+    """Write the page of a report to an HTML file. Raises AvscError and OSError."""
+    return write_page(page(report), path)
 
 
 class Section(NamedTuple):

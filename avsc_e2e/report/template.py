@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from functools import cache
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from avsc_e2e import __version__
+from avsc_e2e.durable import replacing
 from avsc_e2e.report import glossary, theme
 from avsc_e2e.report.words import count, number, percent, signed, span
 
@@ -53,3 +55,12 @@ def render(template: str, **values: object) -> str:
             **{"footer": "", **values},
         )
     )
+
+
+def write_page(text: str, path: str | Path) -> Path:
+    """Write a page to an HTML file, which is whole or as it was before. Raises AvscError and OSError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path

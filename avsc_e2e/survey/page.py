@@ -8,7 +8,7 @@ from pathlib import Path
 from avsc_e2e.clip import Row
 from avsc_e2e.report import charts
 from avsc_e2e.report.clips import media_of
-from avsc_e2e.report.template import render
+from avsc_e2e.report.template import render, write_page
 from avsc_e2e.report.words import count
 from avsc_e2e.survey.survey import ClassSurvey, Survey
 
@@ -19,11 +19,8 @@ PROBLEMS = 200
 
 
 def write_survey(found: Survey, path: str | Path) -> Path:
-    """Write the page of a data set to an HTML file. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(found), encoding="utf-8")
-    return path
+    """Write the page of a data set to an HTML file. Raises AvscError and OSError."""
+    return write_page(page(found), path)
 
 
 def page(found: Survey) -> str:

@@ -30,6 +30,7 @@ from avsc_e2e.report.history import read_history
 from avsc_e2e.report.page import page as html_page
 from avsc_e2e.report.report import Report
 from avsc_e2e.report.result import Rival
+from avsc_e2e.report.template import write_page
 from avsc_e2e.report.trials import Ladder, Robustness, Rung
 from avsc_e2e.report.values import versions
 
@@ -544,3 +545,18 @@ def test_marks_that_would_cover_each_other_lie_apart():
     heights = charts._apart([1.0, 1.0, 0.99, 0.3, math.nan])
     assert len(set(heights[:3])) == 3
     assert heights[3] == heights[4] == 14
+
+
+def test_a_page_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    """A run that is killed while it writes its report leaves the one of before."""
+    path = write_page("before", tmp_path / "new" / "report.html")
+
+    def cut_off(self, text, **_):
+        with open(self, "w") as file:
+            file.write(text[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        write_page("after", path)
+    assert path.read_bytes() == b"before"
