@@ -292,7 +292,8 @@ def stage_report(
     stage = recipe.name.rsplit("/", 1)[-1]
     outputs = {stage if name == "decision" else name: output for name, output in evaluation.outputs.items()}
     files = {name: Path(recipe.runs) / name / "metrics.csv" for name in (*history, recipe.name)}
-    command = f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}"
+    # Only the stages of recipes have names that the command line knows: not those of the demo.
+    command = f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}" * ("/" in recipe.name)
     return Report(
         title=recipe.name,
         outputs=outputs,
@@ -306,7 +307,7 @@ def stage_report(
         defaults=dataclasses.asdict(Recipe(recipe.name)),
         data=Path(recipe.data.root or recipe.data.store).name,
         command=command,
-        mend="" if recipe.heads.fit_decision else f"{command} --heads.fit-decision",
+        mend=f"{command} --heads.fit-decision" if command and not recipe.heads.fit_decision else "",
         calibrate=f"avsc calibrate OUTPUT.csv --reference REFERENCE.csv --checkpoint {model_file(recipe)}",
         segment=recipe.model.window,
         robustness=evaluation.robustness,

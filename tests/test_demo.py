@@ -25,6 +25,7 @@ def test_quick_demo_makes_all_that_it_names_and_prints_what_it_measured(tmp_path
     assert set(paths) == {"report", "checkpoint", "package"}
     assert all(path.is_file() for path in paths.values())
 
+    assert "avsc train hybrid" not in paths["report"].read_text(), "no such command"
     folder = paths["report"].parent
     output = read_output(folder / "segments.csv")
     targets = targets_of(output, read_reference(folder / "reference.csv"))
