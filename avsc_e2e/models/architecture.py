@@ -151,7 +151,8 @@ class Architecture:
     """What decides: the product of the heads' probabilities, each to the power of its share of the weights, or their
     weighted mean. The weights are fitted unless --heads.no-fit-decision is given."""
     sharpness: float = 1.0
-    """Power that the product is raised to; fitted with its weights. Below 1 the decision is less sure."""
+    """Power that the product is raised to; fitted with its weights. Below 1 the decision is less sure; above 1 it only
+    counts for clips with all modalities."""
     tune_heads: bool = False
     """Single heads without a weight, on which the fusion builds, learn too."""
 

@@ -124,8 +124,8 @@ def decide(
     sharpness: float = 1.0,
 ) -> Tensor:
     """The weighted arithmetic mean of the heads' probabilities, or their weighted geometric mean raised to `sharpness`,
-    (B, K) float32. The head of a modality that a clip lacks is not heard; where only heads without a weight are left,
-    they are all heard."""
+    (B, K) float32. The head of a modality that a clip lacks is not heard, and a `sharpness` above 1 is then 1. Where
+    only heads without a weight are left, they are all heard."""
     there = torch.ones_like(present[:, 0])
     heard = {name: present[:, ("audio", "video").index(name)] if name != "fusion" else there for name in logits}
     # Weights stay numbers: a tensor of them would be copied to the device in every step.
@@ -134,5 +134,8 @@ def decide(
     votes = (votes / votes.sum(dim=1, keepdim=True))[:, :, None]
     logs = torch.stack([values.float() for values in logits.values()], dim=1).log_softmax(dim=2)
     if rule == "product":
-        return (sharpness * (votes * logs).sum(dim=1)).softmax(dim=1)
+        # Heads that err apart are sharper together; with one of them missing they are no surer than on average.
+        whole = torch.stack(list(heard.values()), dim=1).all(dim=1, keepdim=True).float()
+        power = min(sharpness, 1.0) + (sharpness - min(sharpness, 1.0)) * whole
+        return (power * (votes * logs).sum(dim=1)).softmax(dim=1)
     return (votes * logs.exp()).sum(dim=1)

@@ -407,11 +407,14 @@ def test_the_mean_weighs_the_heads_that_are_heard():
         torch.testing.assert_close(decided[clip], sum(parts))
 
 
-def test_the_product_is_of_powers_and_as_sharp_with_fewer_heads():
-    decided = decide(LOGITS, WEIGHTS, PRESENT, "product", sharpness=1.5)
-    for clip, shares in enumerate(SHARES):
+@pytest.mark.parametrize(("sharpness", "powers"), [(1.5, (1.5, 1.0, 1.0)), (0.5, (0.5, 0.5, 0.5))])
+def test_the_product_is_of_powers_and_no_sharper_with_fewer_heads(sharpness, powers):
+    """A sharpness that was fitted to two modalities makes one alone too sure: 2.557 nats in place of 1.041 without the
+    toy city's audio."""
+    decided = decide(LOGITS, WEIGHTS, PRESENT, "product", sharpness)
+    for clip, (shares, power) in enumerate(zip(SHARES, powers, strict=True)):
         logs = sum(share * z[clip].log_softmax(0) for share, z in zip(shares, LOGITS.values(), strict=True))
-        torch.testing.assert_close(decided[clip], (1.5 * logs).softmax(0))
+        torch.testing.assert_close(decided[clip], (power * logs).softmax(0))
     one = decide({"video": LOGITS["video"]}, {"video": 1.0}, PRESENT, "product")
     torch.testing.assert_close(one, LOGITS["video"].softmax(1))
 
