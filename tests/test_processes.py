@@ -63,4 +63,6 @@ def folder(tmp_path_factory):
 def test_scripts_run_once(folder, text, printed):
     (folder / "script.py").write_text(text)
     done = subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
+    # On a busy machine Python's own tracker may warn of a semaphore at the end; a script that ran twice fails.
+    said = [line for line in done.stderr.splitlines() if "resource_tracker" not in line]
+    assert (done.returncode, said, done.stdout) == (0, [], printed)
