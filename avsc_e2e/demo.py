@@ -10,8 +10,9 @@ from pathlib import Path
 
 from avsc_e2e.challenge import predict_evaluation_set, system_of_run
 from avsc_e2e.errors import AvscError
-from avsc_e2e.evaluation import evaluate, score_table
-from avsc_e2e.models.zoo.systems import lite0, tiny
+from avsc_e2e.evaluation import evaluate
+from avsc_e2e.models.zoo.own import lite0, tiny
+from avsc_e2e.outputs.protocols import score_table
 from avsc_e2e.submission.check import check
 from avsc_e2e.submission.package import pack
 from avsc_e2e.submission.people import Affiliation, Person, with_correspondent

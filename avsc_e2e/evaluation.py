@@ -28,9 +28,9 @@ from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.models.weights.files import HUB, checkpoint_file
 from avsc_e2e.outputs.calibration import Calibration
-from avsc_e2e.outputs.metrics import Scores, score
+from avsc_e2e.outputs.metrics import Scores
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
-from avsc_e2e.outputs.reference import targets_of
+from avsc_e2e.outputs.protocols import score_table, scores_of
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
 from avsc_e2e.report.trials import Robustness
@@ -259,31 +259,6 @@ def trained_model(recipe: Recipe) -> SceneNet:
     if not path.is_file():
         raise AvscError(f"{path}: is not there; train {recipe.name} first")
     return load_model(path)
-
-
-def scores_of(
-    output: SystemOutput, reference: Mapping[str, str], rows: Sequence[Row], window: float = 1.0
-) -> dict[str, Scores]:
-    """Protocol -> scores: of the segments, and of the clips that they belong to."""
-    clips = to_clips(output)
-    durations = {round(row.duration, 1) for row in rows}
-    whole = f"{durations.pop():g} s clips" if len(durations) == 1 else "whole clips"
-    return {
-        protocol: score(part.probabilities, targets_of(part, dict(reference)), part.classes, protocol)
-        for protocol, part in ((f"{window:g} s segments", output), (whole, clips))
-    }
-
-
-def score_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:
-    """System -> protocol -> scores as text, macro log loss and macro accuracy."""
-    protocols = list(dict.fromkeys(protocol for of_system in scores.values() for protocol in of_system))
-    width = max(len(name) for name in scores)
-    lines = [" " * width + "".join(f"   {protocol:^20}" for protocol in protocols)]
-    lines.append(" " * width + "   log loss  accuracy  " * len(protocols))
-    for name, of_system in scores.items():
-        cells = "".join(f"   {s.log_loss:8.3f}  {100 * s.accuracy:6.1f} % " for s in map(of_system.get, protocols) if s)
-        lines.append(f"{name:<{width}}{cells}".rstrip())
-    return "\n".join(lines)
 
 
 def stage_report(

@@ -24,7 +24,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.recipe import Augment, Data, Machine, Optim, Recipe
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 

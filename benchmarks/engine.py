@@ -32,7 +32,7 @@ import torch
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.models.weights.checkpoint import load_model
-from avsc_e2e.models.zoo.systems import lite0, tiny
+from avsc_e2e.models.zoo.own import lite0, tiny
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training import trainer as training

@@ -37,11 +37,12 @@ from real_actions import RECIPES, probe
 from avsc_e2e.clip import Corpus, Row
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.evaluation import evaluate, scores_of
+from avsc_e2e.evaluation import evaluate
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs.metrics import Scores, macro_accuracy, macro_log_loss
 from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.outputs.protocols import scores_of
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import corpus_of, run_folder

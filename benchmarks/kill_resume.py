@@ -35,7 +35,7 @@ import torch
 from safetensors.torch import load_file
 
 from avsc_e2e.data.loader import PRELOADED
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training import strategy
 from avsc_e2e.training import trainer as training

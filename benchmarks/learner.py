@@ -48,7 +48,7 @@ from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 
 HERE = Path(__file__).resolve()
 AVSC = Path(sys.executable).with_name("avsc")
@@ -152,7 +152,7 @@ def probes(train: Sequence[Row], test: Sequence[Row], classes: Sequence[str]) ->
 def features(rows: Sequence[Row], classes: Sequence[str]) -> dict:
     """Frozen embeddings of every fixed segment, by name, and the segments as (row, start)."""
     audio, video = any(row.audio for row in rows), any(row.video for row in rows)
-    known = replace(systems.lite0_aisfx(), classes=tuple(classes))
+    known = replace(own.lite0_aisfx(), classes=tuple(classes))
     model = SceneNet(known if audio and video else replace(known, fusion="", **{"video" if audio else "audio": ""}))
     for modality in model.architecture.modalities:
         getattr(model, modality).load_pretrained()

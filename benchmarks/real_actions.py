@@ -26,10 +26,11 @@ from sklearn.preprocessing import StandardScaler
 
 from avsc_e2e.data.loader import loader
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.evaluation import evaluate, score_table, scores_of
+from avsc_e2e.evaluation import evaluate
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.outputs.protocols import score_table, scores_of
 from avsc_e2e.training.run import model_file
 from avsc_e2e.training.trainer import train
 

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from avsc_e2e.cli.targets import StageTarget, recipe_files, stages_of
-from avsc_e2e.evaluation import evaluate, scores_of
+from avsc_e2e.evaluation import evaluate
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.outputs.metrics import Scores
 from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.outputs.protocols import scores_of
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.run import corpus_of

@@ -17,14 +17,14 @@ values are our choice.
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Distil, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.waveform import Waveform
 
 teacher = Recipe(
     "distil_audio/teacher",
-    model=systems.lite0(),
+    model=own.lite0(),
     data=Data(windows=2, validation="0.15"),
     augment=Augment(spectrum=SpecAugment(0.15, 0.15), mixup=Mixup(0.0), drop=DropModality(0.1)),
     optim=Optim(lr=1e-3, audio_lr=1e-3, video_lr=1e-4, keep_statistics=True),
@@ -33,7 +33,7 @@ teacher = Recipe(
 student = replace(
     teacher,
     name="distil_audio/student",
-    model=replace(systems.lite0(), video=""),
+    model=replace(own.lite0(), video=""),
     data=Data(windows=4, validation="0.15"),
     augment=Augment(waveform=Waveform(gain=6.0, noise=0.3), mixup=Mixup(0.3), spectrum=SpecAugment(0.15, 0.15)),
     optim=Optim(lr=1e-3, audio_lr=1e-3),

@@ -17,14 +17,14 @@ in a few epochs. All other values are our choice.
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.training.recipe import UNCHANGED, Averaging, Data, Distil, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import HorizontalFlip, RandomResizedCrop
 
 probe = Recipe(
     "flagship/probe",
-    model=systems.flagship(),
+    model=own.flagship(),
     data=Data(windows=2),
     augment=replace(UNCHANGED, crop=RandomResizedCrop(0.5), flip=HorizontalFlip(0.5)),
     optim=Optim(lr=1e-3, audio_lr=0.0, video_lr=0.0),
@@ -35,7 +35,7 @@ probe = Recipe(
 audio = replace(
     probe,
     name="flagship/audio",
-    model=replace(systems.flagship(), video="", drop_path=0.0),
+    model=replace(own.flagship(), video="", drop_path=0.0),
     data=Data(windows=10),
     augment=replace(UNCHANGED, spectrum=SpecAugment(0.1, 0.1), mixup=Mixup(0.3)),
     optim=Optim(lr=3e-4, audio_lr=1e-4, layer_decay=0.85),
@@ -46,7 +46,7 @@ audio = replace(
 video = replace(
     audio,
     name="flagship/video",
-    model=replace(systems.flagship(), audio=""),
+    model=replace(own.flagship(), audio=""),
     data=Data(windows=2),
     augment=replace(probe.augment, mixup=Mixup(0.2)),
     optim=Optim(lr=3e-4, video_lr=2e-5, layer_decay=0.75),
@@ -55,7 +55,7 @@ video = replace(
 joint = replace(
     video,
     name="flagship/joint",
-    model=systems.flagship(),
+    model=own.flagship(),
     augment=replace(video.augment, spectrum=audio.augment.spectrum, drop=DropModality(0.1)),
     optim=Optim(lr=3e-4, audio_lr=3e-5, video_lr=5e-6, layer_decay=0.85),
     heads=Heads(audio=0.3, video=0.3, fusion=1.0),
@@ -65,7 +65,7 @@ joint = replace(
 student = replace(
     joint,
     name="flagship/student",
-    model=systems.flagship_student(),
+    model=own.flagship_student(),
     data=Data(windows=4),
     optim=Optim(lr=1e-3, audio_lr=5e-4, video_lr=3e-4),
     averaging=Averaging(decay=0.999),

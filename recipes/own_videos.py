@@ -16,7 +16,7 @@ validation part, and the epoch that is kept is the one with the lowest log loss 
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Heads, Optim, Recipe
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import RandomResizedCrop
@@ -24,7 +24,7 @@ from avsc_e2e.transforms.waveform import Waveform
 
 audio = Recipe(
     "own_videos/audio",
-    model=replace(systems.lite0(), video=""),
+    model=replace(own.lite0(), video=""),
     data=Data(by_length=True, validation="0.2", on_bad="mask"),
     augment=Augment(waveform=Waveform(gain=6.0, noise=0.3), mixup=Mixup(0.3), spectrum=SpecAugment(0.15, 0.15)),
     optim=Optim(lr=1e-3, audio_lr=1e-3),
@@ -36,7 +36,7 @@ audio = Recipe(
 aisfx = replace(  # the audio branch from a net trained on sound effects (pip install --no-deps aisfx)
     audio,
     name="own_videos/aisfx",
-    model=replace(systems.lite0_aisfx(), video=""),
+    model=replace(own.lite0_aisfx(), video=""),
     # Only the last block learns, from what those below know: audio as it is, without masks or other levels.
     augment=Augment(waveform=Waveform(gain=0.0), mixup=Mixup(0.3), spectrum=SpecAugment(0.0, 0.0)),
     optim=Optim(lr=1e-2, audio_lr=1e-3, layers=1, keep_statistics=True),
@@ -48,7 +48,7 @@ aisfx = replace(  # the audio branch from a net trained on sound effects (pip in
 video = replace(
     audio,
     name="own_videos/video",
-    model=replace(systems.lite0(), audio=""),
+    model=replace(own.lite0(), audio=""),
     # No mixup, small rates, the batch norms' statistics kept: on some hundred recordings all three are worth much.
     augment=Augment(crop=RandomResizedCrop(0.4), mixup=Mixup(0.0)),
     optim=Optim(lr=1e-3, video_lr=1e-4, keep_statistics=True),
@@ -59,7 +59,7 @@ video = replace(
 hybrid = replace(
     video,
     name="own_videos/hybrid",
-    model=replace(systems.lite0(), decision=(0.1, 1.0, 2.0)),
+    model=replace(own.lite0(), decision=(0.1, 1.0, 2.0)),
     augment=replace(video.augment, spectrum=audio.augment.spectrum, drop=DropModality(0.1)),
     optim=Optim(lr=1e-3, audio_lr=1e-4, video_lr=1e-5, keep_statistics=True),
     heads=Heads(audio=0.3, video=0.3, fusion=1.0),
@@ -70,7 +70,7 @@ hybrid = replace(
 hybrid_aisfx = replace(
     video,
     name="own_videos/hybrid_aisfx",
-    model=systems.lite0_aisfx(),
+    model=own.lite0_aisfx(),
     augment=replace(
         video.augment, waveform=aisfx.augment.waveform, spectrum=aisfx.augment.spectrum, drop=DropModality(0.1)
     ),

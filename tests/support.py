@@ -164,7 +164,7 @@ def tiny_recipe(root: Path, runs: Path, name: str = "run", **changes):
     """A recipe of the hybrid with timm's test nets, an epoch of batches of five."""
     from dataclasses import replace
 
-    from avsc_e2e.models.zoo.systems import tiny
+    from avsc_e2e.models.zoo.own import tiny
     from avsc_e2e.training.recipe import Data, Optim, Recipe
 
     base = Recipe(

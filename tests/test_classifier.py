@@ -99,7 +99,7 @@ def test_grouped_cross_validation(tones):
 def test_a_recipe_in_place_of_the_learner(tones, tmp_path):
     from dataclasses import replace
 
-    from avsc_e2e.models.zoo.systems import tiny
+    from avsc_e2e.models.zoo.own import tiny
     from avsc_e2e.training.recipe import Data, Recipe
 
     paths, labels, groups = tones

@@ -16,7 +16,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate
 from avsc_e2e.models.weights.checkpoint import save_model
 from avsc_e2e.models.zoo.catalogue import create_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.recipe import Data, Heads, Recipe
 from avsc_e2e.training.run import corpus_of, model_file, train_dataset
 

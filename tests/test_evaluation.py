@@ -7,11 +7,12 @@ import pytest
 from avsc_e2e.cli import main
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.errors import AvscError
-from avsc_e2e.evaluation import evaluate_checkpoint, scores_of
+from avsc_e2e.evaluation import evaluate_checkpoint
 from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.models.ensemble import Ensemble, Member
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
+from avsc_e2e.outputs.protocols import scores_of
 from avsc_e2e.transforms.disturbance import Disturbances
 
 

@@ -10,7 +10,7 @@ import avsc_e2e
 from avsc_e2e.data.check.check import check
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.evaluation import evaluate
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.recipe import Data, Heads, Optim, Recipe
 from avsc_e2e.training.run import corpus_of, model_file
 from avsc_e2e.training.trainer import train

@@ -21,7 +21,7 @@ from avsc_e2e.models import cut
 from avsc_e2e.models.ensemble import Member, Tower, inputs_of, statistics
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.sources import chosen
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.models.zoo.frontends import AISFX, SPEECH
 from avsc_e2e.transforms.frames import CentreCrop
 
@@ -34,8 +34,8 @@ SIZE = 160
 def members_at_hand() -> list[Member]:
     """What features can be taken of, without a network: video trunks whose weights are there, audio trunks likewise,
     and log-mel bands, which need no weights."""
-    effects = replace(systems.lite0_aisfx(), video="", fusion="")
-    frames = settled(replace(systems.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES))
+    effects = replace(own.lite0_aisfx(), video="", fusion="")
+    frames = settled(replace(own.lite0(), audio="", fusion="", size=SIZE, frames=FRAMES))
     bands = replace(effects, **{**AISFX, "audio": "audio_bands", "bands": 64, "hop": 441, "deltas": 1})
     found = [
         Member("lite0", frames, ("mean", "deviation")),

@@ -19,7 +19,7 @@ from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.devices import device
 from avsc_e2e.durable import alone, replacing
 from avsc_e2e.errors import AvscError
-from avsc_e2e.evaluation import REFERENCE, SEGMENTS, scores_of
+from avsc_e2e.evaluation import REFERENCE, SEGMENTS
 from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.learner.assembly import Decisions, Head, assemble, decide
 from avsc_e2e.learner.budget import Clock
@@ -46,6 +46,7 @@ from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Ensemble, Member, Tower
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes, save_model
 from avsc_e2e.outputs.output import SystemOutput, to_clips, write_output
+from avsc_e2e.outputs.protocols import scores_of
 from avsc_e2e.report.page import write_report
 from avsc_e2e.report.report import Report
 

@@ -20,6 +20,7 @@ from avsc_e2e.outputs.output import SystemOutput, to_clips
 from avsc_e2e.outputs.reference import targets_of
 from avsc_e2e.report.confident import ConfidentError, by_confusion, surest
 from avsc_e2e.report.result import Result, Rival
+from avsc_e2e.report.theme import colours_of
 from avsc_e2e.report.trials import Ladder, Robustness
 from avsc_e2e.report.values import plain, versions
 
@@ -102,20 +103,9 @@ class Report:
 
     @cached_property
     def colours(self) -> dict[str, int]:
-        """One colour and mark an output, the same in every chart; audio and video always have theirs."""
-        colours: dict[str, int] = {}
-        free = [3, 4, 5, 6, 7]
-        for name in self.names:
-            word = name.lower()
-            audio, video = "audio" in word or "sound" in word, "video" in word or "visual" in word
-            wish = 1 if audio and not video else 2 if video and not audio else 0 if name == self.system else None
-            if wish is None or wish in colours.values():
-                wish = free[0]
-                free = [*free[1:], wish]  # more outputs than colours share them
-            colours[name] = wish
-        if isinstance(self.rival, Rival):
-            colours[self.rival.name] = free[0]
-        return colours
+        """Output -> number of its colour and mark, the same in every chart."""
+        rival = [self.rival.name] if isinstance(self.rival, Rival) else []
+        return colours_of(self.names, rival)
 
     @cached_property
     def results(self) -> dict[str, dict[str, Result]]:

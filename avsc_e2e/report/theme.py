@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LIGHT = {
     "page": "#ffffff", "card": "#f5f6f8", "line": "#d9dee4", "ink": "#1a1f26", "muted": "#55606c",
@@ -51,3 +51,19 @@ def variables(theme: Mapping[str, str]) -> dict[str, str]:
         for step, (back, text) in enumerate(shades(theme, colour)):
             found |= {f"{letter}{step}": back, f"{letter}{step}t": text}
     return found
+
+
+def colours_of(names: Sequence[str], rivals: Sequence[str]) -> dict[str, int]:
+    """Name -> number of a colour and mark. The first of `names` is the system; audio and video always have their own
+    colours. More names than colours share them."""
+    colours: dict[str, int] = {}
+    free = [3, 4, 5, 6, 7]
+    for i, name in enumerate(names):
+        word = name.lower()
+        audio, video = "audio" in word or "sound" in word, "video" in word or "visual" in word
+        wish = 1 if audio and not video else 2 if video and not audio else None if i else 0
+        if wish is None or wish in colours.values():
+            wish = free[0]
+            free = [*free[1:], wish]
+        colours[name] = wish
+    return colours | dict.fromkeys(rivals, free[0])

@@ -13,10 +13,10 @@ OWN = '''"""My own recipe."""
 from dataclasses import replace
 
 from avsc_e2e.cli import run
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.training.recipe import Recipe
 
-sound = Recipe("own/sound", model=replace(systems.tiny(), video=""), epochs=3)
+sound = Recipe("own/sound", model=replace(own.tiny(), video=""), epochs=3)
 rate = 3
 if __name__ == "__main__":
     run(sound=sound, longer=replace(sound, epochs=7), rate=rate)

@@ -251,7 +251,7 @@ def test_collate_is_as_before(tmp_path):
 def test_recipes_take_the_policy(toy_city, tmp_path):
     """One bad video of twenty: training goes on and lists it, evaluation stops unless told to go on."""
     from avsc_e2e.evaluation import evaluate
-    from avsc_e2e.models.zoo.systems import tiny
+    from avsc_e2e.models.zoo.own import tiny
     from avsc_e2e.training.recipe import Data, Heads, Optim, Recipe
     from avsc_e2e.training.trainer import train
 

@@ -19,7 +19,7 @@ from avsc_e2e.models.ensemble import Ensemble, Member
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights import fetching
 from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.outputs.output import SystemOutput, write_output
 
 CLASSES = ("beach", "street")

@@ -15,7 +15,7 @@ from avsc_e2e.models import filterbanks
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd, cut, delta, mix
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo import frontends, systems
+from avsc_e2e.models.zoo import frontends, own
 from avsc_e2e.transforms.batch import SpecAugment
 
 ONE = Architecture(channels="mono", video="")
@@ -374,7 +374,7 @@ def test_trunks_with_published_weights_hear_raw_planes():
 
 def test_autocast_does_not_reach_the_front_end():
     torch.manual_seed(0)
-    model = SceneNet(replace(systems.tiny(), video="")).eval()
+    model = SceneNet(replace(own.tiny(), video="")).eval()
     clip = Clip(sound(channels=2), torch.zeros(1, 1, 3, 0, 0), torch.zeros(1), torch.tensor([[True, False]]), [""], 0.0)
     expected = model.preprocess(clip).audio
     with torch.autocast("cpu", torch.bfloat16):

@@ -15,7 +15,7 @@ from avsc_e2e.models.heads import BaselineHead, PointwiseHead, decide, takes_tok
 from avsc_e2e.models.nets.audionet import parameter_count
 from avsc_e2e.models.scenenet import SceneNet, freeze
 from avsc_e2e.models.sequencefusion import SequenceFusion
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own, systems
 
 KINDS = ("concat", "gated", "bilinear", "cross_attention", "bottleneck", "early", "sequence")
 LEARNED = ("concat", "gated", "bilinear", "cross_attention", "bottleneck")
@@ -242,7 +242,7 @@ def test_hou_tiles_a_second_to_ten_steps():
 
 
 def toy(**changes) -> Architecture:
-    return replace(systems.tiny(), head="baseline", fusion="two_heads", decision=(0.0, 0.0, 1.0), **changes)
+    return replace(own.tiny(), head="baseline", fusion="two_heads", decision=(0.0, 0.0, 1.0), **changes)
 
 
 def batch(clips: int = 8) -> Clip:
@@ -289,7 +289,7 @@ def test_two_heads_are_frozen_and_heard_before_their_second_norm():
 @pytest.mark.parametrize("decision", [(0.0, 0.0, 1.0), (1.0, 1.0, 2.0)])
 def test_product_of_both_heads(decision):
     torch.manual_seed(0)
-    model = SceneNet(replace(systems.tiny(), fusion="product", decision=decision)).train()
+    model = SceneNet(replace(own.tiny(), fusion="product", decision=decision)).train()
     assert parameter_count(model.heads["fusion"]) == 2 + 10
     assert all(p.requires_grad == (decision[0] > 0) for p in model.heads["audio"].parameters())
     clip = model.preprocess(batch())
@@ -314,7 +314,7 @@ def test_heads_with_a_vote_are_trained():
 
 
 def test_frozen_trunks_keep_their_statistics():
-    model = SceneNet(systems.tiny())
+    model = SceneNet(own.tiny())
     freeze(model.video)
     model.train()
     assert model.audio.training
@@ -346,7 +346,7 @@ def test_embeddings_are_standardised_by_training_clips(kind):
         standard = head.standardise(values)
         torch.testing.assert_close(standard.mean(dim=0), torch.zeros(standard.shape[1]), atol=1e-3, rtol=0)
         assert (standard.std(dim=0) < 1.01).all()
-    assert not SceneNet(systems.tiny()).standardises_embeddings
+    assert not SceneNet(own.tiny()).standardises_embeddings
 
 
 def test_statistics_are_of_what_is_there():
@@ -370,7 +370,7 @@ def test_statistics_are_of_what_is_there():
 
 def test_two_heads_need_the_baselines():
     with pytest.raises(AvscError, match="add --model\\.head baseline"):
-        replace(systems.tiny(), fusion="two_heads")
+        replace(own.tiny(), fusion="two_heads")
 
 
 def test_pointwise_head_is_a_convolution_between_norms():
@@ -455,7 +455,7 @@ def test_bottlenecks_are_all_that_modalities_exchange():
 @pytest.mark.parametrize("kind", ["gated", "bilinear", "cross_attention", "bottleneck", "early", "sequence"])
 def test_models_train_with_every_fusion(kind):
     torch.manual_seed(0)
-    arch = replace(systems.tiny(), fusion=kind, frames=2, dropout=0.0, decision=(1.0, 1.0, 1.0))
+    arch = replace(own.tiny(), fusion=kind, frames=2, dropout=0.0, decision=(1.0, 1.0, 1.0))
     if kind == "sequence":
         with pytest.raises(AvscError, match="at least 232 values"):
             SceneNet(arch)

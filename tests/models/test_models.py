@@ -20,8 +20,8 @@ from avsc_e2e.models.heads import decide
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint, read_notes, save_model
 from avsc_e2e.models.zoo.catalogue import architecture, create_model, describe, list_models
+from avsc_e2e.models.zoo.own import lite0, tiny
 from avsc_e2e.models.zoo.registry import system
-from avsc_e2e.models.zoo.systems import lite0, tiny
 
 SMALLEST = 64
 """Pixels at which every trunk still has something to see."""

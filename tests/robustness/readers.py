@@ -49,7 +49,7 @@ def _model():
     import torch
 
     from avsc_e2e.models.scenenet import SceneNet
-    from avsc_e2e.models.zoo.systems import tiny
+    from avsc_e2e.models.zoo.own import tiny
 
     torch.set_num_threads(1)
     return SceneNet(replace(tiny(), classes=("a", "b"))).eval()

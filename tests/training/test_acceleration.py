@@ -19,7 +19,7 @@ from avsc_e2e.clip import SCENES, Clip, Corpus
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import module, run
 from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.training.averaging import follow, pairs, shadow

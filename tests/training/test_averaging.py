@@ -10,7 +10,7 @@ from support import tiny_recipe
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint, save_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import trainer
 from avsc_e2e.training.averaging import average_checkpoints
 from avsc_e2e.training.recipe import Averaging, Optim

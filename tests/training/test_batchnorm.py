@@ -9,7 +9,7 @@ from torch import nn
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.zoo.catalogue import architecture, list_models
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import machine
 from avsc_e2e.training.batchnorm import synchronise
 from avsc_e2e.training.callbacks import RunFolder

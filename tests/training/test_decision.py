@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 from avsc_e2e.models.heads import decide
-from avsc_e2e.models.zoo import systems
+from avsc_e2e.models.zoo import own
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.training.decision import fit_decision
 
@@ -38,7 +38,7 @@ def loss_of(found, truth, rule: str, weights, sharpness: float = 1.0) -> float:
 def test_the_decision_has_the_least_macro_log_loss(rule, within):
     """Each head keeps a weight of a thousandth, and the powers are held back a little."""
     found, truth, groups = votes()
-    fitted = fit_decision(replace(systems.tiny(), decision_rule=rule), found, truth, groups)
+    fitted = fit_decision(replace(own.tiny(), decision_rule=rule), found, truth, groups)
     ours = loss_of(found, truth, rule, fitted.decision, fitted.sharpness)
 
     def free(x):
@@ -60,7 +60,7 @@ def test_heads_that_err_apart_are_sharpened_together():
     for name in NAMES:
         logits = 1.5 * np.eye(4)[truth] + np.sqrt(1.5) * rng.standard_normal((2000, 4))
         found[name] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    fitted = fit_decision(systems.tiny(), found, truth, np.arange(2000) // 20)
+    fitted = fit_decision(own.tiny(), found, truth, np.arange(2000) // 20)
     assert fitted.sharpness == pytest.approx(3.0, abs=0.3)
     assert fitted.decision == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=0.04)
 
@@ -68,5 +68,5 @@ def test_heads_that_err_apart_are_sharpened_together():
 def test_a_single_source_is_held_to_equal_powers():
     found, truth, _ = votes()
     few = {name: p[:8] for name, p in found.items()}
-    fitted = fit_decision(systems.tiny(), few, truth[:8], np.array(["one"] * 8))
+    fitted = fit_decision(own.tiny(), few, truth[:8], np.array(["one"] * 8))
     assert fitted.decision == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=0.2)

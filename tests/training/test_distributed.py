@@ -31,7 +31,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import callbacks
 from avsc_e2e.training.acceleration import checkpoint_activations
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Heads, Machine, Optim, Recipe

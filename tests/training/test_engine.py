@@ -28,7 +28,7 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet, keep_statistics
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights.checkpoint import load_model, read_checkpoint, save_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.outputs.output import read_output
 from avsc_e2e.training.averaging import average_checkpoints, follow, pairs, shadow

@@ -18,7 +18,7 @@ from support import tiny_recipe
 
 from avsc_e2e.data import dataset
 from avsc_e2e.models.weights.checkpoint import read_notes
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.recipe import UNCHANGED, Averaging, Distil, Heads, Optim
 from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup

@@ -8,7 +8,7 @@ from support import tiny_recipe
 
 from avsc_e2e.clip import Clip
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.run import corpus_of
 

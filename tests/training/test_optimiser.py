@@ -8,7 +8,7 @@ import torch
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.optimiser import build_optimiser, last_layers, rate_share, unfreeze
 from avsc_e2e.training.recipe import Optim
 

@@ -22,7 +22,7 @@ from avsc_e2e.inference import sampling
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import initialisation, machine, trainer
 from avsc_e2e.training.acceleration import compile_trunks
 from avsc_e2e.training.callbacks import RunFolder

@@ -13,7 +13,7 @@ from support import tiny_recipe as recipe
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.losses import head_losses, target_of
 from avsc_e2e.training.optimiser import parameter_groups, rate_share
 from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim

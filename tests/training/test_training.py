@@ -23,7 +23,7 @@ from avsc_e2e.clip import SCENES, Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
-from avsc_e2e.models.zoo.systems import lite0_aisfx, tiny
+from avsc_e2e.models.zoo.own import lite0_aisfx, tiny
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.losses import head_losses
 from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe

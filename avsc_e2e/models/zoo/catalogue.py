@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
-from avsc_e2e.models.zoo import systems  # noqa: F401, whose import fills the table of entries
+from avsc_e2e.models.zoo import own, systems  # noqa: F401, whose import fills the table of entries
 from avsc_e2e.models.zoo.registry import entries
 
 log = logging.getLogger(__name__)

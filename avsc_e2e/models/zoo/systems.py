@@ -1,4 +1,4 @@
-"""The published systems, and small ones of our own, each as one entry of the zoo.
+"""The published systems, each as one entry of the zoo.
 
 What an entry says without a comment is published; `published.py` has the figures. A submission that averages several
 models is an entry for each member (`du_ustc_fcnn`), listed in ENSEMBLES, whose outputs `avsc fuse` joins.
@@ -10,8 +10,6 @@ from dataclasses import replace
 
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.zoo.frontends import (
-    AISFX,
-    EFFICIENTAT,
     MCDONNELL,
     NARANJO,
     OPENL3_IMAGE,
@@ -20,8 +18,6 @@ from avsc_e2e.models.zoo.frontends import (
     VGGISH,
 )
 from avsc_e2e.models.zoo.registry import system
-
-HALF = (0.5, 0.5, 0.5)
 
 # ---- The dataset paper, Wang, Mesaros, Heittola, Virtanen, ICASSP 2021, and its challenge baseline
 
@@ -287,62 +283,3 @@ ENSEMBLES = {
     "okazaki_ldsl_video": ("okazaki_ldsl_video", "okazaki_ldsl_regnet", "okazaki_ldsl_hrnet", "okazaki_ldsl_clip"),
 }  # fmt: skip
 """Members of the submissions that average several models, as far as is known."""
-
-# ---- Of our own
-
-
-@system
-def lite0() -> Architecture:
-    """EfficientNet-Lite0 and a small audio ResNet, hybrid fusion: our own, fine-tunes on a laptop's CPU."""
-    return Architecture(
-        audio="audio_resnet10",
-        bands=64,
-        video="tf_efficientnet_lite0",
-        size=160,
-        hidden=256,
-        # The fusion head knows both; the single heads, less sure by design, would only dim it.
-        decision=(0.1, 0.4, 2.0),
-    )
-
-
-@system
-def lite0_aisfx() -> Architecture:
-    """lite0 with aisfx for the audio (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
-    return replace(lite0(), **AISFX)
-
-
-@system
-def flagship() -> Architecture:
-    """SigLIP2 ViT-L and EfficientAT mn40 joined by bottleneck tokens: our own, to beat the challenge's ensembles."""
-    # SigLIP2 (Tschannen et al., 2025) learned images with texts that name scenes. mn40 has the best AudioSet figure of
-    # the CNNs here, and a CNN has no positions that a clip of one second would cut.
-    return Architecture(
-        **dict(EFFICIENTAT, audio="mn40"),
-        video="vit_large_patch16_siglip_256.v2_webli",
-        frames=2,
-        fusion="bottleneck",
-        hidden=512,
-        dropout=0.1,
-        drop_path=0.1,
-    )
-
-
-@system
-def flagship_student() -> Architecture:
-    """What the flagship teaches, for small devices: EfficientNet-Lite0 and EfficientAT mn04, our own."""
-    return Architecture(**dict(EFFICIENTAT, audio="mn04"), video="tf_efficientnet_lite0", fusion="concat", hidden=256)
-
-
-@system
-def tiny() -> Architecture:
-    """timm's test nets with hybrid fusion: our own, for tests and first steps."""
-    return Architecture(
-        audio="audio_test",
-        bands=32,
-        hop=1024,
-        video="test_efficientnet",
-        size=64,
-        hidden=32,
-        mean=HALF,
-        std=HALF,
-    )

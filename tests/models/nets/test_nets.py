@@ -16,7 +16,7 @@ from avsc_e2e.models.nets.dcase import SplitResNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import Trunk
-from avsc_e2e.models.zoo.systems import tiny
+from avsc_e2e.models.zoo.own import tiny
 
 SMALL = {
     "audio_resnet10": (2, 64, 51), "audio_resnet18": (2, 32, 51), "audio_cnn1d": (2, 16, 40),

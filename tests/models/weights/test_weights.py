@@ -621,7 +621,7 @@ def test_the_published_file(variable, name, trunk, planes, bands):
 def test_new_notes_win(tmp_path):
     from avsc_e2e.models.scenenet import SceneNet
     from avsc_e2e.models.weights.checkpoint import add_notes, read_checkpoint, save_model
-    from avsc_e2e.models.zoo.systems import tiny
+    from avsc_e2e.models.zoo.own import tiny
 
     path = save_model(SceneNet(tiny()), tmp_path / "model.safetensors", {"calibration": "old", "recipe": "kept"})
     add_notes(path, {"calibration": "new"})
