@@ -1,6 +1,7 @@
 """Every frame and every second the right one, in files whose frames bear their number (tests/numbered.py)."""
 
 import os
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,7 +22,16 @@ from numbered import (
 )
 from PIL import Image
 
-from avsc_e2e.data.media import audio, audio_blocks, decode_frames, decode_windows, probe, read_audio, read_frames
+from avsc_e2e.data.media import (
+    audio,
+    audio_blocks,
+    decode_frames,
+    decode_windows,
+    probe,
+    read_audio,
+    read_frames,
+    sharing,
+)
 from avsc_e2e.errors import MediaError
 
 SECONDS = 6
@@ -102,6 +112,30 @@ def test_one_pass_gives_the_same_as_random_reading(numbered, recipe):
     for span, number in enumerate(spans):
         if number >= 0:
             assert number == read(read_frames(path, [(span + 0.5) / 5], 96)[0])
+
+
+def bytes_read() -> int:
+    """That this process has asked the system for so far."""
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count the bytes that are read")
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_pyramid.mkv", "h264_open_gop.ts", "mpeg4_b.avi", "vp8.webm"])
+def test_one_pass_reads_each_byte_once(numbered, monkeypatch, name):
+    """Video and audio have a decoder each, for both of which the file is read once; what of it is kept, is bounded."""
+    path = numbered(next(recipe for recipe in RECIPES if recipe.name == name))
+    duration = probe(path).duration
+    windows = lambda: list(decode_windows(path, frames=(0.1, 0.9), short_side=96))  # noqa: E731
+    windows()  # imports
+    before = bytes_read()
+    found = windows()
+    assert bytes_read() - before <= 1.1 * path.stat().st_size
+    monkeypatch.setattr(sharing, "KEPT", 0)
+    for window, again in zip(found, windows(), strict=True):
+        times = [min(window.start + time, duration) for time in (0.1, 0.9)]
+        assert np.array_equal(window.frames, read_frames(path, times, 96))
+        assert np.array_equal(window.frames, again.frames)
+        assert np.array_equal(window.audio, again.audio)
 
 
 @pytest.mark.parametrize(

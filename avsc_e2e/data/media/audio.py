@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from avsc_e2e.data.media.header import Media, probe_located
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import HELD, TOLERANCE, boundary, locate, main_stream, open_container
 from avsc_e2e.errors import MediaError
 
@@ -198,12 +199,14 @@ class Block(NamedTuple):
     """Whether what came before it could not be decoded."""
 
 
-def track_blocks(path: str, media: Media, first: int = 0, last: int | None = None) -> Iterator[Block]:
+def track_blocks(
+    path: str, media: Media, first: int = 0, last: int | None = None, shared: SharedFile | None = None
+) -> Iterator[Block]:
     """The decoded parts of a file's audio track that hold the samples [first, last)."""
     import av
 
     rate, run_up = media.sample_rate, round(RUN_UP * media.sample_rate)
-    with open_container(path) as container:
+    with open_container(path, shared) as container:
         stream = main_stream(container, "audio")
         stream.codec_context.thread_count = 1
         for other in container.streams:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from avsc_e2e.data.media.packets import decode, demux
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import TOLERANCE
 from avsc_e2e.errors import MediaError
 
 PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
 """What an MPEG-4 stream says of itself that packs two frames into a packet, so that its time stamps are none."""
 
+HEAD = 1 << 18
+"""Bytes of a file within which it says so."""
 
-def counts(path: str, container, stream) -> bool:
+
+def counts(path: str, container, stream, shared: SharedFile | None = None) -> bool:
     """Whether a video has no true time stamps: an AVI, which has room for none, of a codec whose frames are coded in
     another order than they are shown, and whose packets do not tell which."""
     name = stream.codec_context.name
@@ -21,34 +26,71 @@ def counts(path: str, container, stream) -> bool:
         return False
     if name != "mpeg4":
         return True
+    if shared:
+        return bool(PACKED.search(shared.at(0, HEAD)))
     with open(path, "rb") as file:
-        return bool(PACKED.search(file.read(1 << 18)))
+        return bool(PACKED.search(file.read(HEAD)))
 
 
-def counted_frames(reader, times: Sequence[float]) -> list:
-    """The decoded frames on screen at rising `times` (seconds) of a video without time stamps: in the order in which
-    the decoder gives them, its frames are shown at the times of decoding of its packets.
+class CountedFrames:
+    """The frames of a video without time stamps, at rising times: in the order in which the decoder gives them, they
+    are shown at the times of decoding of its packets.
 
     A key frame's place in that order is the number of packets before it, and of those behind it that are shown before
-    it. So decoding begins one key frame earlier, to see how many these are. Raises MediaError."""
-    found: list = []
-    targets = [reader.ticks(time) for time in times]
-    index = reader.stream.index_entries
-    key = index.search_timestamp(targets[0])
-    while not found:
+    it. So decoding begins one key frame earlier, to see how many these are."""
+
+    def __init__(self, reader):
+        self._reader = reader
+        self._frames: Iterator[tuple[int, object]] = iter(())
+        """Time (ticks) and frame of those to come."""
+        self._following: tuple[int, object] | None = None
+        """The next of them."""
+        self._shown = None
+        self._time: int | None = None
+        """When the one on screen was shown first."""
+
+    def at(self, times: Sequence[float]) -> list:
+        """The decoded frames on screen at rising `times` (seconds). Raises MediaError."""
+        return [self._at(time, self._reader.ticks(time)) for time in times]
+
+    def _at(self, time: float, target: int):
+        if not self._is_ahead(target):
+            self._begin(target)
+        while self._following and self._following[0] <= target:
+            self._time, self._shown = self._following
+            self._following = next(self._frames, None)
+        reader = self._reader
+        shown = self._shown or (self._following and self._following[1])
+        if shown is None or (reader.end is not None and time > reader.end + TOLERANCE):
+            raise MediaError(reader.path, f"no frame at {time:.2f} s can be decoded (is it cut off?)")
+        return shown
+
+    def _is_ahead(self, target: int) -> bool:
+        """Whether a frame lies ahead, nearer than the key frame that decoding anew would begin with."""
+        if self._time is None or target < self._time:
+            return False
+        index = self._reader.stream.index_entries
+        key = index.search_timestamp(target)
         before = index.search_timestamp(index[key].timestamp - 1) if key > 0 else -1
-        found = _count(reader, targets, index[key].timestamp if before >= 0 else None, before)
-        if before < 0:
-            break
-        key = before
-    if len(found) < len(targets):
-        raise MediaError(reader.path, f"no frame at {times[len(found)]:.2f} s can be decoded (is it cut off?)")
-    return found
+        return self._following is None or before < 0 or index[before].timestamp <= self._following[0]
+
+    def _begin(self, target: int) -> None:
+        """Decode from two key frames before, from more where the first frame of known place is later than that."""
+        index = self._reader.stream.index_entries
+        key = index.search_timestamp(target)
+        while True:
+            before = index.search_timestamp(index[key].timestamp - 1) if key > 0 else -1
+            self._frames = counted(self._reader, index[key].timestamp if before >= 0 else None, before)
+            self._shown = self._time = None
+            self._following = next(self._frames, None)
+            if before < 0 or (self._following and self._following[0] <= target):
+                return
+            key = before
 
 
-def _count(reader, targets: Sequence[int], key: int | None, before: int) -> list:
-    """The frames at `targets` that decoding from the index entry `before` (below 0: the start) gives, counted from the
-    packet with the time `key` on; none where the first target lies before that."""
+def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]]:
+    """Times (ticks) and frames as decoding from the index entry `before` (below 0: the start) gives them, from the key
+    frame whose packet has the time `key` on."""
     index = reader.stream.index_entries
     if before >= 0:
         if reader.context.name == "mpeg4":  # only the first packet may tell that frames are packed
@@ -57,13 +99,14 @@ def _count(reader, targets: Sequence[int], key: int | None, before: int) -> list
         reader.context.flush_buffers()
     else:
         reader._open()
-    packets, found, stamps = demux(reader.container, reader.stream), [], []
-    place = 0 if key is None else None
-    """Where in `stamps` the time of the next frame is; unknown until the key frame comes out."""
-    leading, shown = 0, None
+    stamps: deque[int] = deque()
+    """Times of packets, from that of the next frame on; the last is kept, for frames that no packet is left for."""
+    place, leading, step, last = 0 if key is None else None, 0, 0, None
+    packets = demux(reader.container, reader.stream)
     while True:
         packet = next(packets, None)
         if packet is not None:
+            step, last = packet.dts - last if last is not None else 0, packet.dts
             stamps.append(packet.dts)
             packet.pts = packet.dts
         for frame in decode(reader.context, packet):
@@ -72,17 +115,11 @@ def _count(reader, targets: Sequence[int], key: int | None, before: int) -> list
                 if frame.pts != key:
                     continue
                 place = stamps.index(key) + leading
-                if stamps[min(place, len(stamps) - 1)] > targets[0]:
-                    return []
-            time = stamps[min(place, len(stamps) - 1)]
-            while len(found) < len(targets) and targets[len(found)] < time:
-                found.append(shown or frame)
-            if len(found) == len(targets):
-                return found
-            shown, place = frame, place + 1
+            while place and len(stamps) > 1:
+                stamps.popleft()
+                place -= 1
+            yield stamps[0], frame
+            place += 1
         if packet is None:
-            end = stamps[-1] + (stamps[-1] - stamps[-2] if len(stamps) > 1 else 0) if stamps else 0
-            reader.ended(end)
-            while shown and len(found) < len(targets) and targets[len(found)] <= end + TOLERANCE / reader.base:
-                found.append(shown)
-            return found
+            reader.ended(last + step if last is not None else 0)
+            return

@@ -11,6 +11,7 @@ import numpy as np
 from avsc_e2e.data.media.header import Media, probe_located
 from avsc_e2e.data.media.images import read_image
 from avsc_e2e.data.media.reader import Reader
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import boundary, kind, locate
 from avsc_e2e.errors import MediaError
 
@@ -20,14 +21,19 @@ comparison. auto: pyav, because decord is faster on no file that it reads rightl
 
 
 def open_reader(
-    path: str, media: Media, short_side: int | None = None, decoder: Decoder = "auto", threads: int = 1
+    path: str,
+    media: Media,
+    short_side: int | None = None,
+    decoder: Decoder = "auto",
+    threads: int = 1,
+    shared: SharedFile | None = None,
 ) -> Reader:
     """The video of a file, from which a decoder takes frames. Raises MediaError, or what the decoder raises."""
     if decoder == "decord":
         from avsc_e2e.data.media.decord import DecordReader
 
         return DecordReader(path, media, short_side, threads)
-    return Reader(path, media, short_side, threads)
+    return Reader(path, media, short_side, threads, shared)
 
 
 def read_frames(

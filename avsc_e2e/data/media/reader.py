@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from avsc_e2e.data.media.conversion import Converter
-from avsc_e2e.data.media.counted import counted_frames, counts
+from avsc_e2e.data.media.counted import CountedFrames, counts
 from avsc_e2e.data.media.header import Media, quick
 from avsc_e2e.data.media.packets import decode, demux
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import HELD, TOLERANCE, main_stream, open_container
 from avsc_e2e.errors import MediaError
 
@@ -30,10 +31,19 @@ STEP = 0.5
 class Reader:
     """An open video from which frames are taken at rising times."""
 
-    def __init__(self, path: str, media: Media, short_side: int | None = None, threads: int = 1):
+    def __init__(
+        self,
+        path: str,
+        media: Media,
+        short_side: int | None = None,
+        threads: int = 1,
+        shared: SharedFile | None = None,
+    ):
         """Frames are converted so that their shorter side has `short_side` pixels."""
         self.path, self.media, self.short_side, self.threads = path, media, short_side, threads
+        self._shared = shared
         self._open()
+        self._counted = CountedFrames(self) if counts(path, self.container, self.stream, shared) else None
 
     def __enter__(self) -> Reader:
         return self
@@ -45,7 +55,7 @@ class Reader:
         self.container.close()
 
     def _open(self) -> None:
-        self.container = open_container(self.path, **quick(self.path))
+        self.container = open_container(self.path, self._shared, **quick(self.path))
         self.stream = main_stream(self.container, "video")
         self.context = self.stream.codec_context
         self.context.thread_count = self.threads
@@ -102,8 +112,8 @@ class Reader:
     def at(self, times: Sequence[float], more: bool = False) -> list:
         """The decoded frames on screen at rising `times` (seconds); `more` says that later ones will be asked for.
         Raises MediaError."""
-        if counts(self.path, self.container, self.stream):
-            return counted_frames(self, times)
+        if self._counted:
+            return self._counted.at(times)
         return [self._at(time, last=number + 1 == len(times) and not more) for number, time in enumerate(times)]
 
     def _at(self, time: float, last: bool):

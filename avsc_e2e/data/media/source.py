@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from typing import Literal
 
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.errors import MediaError
 
 CONTAINERS = {
@@ -94,16 +95,17 @@ def cause(error: Exception) -> str:
     return text.split(": '")[0].split("\n")[0]
 
 
-def open_container(path: str, **options):
-    """The file as a PyAV container. Raises MediaError."""
+def open_container(path: str, shared: SharedFile | None = None, **options):
+    """The file as a PyAV container, through `shared` where other decoders read it too. Raises MediaError."""
     import av
 
     with boundary(path, "is not a media file that can be read, or it is cut off"):
+        file: object = shared.handle() if shared else path
         try:
             path.encode()
         except UnicodeEncodeError:  # a name of bytes that are no UTF-8
-            return av.open(open(path, "rb"), metadata_errors="ignore", options=CONTAINERS, **options)
-        return av.open(path, metadata_errors="ignore", options=CONTAINERS, **options)
+            file = file if shared else open(path, "rb")  # noqa: SIM115
+        return av.open(file, metadata_errors="ignore", options=CONTAINERS, **options)
 
 
 def main_stream(container, modality: str):

@@ -7,6 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from avsc_e2e.data.media.frames import Decoder, open_reader
 from avsc_e2e.data.media.header import Media, probe_located
 from avsc_e2e.data.media.images import read_image
 from avsc_e2e.data.media.reader import Reader
+from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import boundary, kind, locate
 from avsc_e2e.errors import MediaError
 
@@ -71,11 +73,12 @@ def decode_windows(
     if media.duration > LONGEST:
         raise MediaError(path, f"claims to last {media.duration:.0f} s, which no recording does")
     reader = None
-    with boundary(path, "cannot be decoded"):
+    both = video and media.has_video and audio and media.has_audio
+    with boundary(path, "cannot be decoded"), SharedFile(path) if both else nullcontext() as shared:
         if video and media.has_video:
-            reader = open_reader(path, media, short_side, decoder, threads)
+            reader = open_reader(path, media, short_side, decoder, threads, shared)
         try:
-            cut = _cut_of(path, media, window) if audio and media.has_audio else None
+            cut = _cut_of(path, media, window, shared) if audio and media.has_audio else None
             for start in window_starts(media.duration, window, hop):
                 times = [min(start + time, max(media.duration, start)) for time in frames]
                 yield MediaWindow(
@@ -152,8 +155,10 @@ def _or_error(path: str, function, *arguments) -> np.ndarray | MediaError:
         return error
 
 
-def _cut_of(path: str, media: Media, window: float):
-    return partial(slice_file, path) if media.sliced else rolling_cut(path, media, window, track_blocks(path, media))
+def _cut_of(path: str, media: Media, window: float, shared: SharedFile | None):
+    if media.sliced:
+        return partial(slice_file, path)
+    return rolling_cut(path, media, window, track_blocks(path, media, shared=shared))
 
 
 def rolling_cut(path: str, media: Media, window: float, blocks: Iterator[Block | None]):
