@@ -22,20 +22,18 @@ from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.learner.assembly import decide
 from avsc_e2e.learner.budget import Clock
 from avsc_e2e.learner.embeddings import FRAMES, SIZE, Embedded, Segments, embed, members_at_hand, segments_of, tower
-from avsc_e2e.learner.fit import Run, silent
 from avsc_e2e.learner.folds import Folds, loss_of
 from avsc_e2e.learner.look import look
 from avsc_e2e.learner.probe import joined
+from avsc_e2e.learner.results import Results
+from avsc_e2e.learner.run import Run
 
 PRODUCT = "rule: product"
 
 
 def part(segments: Segments, found: Embedded, rows: np.ndarray) -> tuple[Segments, Embedded]:
     """The segments of some rows, and their features."""
-    kept = Segments(
-        tuple(segments.segments[row] for row in rows), segments.targets[rows], segments.groups[rows],
-        segments.weights[rows],
-    )  # fmt: skip
+    kept = segments.chosen(np.isin(np.arange(len(segments)), rows))
     return kept, Embedded({name: values[rows] for name, values in found.features.items()}, found.present[rows])
 
 
@@ -43,7 +41,7 @@ def study(
     root: Path, work: Path, folds: int, seeds: list[int]
 ) -> dict[str, list[tuple[tuple[int, int], tuple[float, float]]]]:
     """Rule or head -> seed and number of each outer fold, with what was told and what held out."""
-    seen = look(root, work / root.name, Options(SIZE, float(FRAMES), 90))
+    seen = look(root, work / root.name, Options(SIZE, float(FRAMES), 90), Clock(1e6))
     towers = {member.name: tower(member) for member in members_at_hand() if member.modality in seen.modalities}
     every = segments_of(seen.corpus.train, seen.corpus.classes)
     found = embed(towers.values(), every, seen.corpus, seen.store)
@@ -51,7 +49,7 @@ def study(
     for seed in seeds:
         outer = Folds.of(every.targets, every.groups, folds, seed=100 + seed)
         for fold, (rows, held) in enumerate(zip(outer.fitted, outer.judged, strict=True)):
-            run = Run(seen, work, Clock(1e6), seed, silent, str(root), towers=towers)
+            run = Run(seen, Results(work, seen, str(root), ""), Clock(1e6), seed, towers=towers)
             run.take(*part(every, found, rows))
             run.probes()
             segments, features = part(every, found, held)

@@ -13,7 +13,7 @@ from avsc_e2e.classifier import SceneClassifier
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.data.sets.table import write_table
 from avsc_e2e.errors import AvscError
-from avsc_e2e.learner import fit as learner
+from avsc_e2e.learner import run as learner
 from avsc_e2e.learner.embeddings import members_at_hand
 
 

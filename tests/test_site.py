@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from avsc_e2e.learner import fit as learner
+import avsc_e2e
+from avsc_e2e.learner import run as learner
 from avsc_e2e.learner.embeddings import members_at_hand
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +48,7 @@ def in_place(place, monkeypatch):
     monkeypatch.setattr(learner, "members_at_hand", lambda: members)
     monkeypatch.chdir(place[0])
     if not Path("runs/mine").exists():
-        learner.fit("VIDEOS", minutes=1, out="runs/mine")
+        avsc_e2e.fit("VIDEOS", minutes=1, out="runs/mine")
 
 
 @pytest.mark.usefixtures("in_place")

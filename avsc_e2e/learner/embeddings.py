@@ -17,6 +17,7 @@ from avsc_e2e.data.store.reader import Store
 from avsc_e2e.devices import device
 from avsc_e2e.durable import replacing
 from avsc_e2e.inference import sampling
+from avsc_e2e.learner.budget import in_turn
 from avsc_e2e.models import cut
 from avsc_e2e.models.ensemble import Member, Tower, inputs_of, statistics
 from avsc_e2e.models.trunk import settled
@@ -82,25 +83,53 @@ class Segments:
     def __len__(self) -> int:
         return len(self.segments)
 
+    def chosen(self, rows: np.ndarray) -> Segments:
+        """Those of a selection (N,) bool; what is left of a recording stands for all of it."""
+        kept = tuple(one for one, there in zip(self.segments, rows, strict=True) if there)
+        _, place = self._recordings
+        all_of, left_of = (np.bincount(place, self.weights * part, place.max() + 1) for part in (1, rows))
+        share = all_of / np.where(left_of > 0, left_of, 1)
+        return Segments(kept, self.targets[rows], self.groups[rows], (self.weights * share[place])[rows])
 
-def segments_of(rows: Sequence[Row], classes: Sequence[str], most: int = 0) -> Segments:
-    """The fixed segments of recordings, evenly thinned out to `most` of each; 0: all."""
+    def spread(self, count: int) -> Segments:
+        """So many of them at most, evenly from the first to the last."""
+        at = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
+        return self.chosen(np.isin(np.arange(len(self)), at))
+
+    def within(self, count: float) -> np.ndarray:
+        """(N,) bool: as many of them as `count` allows: all; or of each recording as many as fit, evenly; or one of
+        each of some recordings, of all classes and sources in turn, and of each class one at least."""
+        if len(self) <= count:
+            return np.ones(len(self), bool)
+        first, place = self._recordings
+        lengths = np.bincount(place)
+        most = next((m for m in range(int(lengths.max()), 1, -1) if np.minimum(lengths, m).sum() <= count), 1)
+        taken = np.minimum(lengths, most)
+        if len(lengths) > count:
+            names = [(str(self.targets[at]), str(self.groups[at]), self.segments[at].row.file) for at in first]
+            taken = np.zeros(len(lengths), int)
+            taken[in_turn(names)[: max(int(count), len(np.unique(self.targets)))]] = 1
+        kept = np.zeros(len(self), bool)
+        for at, wanted in zip(np.split(np.argsort(place, kind="stable"), np.cumsum(lengths)[:-1]), taken, strict=True):
+            kept[at[np.round((np.arange(wanted) + 0.5) * len(at) / max(wanted, 1) - 0.5).astype(int)]] = True
+        return kept
+
+    @property
+    def _recordings(self) -> tuple[np.ndarray, np.ndarray]:
+        """(R,) the first segment of each recording, and (N,) the recording of each segment."""
+        _, first, place = np.unique([one.row.file for one in self.segments], return_index=True, return_inverse=True)
+        return first, place
+
+
+def segments_of(rows: Sequence[Row], classes: Sequence[str]) -> Segments:
+    """The fixed segments of recordings."""
     label = {name: index for index, name in enumerate(classes)}
-    kept, weights = [], []
-    for row in rows:
-        found = fixed_segments(row)
-        if most and len(found) > most:
-            places = np.unique(np.round((np.arange(most) + 0.5) * len(found) / most - 0.5).astype(int))
-            weights += [len(found) / len(places)] * len(places)
-            found = [found[place] for place in places]
-        else:
-            weights += [1.0] * len(found)
-        kept += found
+    kept = [segment for row in rows for segment in fixed_segments(row)]
     return Segments(
         tuple(kept),
         np.array([label[segment.row.scene] for segment in kept]),
         np.array([segment.row.location or segment.row.file for segment in kept]),
-        np.array(weights),
+        np.ones(len(kept)),
     )
 
 

@@ -10,14 +10,22 @@ from pathlib import Path
 
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.sets.corpus import read_corpus
-from avsc_e2e.data.store.layout import is_store
-from avsc_e2e.data.store.prepare import Options, prepare
+from avsc_e2e.data.sets.table import folder_of
+from avsc_e2e.data.store.layout import is_store, read_manifest
+from avsc_e2e.data.store.prepare import Options, prepare, recordings
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.errors import AvscError
+from avsc_e2e.learner.budget import Clock, in_turn
 from avsc_e2e.learner.crossing import crossing
 
 IMBALANCE = 10.0
 """Segments of the largest class over those of the smallest that are worth a warning."""
+DECODED = {"": 0.3, "test": 0.2}
+"""Of the budget, what decoding of the test part and of all others may take; what exceeds it is left out."""
+PILOT = 64
+"""Recordings that the machine's rate of decoding is measured on."""
+SLOWEST = 1 << 20
+"""Bytes a second that a core decodes at least: sets that take little time at this rate need no pilot."""
 SHARD = 4 << 20
 """Bytes of media in a shard of the learner's store: small ones keep all cores busy to the end."""
 
@@ -45,15 +53,19 @@ class Look:
 
 
 def look(
-    data: str | os.PathLike, folder: Path, options: Options, progress: Callable[[int, int], None] | None = None
+    data: str | os.PathLike,
+    folder: Path,
+    options: Options,
+    clock: Clock,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Look:
-    """Decode a data set into a store below `folder`, unless it is one, and read its parts. Raises AvscError where there
-    is nothing to learn."""
-    store, bad = data, ()
+    """Decode a data set into a store below `folder`, unless it is one, as far as the clock allows, and read its parts.
+    Raises AvscError where there is nothing to learn."""
+    store, bad, left = data, (), 0
     if not is_store(data):
         store = folder / "store"
-        bad = prepare(data, store, options, shard_size=SHARD, progress=progress).bad
-    corpus = read_corpus(store, validation=0.0, test=0.0)
+        bad, left = _decode(data, store, options, clock, progress)
+    corpus = read_corpus(store, validation=0.0, test=0.0, lenient=True)
     opened = open_store(store)
     train = _readable((*corpus.train, *corpus.validation), opened)
     corpus = Corpus(tuple(sorted({row.scene for row in train})), train, (), _readable(corpus.test, opened))
@@ -67,6 +79,11 @@ def look(
             "the learner holds out whole sources and needs two or more"
         )
     warnings = _warnings(corpus, bad)
+    if left:
+        warnings.append(
+            f"{left} recordings are left out, since decoding them would take more than "
+            f"{100 * DECODED['']:.0f} % of the minutes: --resume with more --minutes takes more of them"
+        )
     shared = crossing(train)
     if shared:
         corpus = corpus._replace(train=tuple(row._replace(location=shared[row.location]) for row in corpus.train))
@@ -76,6 +93,44 @@ def look(
             "as a whole"
         )
     return Look(corpus, opened, tuple(warnings))
+
+
+def _decode(
+    data: str | os.PathLike,
+    store: Path,
+    options: Options,
+    clock: Clock,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[tuple[tuple[str, str, str], ...], int]:
+    """Decode all recordings, or as many as their share of the time allows, of all classes and sources in turn; what
+    could not be decoded, and how many are left out. A large set is begun with some, which tell the rate."""
+    root = Path(os.path.abspath(data))
+    _, rows = recordings(root)
+    order = [rows[place] for place in in_turn([(r["scene"], r["location"] or r["file"], r["file"]) for r in rows])]
+    size = {row["file"]: _bytes(root, row) for row in rows}
+    known = {file for files in read_manifest(store)["shards"] for file in files} if is_store(store) else set()
+    fresh = [row for row in order if row["file"] not in known]
+    quick = SLOWEST * (os.cpu_count() or 1) * DECODED["test"] * clock.seconds
+    if len(fresh) <= PILOT or sum(size[row["file"]] for row in fresh) < quick:
+        return prepare(data, store, options, shard_size=SHARD, progress=progress).bad, 0
+    pilot = [row["file"] for row in fresh[:PILOT]]
+    shard = min(SHARD, sum(map(size.__getitem__, pilot)) // (4 * (os.cpu_count() or 1)))  # keeps all cores busy
+    began = clock.used
+    prepare(data, store, options, shard_size=shard, files={*known, *pilot}, progress=progress)
+    each = (clock.used - began) / PILOT
+    chosen = {*known, *pilot}
+    for part, share in DECODED.items():
+        of_part = [row["file"] for row in order if (row["part"] == "test") == (part == "test")]
+        left = int((share * clock.seconds) / each) - len(chosen.intersection(of_part))
+        chosen.update([file for file in of_part if file not in chosen][: max(left, 0)])
+    files = None if len(chosen) == len(rows) else chosen
+    done = prepare(data, store, options, shard_size=SHARD, files=files, progress=progress)
+    return done.bad, len(rows) - len(chosen)
+
+
+def _bytes(root: Path, row: dict[str, str]) -> int:
+    paths = [folder_of(root) / row[name] for name in MODALITIES if row[name]]
+    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _readable(rows: tuple[Row, ...], store: Store) -> tuple[Row, ...]:

@@ -44,6 +44,15 @@ class Plan:
     weight_decay: float = 0.01
 
 
+PLANS = {
+    "speech": Plan(24, 5e-4, mixup=0.3, masks=0.15),
+    "lite2": Plan(3, 1e-4),
+    "lite0": Plan(3, 1e-4),
+    "aisfx": Plan(8, 3e-4, mixup=0.3),
+}
+"""How trunks are fine-tuned, the cheapest first; epochs are the most, of which those out of fold choose."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cache:
     """What the lower part of a trunk makes of segments: (N, V, ...) activations, or planes."""

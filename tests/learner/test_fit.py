@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from avsc_e2e.errors import AvscError
-from avsc_e2e.learner import fit as learner
+from avsc_e2e.learner import run as learner
 from avsc_e2e.learner.embeddings import embed, members_at_hand
 from avsc_e2e.learner.fit import fit
 from avsc_e2e.models.weights.checkpoint import load_model
@@ -16,21 +16,7 @@ from avsc_e2e.prediction import timeline
 BANDS = [member for member in members_at_hand() if member.name == "log-mel"]
 
 
-def tones(root, part="", classes=("high", "low"), sources=5):
-    """Recordings of two clips a source: tones of two pitches in noise."""
-    for number, name in enumerate(classes):
-        (root / part / name).mkdir(parents=True)
-        for source in range(sources):
-            for take in range(2):
-                draw = np.random.default_rng((number, source, take))
-                time = np.arange(16000) / 16000
-                tone = np.sin(2 * np.pi * (2000 if number == 0 else 300 + 20 * source) * time)
-                sound = 0.2 * tone + 0.05 * draw.normal(size=16000)
-                soundfile.write(root / part / name / f"{name}_s{source}_{take}.wav", sound, 16000)
-    return root
-
-
-def test_audio_alone_ends_in_a_model(tmp_path):
+def test_audio_alone_ends_in_a_model(tmp_path, tones):
     root = tones(tmp_path / "data", "train")
     tones(tmp_path / "data", "test", sources=2)
     learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
@@ -50,7 +36,7 @@ def test_audio_alone_ends_in_a_model(tmp_path):
         fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
 
 
-def test_a_resumed_run_computes_no_embedding_twice_and_keeps_what_nothing_beats(tmp_path, monkeypatch):
+def test_a_resumed_run_computes_no_embedding_twice_and_keeps_what_nothing_beats(tmp_path, monkeypatch, tones):
     root, seen = tones(tmp_path / "data"), []
     learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
     before = learned.checkpoint.read_bytes()
@@ -73,7 +59,7 @@ def test_a_resumed_run_computes_no_embedding_twice_and_keeps_what_nothing_beats(
     assert max(seen) == 21
 
 
-def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_path, monkeypatch):
+def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_path, monkeypatch, tones):
     root, seen = tones(tmp_path / "data"), []
 
     def noted(towers, segments, *rest):
@@ -94,13 +80,13 @@ def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_pa
     ("classes", "sources", "message"),
     [(("one",), 3, "two or more are needed"), (("one", "two"), 0, "one")],
 )
-def test_what_cannot_be_learnt_from_is_one_line(tmp_path, classes, sources, message):
+def test_what_cannot_be_learnt_from_is_one_line(tmp_path, classes, sources, message, tones):
     with pytest.raises(AvscError, match=message) as error:
         fit(tones(tmp_path / "data", classes=classes, sources=sources), out=tmp_path / "run", members=BANDS)
     assert "\n" not in str(error.value)
 
 
-def test_two_classes_of_one_source_each(tmp_path):
+def test_two_classes_of_one_source_each(tmp_path, tones):
     learned = fit(tones(tmp_path / "data", sources=1), minutes=1, out=tmp_path / "run", members=BANDS)
     assert load_model(learned.checkpoint).architecture.classes == ("high", "low")
 

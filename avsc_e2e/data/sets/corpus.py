@@ -38,7 +38,8 @@ def read_corpus(
     gives the same rows, without its media.
 
     Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
-    deal with. Raises AvscError for a root that is neither, and what they raise.
+    deal with, and recordings that a store does not hold are left out. Raises AvscError for a root that is neither, and
+    what they raise.
     """
     if is_store(root):
         return _read_stored(
@@ -50,6 +51,7 @@ def read_corpus(
             group=group,
             groups=groups,
             modalities=modalities,
+            lenient=lenient,
         )
     if is_tau(root):
         return read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, lenient=lenient)
@@ -94,6 +96,7 @@ def _read_stored(
     group: str,
     groups: str | os.PathLike[str],
     modalities: Sequence[str],
+    lenient: bool,
 ) -> Corpus:
     if store.layout == "evaluation":
         raise AvscError(f"{store.path}: is a store of the evaluation set, which has no labels to train or test on")
@@ -111,6 +114,8 @@ def _read_stored(
             corpus = read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
         except AvscError as error:
             raise AvscError(str(error).replace(folder, str(store.path))) from None
+    if lenient:
+        corpus = Corpus(corpus.classes, *(tuple(r for r in part if r.file in store.recordings) for part in corpus[1:]))
     parts = []
     first = store.measured((corpus.train or corpus.validation)[0], modalities)
     for part in corpus[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
@@ -63,11 +63,13 @@ def prepare(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    files: Container[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Decode all recordings of a data set (the official development or evaluation layout, class folders, or a table of
     files) into a store, with `workers` processes (0: one for each core), going on where an earlier run stopped. With
-    `world` > 1 this is one of that many runs on a shared folder, and writes its share of the shards.
+    `world` > 1 this is one of that many runs on a shared folder, and writes its share of the shards. With `files` only
+    recordings of these names are looked at; those that an earlier run has decoded must be among them.
 
     What cannot be decoded is noted in the store with its reason. Raises AvscError.
     """
@@ -82,6 +84,7 @@ def prepare(
     if is_store(root):
         raise AvscError(f"{root}: is a store itself: give the folder of the media")
     layout, rows = recordings(root)
+    rows = [row for row in rows if files is None or row["file"] in files]
     with alone(store) if world == 1 else nullcontext():  # runs with ranks share the folder
         return _prepare(root, store, layout, rows, options, shard_size, workers, rank, world, progress)
 
