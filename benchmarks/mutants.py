@@ -40,7 +40,14 @@ from cosmic_ray.work_db import WorkDB
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
+EQUIVALENT = {
+    (one["file"], one["before"], one["after"]): one["reason"]
+    for one in tomllib.loads((ROOT / "benchmarks/mutants_equivalent.toml").read_text()).get("mutant", [])
+}
+"""Mutants that change nothing that a user could see, by their file, lines before and lines after."""
 IGNORED = shutil.ignore_patterns(".venv", ".git", "__pycache__", "demo", "runs", ".pytest_cache", ".ruff_cache")
+STALLED = 120.0
+"""Seconds without any processor time after which tests count as dead-locked."""
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--durations=0"]
 
 
@@ -250,6 +257,16 @@ def settle(copies: Queue, work: Path, rooms: list[str]) -> None:
             importlib.import_module(name)
 
 
+def processor_time(session: int) -> float:
+    """Of all living processes of a session, in clock ticks."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
+    return total
+
+
 def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
     """How these tests end in a fork: survived, killed or timeout; and the test that failed."""
     told = Path(f"mutant-{os.getpid()}.txt").resolve()
@@ -266,12 +283,15 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
         status = pytest.main([*OPTIONS, *sorted({test.split("::")[0] for test in tests})], [chosen])
         told.write_text(chosen.failed)
         os._exit(int(status))
-    ends = time.monotonic() + timeout
-    status = None
+    status, looked, used, ends = None, time.monotonic(), -1.0, time.monotonic() + timeout
     while status is None and time.monotonic() < ends:
         time.sleep(0.05)
         done, code = os.waitpid(child, os.WNOHANG)
         status = code if done else None
+        if time.monotonic() > looked + STALLED:  # a busy machine is no dead lock
+            looked, before, used = time.monotonic(), used, processor_time(child)
+            if used == before:
+                break
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     if status is None:
@@ -283,12 +303,12 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
     return {0: "survived", 5: "no test"}.get(os.WEXITSTATUS(status), "killed"), failed
 
 
-def run(mutant: Mutant) -> dict:
+def run(mutant: Mutant, limit: float) -> dict:
     """One mutant in the worker's copy: its outcome, the changed lines and the seconds it took."""
     began = time.monotonic()
     known = traced[mutant.room]
-    tests = tests_of(known, mutant, SETTINGS["seconds"])
-    seconds = sum(known.seconds.get(test, SETTINGS["seconds"]) for test in tests)
+    tests = tests_of(known, mutant, limit)
+    seconds = sum(known.seconds.get(test, limit) for test in tests)
     path, before, after = Path(mutant.file), Path(mutant.file).read_text(), mutant.text()
     try:
         path.write_text(after)
@@ -344,9 +364,13 @@ def read_trace(base: Path, room: str) -> Trace:
     return Trace(**json.loads((base / f"trace-{room}.json").read_text()))
 
 
+def reason(one: dict) -> str:
+    """Why a mutant is equivalent, empty where it is not."""
+    return EQUIVALENT.get((one["file"], one["before"], one["after"]), "")
+
+
 def table(results: list[dict], rooms: list[str], known: dict[str, Trace]) -> list[str]:
     """A line for each room: mutants by outcome, and the branches that its tests run."""
-    equivalent: dict[str, str] = SETTINGS["equivalent"]
     lines = [
         "| room | mutants | killed | survived | equivalent | killed of those that are not equivalent | branches run |",
         "|---|---|---|---|---|---|---|",
@@ -354,8 +378,7 @@ def table(results: list[dict], rooms: list[str], known: dict[str, Trace]) -> lis
     for room in [*rooms, "all"]:
         found = [one for one in results if room in (one["room"], "all")]
         count = Counter(
-            "equivalent" if one["name"] in equivalent else "survived" if one["outcome"] == "survived" else "killed"
-            for one in found
+            "equivalent" if reason(one) else "survived" if one["outcome"] == "survived" else "killed" for one in found
         )
         real = max(len(found) - count["equivalent"], 1)
         kinds = [known[name].coverage for name in (rooms if room == "all" else [room])]
@@ -388,8 +411,7 @@ def page(results: list[dict], bugs: list[dict], rooms: list[str], known: dict[st
     for one in results:
         if one["outcome"] == "survived":
             before, after = (one[key].replace("|", "\\|") for key in ("before", "after"))
-            reason = SETTINGS["equivalent"].get(one["name"], "")
-            lines.append(f"| {one['file']}:{one['line']} | `{before}` | `{after}` | {reason} |")
+            lines.append(f"| {one['file']}:{one['line']} | `{before}` | `{after}` | {reason(one)} |")
     lines += ["", "## Bugs put in by hand", "", "| bug | file | noticed by |", "|---|---|---|"]
     for one in bugs:
         noticed = one["by"] or ("too slow" if one["outcome"] == "timeout" else "**none**")
@@ -402,6 +424,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=SETTINGS["sample"])
     parser.add_argument("--seed", type=int, default=SETTINGS["seed"])
     parser.add_argument("--rooms", nargs="+", default=list(SETTINGS["rooms"]), choices=list(SETTINGS["rooms"]))
+    parser.add_argument("--seconds", type=int, default=SETTINGS["seconds"], help="of tests for each mutant")
+    parser.add_argument("--no-bugs", action="store_true", help="the sample alone")
+    parser.add_argument("--again", action="store_true", help="rerun what survived, such as after a new test")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
     parser.add_argument("--write", type=Path, help="page to write, such as docs/mutants.md")
@@ -413,7 +438,9 @@ def main() -> None:
     log = options.work / "results.json"
     results: dict[str, dict] = json.loads(log.read_text()) if log.exists() else {}
     sample, bugs = drawn(options.rooms, options.sample, options.seed), by_hand(options.rooms)
-    todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in results]
+    bugs = [] if options.no_bugs else bugs
+    settled = {name for name, one in results.items() if not (options.again and one["outcome"] == "survived")}
+    todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in settled]
     print(f"{len(sample)} mutants and {len(bugs)} by hand, {len(todo)} to run", flush=True)
     known = traces(options.rooms, options.work, options.processes)
     context = get_context("spawn")
@@ -421,7 +448,7 @@ def main() -> None:
     for number in range(options.processes):
         folders.put(copy_of(number, options.work))
     with ProcessPoolExecutor(options.processes, context, settle, (folders, options.work, options.rooms)) as workers:
-        jobs = [workers.submit(run, mutant) for mutant in todo]
+        jobs = [workers.submit(run, mutant, options.seconds) for mutant in todo]
         for done, job in enumerate(as_completed(jobs), 1):
             one = job.result()
             results[one["name"]] = one
