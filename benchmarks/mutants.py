@@ -46,6 +46,10 @@ EQUIVALENT = {
 }
 """Mutants that change nothing that a user could see, by their file, lines before and lines after."""
 IGNORED = shutil.ignore_patterns(".venv", ".git", "__pycache__", "demo", "runs", ".pytest_cache", ".ruff_cache")
+HEAVY = (
+    "pytorch_lightning timm torchaudio torchvision albumentations audiomentations sklearn scipy.optimize scipy.signal"
+)
+"""Modules that a worker imports once: every mutant is a fork of it."""
 STALLED = 120.0
 """Seconds without any processor time after which tests count as dead-locked."""
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--durations=0"]
@@ -63,7 +67,7 @@ class Mutant(NamedTuple):
     change: tuple
     """Text before and after, or cosmic-ray's operator, its arguments and which of the file's places for it."""
     tests: tuple[str, ...] = ()
-    """Those that must notice; without them, those of its room that run its lines."""
+    """Those that must notice it; of one that is drawn, those of its room that run its lines."""
 
     def text(self) -> str:
         """The file with it."""
@@ -82,8 +86,6 @@ class Trace(NamedTuple):
     """Processor time of each test that passes, with the fixtures that it is the first to need."""
     lines: dict[str, dict[str, list[str]]]
     """File to line to tests."""
-    modules: list[str]
-    """Third-party modules that they load: a worker imports them once, and every mutant is a fork of it."""
     coverage: dict[str, float]
     """Statements, branches and those of them that run in the tests' own process."""
 
@@ -150,7 +152,7 @@ def by_hand(rooms: list[str]) -> list[Mutant]:
         above = source.partition(one["before"])[0]
         first = above.count("\n") + 1 + (len(one["before"]) - len(one["before"].lstrip("\n")))
         last = first + one["before"].strip("\n").count("\n")
-        tests = tuple(one.get("tests", ()))
+        tests = tuple(one["tests"])
         found.append(Mutant(one["room"], f"by hand: {one['bug']}", one["file"], first, last, change, tests))
     return [mutant for mutant in found if mutant.room in rooms]
 
@@ -217,16 +219,12 @@ def trace(room: str, out: Path) -> None:
         coverage.json_report(outfile=f"{folder}/report.json")
         totals = json.loads(Path(folder, "report.json").read_text())["totals"]
     kinds = ("num_statements", "covered_lines", "num_branches", "covered_branches")
-    heavy = sorted(name for name in sys.modules if "." not in name and not name.startswith("_"))
-    outside = [name for name in heavy if "site-packages" in (getattr(sys.modules[name], "__file__", "") or "")]
     counted = {kind: totals[kind] for kind in kinds}
-    out.write_text(json.dumps(Trace(passed, lines, outside, counted)._asdict()))
+    out.write_text(json.dumps(Trace(passed, lines, counted)._asdict()))
 
 
 def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
     """The tests that run the mutant's statement, or, where an import does, the file; the quickest, within a limit."""
-    if mutant.tests:
-        return list(mutant.tests)
     tree = ast.parse((ROOT / mutant.file).read_text())
     around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.last <= n.end_lineno]
     statement = min(around, key=lambda node: node.end_lineno - node.lineno)
@@ -245,14 +243,13 @@ def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
 def settle(copies: Queue, work: Path, rooms: list[str]) -> None:
     """A worker takes a copy for itself and imports what all tests need."""
     traced.update({room: read_trace(work, room) for room in rooms})
-    modules = sorted({name for one in traced.values() for name in one.modules})
     copy = copies.get()
     os.chdir(copy)
     sys.path.insert(0, copy)
     os.environ |= {"PYTHONPATH": copy, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     sys.dont_write_bytecode = True
-    for name in modules:
+    for name in HEAVY.split():
         with suppress(Exception):
             importlib.import_module(name)
 
@@ -306,9 +303,8 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
 def run(mutant: Mutant, limit: float) -> dict:
     """One mutant in the worker's copy: its outcome, the changed lines and the seconds it took."""
     began = time.monotonic()
-    known = traced[mutant.room]
-    tests = tests_of(known, mutant, limit)
-    seconds = sum(known.seconds.get(test, limit) for test in tests)
+    tests = list(mutant.tests) or tests_of(traced[mutant.room], mutant, limit)
+    seconds = limit if mutant.tests else sum(traced[mutant.room].seconds[test] for test in tests)
     path, before, after = Path(mutant.file), Path(mutant.file).read_text(), mutant.text()
     try:
         path.write_text(after)
@@ -442,12 +438,12 @@ def main() -> None:
     settled = {name for name, one in results.items() if not (options.again and one["outcome"] == "survived")}
     todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in settled]
     print(f"{len(sample)} mutants and {len(bugs)} by hand, {len(todo)} to run", flush=True)
-    known = traces(options.rooms, options.work, options.processes)
+    known = traces(options.rooms, options.work, options.processes) if sample else {}
     context = get_context("spawn")
     folders = context.Queue()
     for number in range(options.processes):
         folders.put(copy_of(number, options.work))
-    with ProcessPoolExecutor(options.processes, context, settle, (folders, options.work, options.rooms)) as workers:
+    with ProcessPoolExecutor(options.processes, context, settle, (folders, options.work, list(known))) as workers:
         jobs = [workers.submit(run, mutant, options.seconds) for mutant in todo]
         for done, job in enumerate(as_completed(jobs), 1):
             one = job.result()
@@ -461,7 +457,7 @@ def main() -> None:
     found, put_in = ([results[mutant.name] for mutant in group] for group in (sample, bugs))
     if options.write:
         options.write.write_text(page(found, put_in, options.rooms, known, options.seed))
-    print("\n".join(table(found, options.rooms, known)))
+    print("\n".join(table(found, options.rooms, known) if known else []))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 import zipfile
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
 from avsc_e2e.data.download.archives import Archive, list_archives
+from avsc_e2e.data.download.connection import retry_after
 from avsc_e2e.data.download.download import download
 from avsc_e2e.data.download.plan import Plan, plan_download
 from avsc_e2e.data.download.unpacking import unpack
@@ -446,3 +449,13 @@ def test_an_unpacked_file_that_lost_its_end_is_fetched_again(tmp_path, server, e
     fetch(tmp_path, server)
     assert victim.read_bytes() == whole
     assert tree(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"), [("7", 7.0), ("300", 300.0), ("86400", 300.0), ("soon", 0.0), ("-1", 0.0), (None, 0.0)]
+)
+def test_a_server_may_ask_for_five_minutes_at_most(asked, waited):
+    headers = Message()
+    if asked is not None:
+        headers["Retry-After"] = asked
+    assert retry_after(HTTPError("http://a/b", 503, "busy", headers, None)) == waited

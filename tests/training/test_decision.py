@@ -1,16 +1,24 @@
 """The decision over a model's heads: the least macro log loss, by an optimiser of another kind."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from support import tiny_recipe
 
+from avsc_e2e.clip import Corpus, Row
 from avsc_e2e.models.heads import decide
+from avsc_e2e.models.scenenet import SceneNet
+from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.zoo import own
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.training.decision import fit_decision
+from avsc_e2e.training.module import FineTuning
+from avsc_e2e.training.run import model_file
+from avsc_e2e.training.trainer import _fit_decision
 
 NAMES = ("audio", "video", "fusion")
 
@@ -70,3 +78,50 @@ def test_a_single_source_is_held_to_equal_powers():
     few = {name: p[:8] for name, p in found.items()}
     fitted = fit_decision(own.tiny(), few, truth[:8], np.array(["one"] * 8))
     assert fitted.decision == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=0.2)
+
+
+def test_only_clips_with_both_modalities_count(tmp_path, monkeypatch):
+    """Of every third clip the audio is missing, and what the heads say of it would turn the fit around."""
+    found, truth, groups = votes()
+    both = np.arange(600) % 3 > 0
+    said = {name: np.where(both[:, None], p, np.roll(p, 1, axis=1)) for name, p in found.items()}
+    files = [f"{i}.mp4" for i in range(600)]
+    rows = tuple(Row(file, "a", "v", "bus", group) for file, group in zip(files, groups, strict=True))
+    model = SceneNet(replace(own.tiny(), classes=tuple("abcd")))
+    tuning = FineTuning(tiny_recipe(tmp_path, tmp_path), model, Corpus(tuple("abcd"), (), rows, ()))
+    tuning.trainer = machine = SimpleNamespace(world_size=1)
+    logged = {}
+    monkeypatch.setattr(tuning, "log", logged.__setitem__)
+    assert tuning.trainer is machine
+    heads = {name: torch.from_numpy(p) for name, p in said.items()}
+    heads["decision"] = heads["video"]
+    for part in (slice(0, 350), slice(350, 600)):
+        of_part = {name: values[part] for name, values in heads.items()}
+        tuning._validation.append((torch.from_numpy(truth[part]), torch.from_numpy(both[part]), files[part], of_part))
+    tuning.on_validation_epoch_end()
+    assert logged["validation_log_loss"] == pytest.approx(macro_log_loss(said["video"], truth))  # of all clips
+    of_both = fit_decision(model.architecture, {n: p[both] for n, p in said.items()}, truth[both], groups[both])
+    of_all = fit_decision(model.architecture, said, truth, groups)
+    assert tuning.fitted_decision() == of_both
+    assert of_all.decision != pytest.approx(of_both.decision, abs=0.02)
+
+
+def test_the_decision_is_fitted_to_the_model_that_is_kept(tmp_path):
+    """Not to the one of the last step, which the trainer still holds."""
+    torch.manual_seed(0)
+    recipe = tiny_recipe(tmp_path, tmp_path)
+    kept, last = SceneNet(own.tiny()), SceneNet(own.tiny())
+    save_model(kept, model_file(recipe), {"recipe": "as it was", "calibration": "of another decision"})
+    expected = {name: value.clone() for name, value in kept.state_dict().items()}
+    seen = []
+
+    def validate(tuning, verbose):
+        seen.append(all(torch.equal(value, expected[name]) for name, value in tuning.judged.state_dict().items()))
+
+    fitted = replace(own.tiny(), decision=(0.2, 0.3, 0.5), sharpness=1.25)
+    tuning = SimpleNamespace(judged=last, fitted_decision=lambda: fitted)
+    _fit_decision(recipe, SimpleNamespace(validate=validate, is_global_zero=True), tuning)
+    assert seen == [True]
+    saved = load_model(model_file(recipe))
+    assert (saved.architecture.decision, saved.architecture.sharpness) == ((0.2, 0.3, 0.5), 1.25)
+    assert all(torch.equal(value, expected[name]) for name, value in saved.state_dict().items())

@@ -1,4 +1,4 @@
-"""Runs of two epochs of two steps for each option of training, pinned by value: losses, rates and what is saved.
+"""Runs of a few steps for each option of training, pinned by value: losses, rates and what is saved.
 
 A change that moves a figure changes what users get from a recipe with that option: it has to be meant. `GOLDEN` is then
 written anew by `PYTHONPATH=tests python tests/training/test_golden.py`, which prints it."""
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from support import tiny_recipe
 
 from avsc_e2e.data import dataset
-from avsc_e2e.models.weights.checkpoint import read_notes
+from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.recipe import UNCHANGED, Averaging, Distil, Heads, Optim
 from avsc_e2e.training.trainer import train
@@ -25,7 +25,7 @@ from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
 
 MODEL = replace(tiny(), size=32, dropout=0.0, hidden=16)
 OPTIM = Optim(lr=1e-2, audio_lr=1e-2, video_lr=1e-2)
-DEFAULTS = {"model": MODEL, "optim": OPTIM, "augment": UNCHANGED, "heads": Heads(fit_decision=False)}
+DEFAULTS = {"model": MODEL, "optim": OPTIM, "augment": UNCHANGED, "heads": Heads(fit_decision=False), "epochs": 2}
 BASELINE = {"head": "baseline", "decision": (1.0, 1.0, 1.0)}
 
 
@@ -37,6 +37,9 @@ def optim(**changes) -> dict:
     return {"optim": replace(OPTIM, **changes)}
 
 
+FAR = {**optim(lr=0.1, schedule="constant"), "init": ("default",)}
+"""Steps so long that a mean of weights is far from the last ones."""
+
 CASES = {
     "default": {},
     "gated": model(fusion="gated"),
@@ -45,6 +48,8 @@ CASES = {
     "bottleneck": model(fusion="bottleneck"),
     "product": model(fusion="product"),
     "recurrent": model(fusion="recurrent"),
+    "sequence": model(fusion="sequence", audio="mn04"),
+    "segments": model(fusion="segments"),
     "early": model(fusion="early", **BASELINE),
     "two_heads": model(fusion="two_heads", **BASELINE),
     "decisions alone": model(fusion=""),
@@ -52,6 +57,7 @@ CASES = {
     "sgd": optim(optimiser="sgd"),
     "constant": optim(schedule="constant"),
     "steps": optim(schedule="steps", every=1, factor=0.25),
+    "plateau": {**optim(schedule="plateau", warmup=0.0, every=1), "epochs": 3},
     "restarts": optim(restarts=(1,), final=0.1),
     "clipped": optim(optimiser="sgd", clip=0.1),
     "accumulated": optim(accumulate=2),
@@ -60,6 +66,8 @@ CASES = {
     "unfreezing": optim(unfreeze=2),
     "frozen audio": optim(audio_lr=0.0),
     "weights of heads": {"heads": Heads(1.0, 0.1, 0.5, fit_decision=False)},
+    "moving average": {"averaging": Averaging(decay=0.9), **FAR},
+    "mean of checkpoints": {"averaging": Averaging(checkpoints=2), **FAR},
     "mixed with the start": {"averaging": Averaging(start=True), "init": ("default",)},
     "distilled": {"distil": Distil(("default",), 0.5, 3.0)},
     "smoothed": {"smoothing": 0.2},
@@ -76,6 +84,8 @@ GOLDEN = {
     "bottleneck": (4.2203, 3.66167, 2.33135, 0.0075, 0, 0.0075, 0),
     "product": (4.71021, 3.33246, 2.302, 0.0075, 0, 0.0075, 0),
     "recurrent": (3.93636, 3.54059, 2.30439, 0.0075, 0, 0.0075, 0),
+    "sequence": (4.18444, 3.82152, 2.31706, 0.0075, 0, 0.0075, 0),
+    "segments": (4.05966, 3.40399, 2.30396, 0.0075, 0, 0.0075, 0),
     "early": (3.82026, 3.96488, 2.27425, 0.0075, 0, 0.0075, 0),
     "two_heads": (5.46276, 7.35189, 2.42958, 0.0075, 0, 0.0075, 0),
     "decisions alone": (1.61223, 1.35365, 2.29994, 0.0075, 0, 0.0075, 0),
@@ -83,6 +93,7 @@ GOLDEN = {
     "sgd": (4.25802, 3.95934, 2.31132, 0.0075, 0, 0.0075, 0),
     "constant": (4.24345, 3.6871, 2.32841, 0.01, 0.01, 0.01, 0.01),
     "steps": (4.24345, 3.70451, 2.32841, 0.0025, 0.000625, 0.0025, 0.000625),
+    "plateau": (3.6871, 3.12069, 2.32841, 0.01, 0.005, 0.01, 0.005),
     "restarts": (4.24345, 3.6871, 2.32841, 0.01, 0.001, 0.01, 0.001),
     "clipped": (4.22911, 4.05615, 2.31349, 0.0075, 0, 0.0075, 0),
     "accumulated": (4.22808, 3.74934, 2.32607, 0.01, 0, 0.01, 0),
@@ -91,6 +102,8 @@ GOLDEN = {
     "unfreezing": (3.82755, 3.7039, 2.28893, 0.0075, 0, 0.0075, 0),
     "frozen audio": (4.06973, 3.47504, 2.31598, 0.0075, 0, 0.0075, 0),
     "weights of heads": (4.41766, 3.584, 2.32483, 0.0075, 0, 0.0075, 0),
+    "moving average": (5.68462, 5.2757, 2.55554, 0.1, 0.1, 0.01, 0.01),
+    "mean of checkpoints": (5.68462, 5.2757, 2.52183, 0.1, 0.1, 0.01, 0.01),
     "mixed with the start": (3.60386, 3.4195, 2.34266, 0.0075, 0, 0.0075, 0),
     "distilled": (18.7451, 18.4049, 2.31067, 0.0075, 0, 0.0075, 0),
     "smoothed": (4.15403, 3.67656, 2.31659, 0.0075, 0, 0.0075, 0),
@@ -98,15 +111,18 @@ GOLDEN = {
     "cutmix": (4.14176, 3.87043, 2.38094, 0.0075, 0, 0.0075, 0),
     "missing modalities": (3.95124, 4.16884, 2.32726, 0.0075, 0, 0.0075, 0),
 }
-"""Of each case the training loss of both epochs, the validation log loss of the model that is saved, and the rates of
-the heads and of the video trunk at the end of both epochs."""
+"""Of each case the training loss of the last two epochs, the validation log loss of the model that is saved, and the
+rates of the heads and of the video trunk at the end of both."""
+
+DECISION = (0.33730, 0.34469, 0.31801, 0.70643)
+"""Of the default: weights of audio, video and fusion, and sharpness."""
 
 
 def figures(city: Path, runs: Path, name: str, **changes) -> tuple[float, ...]:
     plan = tiny_recipe(city, runs, name, **{**DEFAULTS, **(changes or CASES[name])})
-    saved = train(replace(plan, epochs=2))
+    saved = train(plan)
     with (saved.parent / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))[-2:]
     losses = [float(row["train_loss"]) for row in rows]
     rates = [float(row[f"lr_{part}"]) for part in ("heads", "video") for row in rows]
     kept = json.loads(read_notes(saved)["validation"])["validation_log_loss"]
@@ -150,6 +166,13 @@ def test_bf16_learns_as_fp32_does(toy_city, runs, first):
     assert all(
         value.dtype in (torch.float32, torch.int64) for value in load_file(runs / "bf16/model.safetensors").values()
     )
+
+
+def test_a_fitted_decision(toy_city, runs, first):
+    """Weights of the heads and the power of their product; the losses are those without a fit."""
+    assert figures(toy_city, runs, "fitted", heads=Heads()) == first
+    fitted = load_model(runs / "fitted/model.safetensors").architecture
+    assert (*fitted.decision, fitted.sharpness) == pytest.approx(DECISION, rel=2e-2, abs=1e-3)
 
 
 def test_every_option_makes_a_difference():

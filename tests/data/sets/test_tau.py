@@ -239,6 +239,19 @@ def test_a_validation_list_in_the_set_is_used(tmp_path):
     fails("other.csv: line 2: bus-lyon-40-1 is not in the training set", read_tau, root, validation="other.csv")
 
 
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_places_that_are_also_tested_on_are_told(tmp_path, caplog, part):
+    root = make_tree(tmp_path / "set")
+    meta = root / "meta.csv"
+    meta.write_text(meta.read_text().replace("\tlyon-40\n", "\tlyon-00\n"))  # the place of three clips of the test set
+    listed = "bus-lyon-00" if part == "validation" else "bus-lyon-10"
+    lines = [line(f"{listed}-{segment}") for segment in range(3)]
+    write(root / "evaluation_setup/fold1_validate.csv", ["filename_audio\tfilename_video", *lines])
+    read_tau(root)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"{root}: 1 locations are in both the {part} and the test set, for example lyon-00"]
+
+
 def make_evaluation(root, numbers):
     for folder, suffix in (("audio", "wav"), ("video", "mp4")):
         (root / folder).mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from torch import nn
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.nets.audionet import AudioNet, parameter_count
-from avsc_e2e.models.nets.audioset import patches
+from avsc_e2e.models.nets.audioset import Cnn14, patches
 from avsc_e2e.models.nets.dcase import SplitResNet
 from avsc_e2e.models.pooling import Pool
 from avsc_e2e.models.scenenet import SceneNet
@@ -86,6 +87,12 @@ def test_cnn14_has_the_names_and_shapes_of_the_published_code():
         expected |= {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
         expected[f"{name}.num_batches_tracked"] = ()
     assert shapes == expected
+
+
+def test_cnn14_joins_the_mean_and_the_maximum_over_time():
+    tokens = torch.tensor([[[1.0, -4.0], [2.0, -1.0], [6.0, -1.0]]])
+    found = Cnn14.pool(SimpleNamespace(fc1=torch.nn.Identity(), training=False), tokens)
+    assert found.tolist() == [[9.0, 0.0]]  # 6 + 3; -1 - 2, below zero
 
 
 def test_vggish_has_the_names_of_its_port_and_sees_whole_patches():

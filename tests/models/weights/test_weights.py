@@ -627,3 +627,12 @@ def test_new_notes_win(tmp_path):
     add_notes(path, {"calibration": "new"})
     notes = read_checkpoint(path)[1]
     assert (notes["calibration"], notes["recipe"]) == ("new", "kept")
+
+
+def test_notes_never_describe_the_model(tmp_path):
+    from avsc_e2e.models.scenenet import SceneNet
+    from avsc_e2e.models.weights.checkpoint import load_model, save_model
+    from avsc_e2e.models.zoo.own import tiny
+
+    notes = {"architecture": replace(tiny(), hidden=64).to_json(), "avsc_e2e": "0.0.0"}
+    assert load_model(save_model(SceneNet(tiny()), tmp_path / "model.safetensors", notes)).architecture == tiny()
