@@ -127,7 +127,7 @@ def test_the_card_holds_what_is_known_and_what_is_not(run):
     assert "few test data: 4 recordings in all" in card
     assert "Its author has not stated the licence of the checkpoint." in card
     assert "stated the training data" not in card
-    assert "not calibrated" in card or "how well it is calibrated elsewhere is not known" in card
+    assert "fitted out of fold; how well it is calibrated elsewhere is not known" in card
 
 
 def test_an_address_is_a_target_that_is_not_written_to(hub):

@@ -102,7 +102,7 @@ def test_guided_model_frozen_and_trainable(tokenizer, tmp_path):
     sum(values.logsumexp(dim=1).sum() for values in model(batch).values()).backward()
     assert head.text.grad is None
     assert all(p.grad is None for p in model.video.parameters())
-    assert model.heads["audio"].text.grad is not None
+    assert model.heads["audio"].text.grad.any()
 
 
 def test_scale_is_bounded():

@@ -170,16 +170,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(toy_city, tmp_path):
     plan = recipe(toy_city, tmp_path, epochs=2, batch_size=10)
     train(plan)
     folder = tmp_path / "run"
+    saved = load_model(folder / "model.safetensors")
     before = {name: (folder / name).read_bytes() for name in ("last.ckpt", "model.safetensors")}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         for save in (
             lambda: WholeCheckpoints().save_checkpoint({"x": torch.randn(100_000)}, folder / "last.ckpt"),
-            lambda: save_model(load_model(folder / "model.safetensors"), folder / "model.safetensors"),
+            lambda: save_model(saved, folder / "model.safetensors"),
         ):
-            model = load_model(folder / "model.safetensors")
-            assert model is not None
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
             with pytest.raises(AvscError, match=r"cannot be written .* the old file is unchanged") as caught:
                 save()

@@ -364,7 +364,7 @@ def test_cutmix_is_drawn_as_often_as_it_says():
 
 
 def test_cutmix_takes_the_same_share_of_frames_audio_and_target():
-    given = batch(8, classes=8)
+    given, pasted = batch(8, classes=8), 0
     for key in range(10):
         with keyed(key):
             cut = CutMix(0.7)(given)
@@ -380,6 +380,8 @@ def test_cutmix_takes_the_same_share_of_frames_audio_and_target():
             assert float(taken) == pytest.approx(share, abs=1e-6)  # of 8 x 8 pixels, exactly what the target says
             heard = (cut.audio[index] == given.audio[other]).float().mean()
             assert float(heard) == pytest.approx(share, abs=0.5 / 50 + 1e-6)  # in whole steps of time
+            pasted += 1
+    assert pasted > 40
 
 
 def test_five_crops_are_the_corners_and_the_centre():
