@@ -41,7 +41,7 @@ def study(
     root: Path, work: Path, folds: int, seeds: list[int]
 ) -> dict[str, list[tuple[tuple[int, int], tuple[float, float]]]]:
     """Rule or head -> seed and number of each outer fold, with what was told and what held out."""
-    seen = look(root, work / root.name, Options(SIZE, float(FRAMES), 90), Clock(1e6))
+    *_, seen = look(root, work / root.name, Options(SIZE, float(FRAMES), 90), Clock(1e6))
     towers = {member.name: tower(member) for member in members_at_hand() if member.modality in seen.modalities}
     every = segments_of(seen.corpus.train, seen.corpus.classes)
     found = embed(towers.values(), every, seen.corpus, seen.store)
@@ -49,7 +49,7 @@ def study(
     for seed in seeds:
         outer = Folds.of(every.targets, every.groups, folds, seed=100 + seed)
         for fold, (rows, held) in enumerate(zip(outer.fitted, outer.judged, strict=True)):
-            run = Run(seen, Results(work, seen, str(root), ""), Clock(1e6), seed, towers=towers)
+            run = Run(Results(work, str(root), "", seen), Clock(1e6), seed, towers=towers)
             run.take(*part(every, found, rows))
             run.probes()
             segments, features = part(every, found, held)

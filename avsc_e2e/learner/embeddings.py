@@ -97,18 +97,19 @@ class Segments:
         return self.chosen(np.isin(np.arange(len(self)), at))
 
     def within(self, count: float) -> np.ndarray:
-        """(N,) bool: as many of them as `count` allows: all; or of each recording as many as fit, evenly; or one of
-        each of some recordings, of all classes and sources in turn, and of each class one at least."""
+        """(N,) bool: as many of them as `count` allows: all; or of each recording as many as fit, evenly, and one more
+        of some; or one of each of some recordings. Some are of all classes and sources in turn; one of each class is
+        always there."""
         if len(self) <= count:
             return np.ones(len(self), bool)
         first, place = self._recordings
         lengths = np.bincount(place)
         most = next((m for m in range(int(lengths.max()), 1, -1) if np.minimum(lengths, m).sum() <= count), 1)
-        taken = np.minimum(lengths, most)
-        if len(lengths) > count:
-            names = [(str(self.targets[at]), str(self.groups[at]), self.segments[at].row.file) for at in first]
-            taken = np.zeros(len(lengths), int)
-            taken[in_turn(names)[: max(int(count), len(np.unique(self.targets)))]] = 1
+        taken = np.minimum(lengths, most if len(lengths) <= count else 0)
+        turns = in_turn([(str(self.targets[at]), str(self.groups[at]), self.segments[at].row.file) for at in first])
+        turns = [place for place in turns if lengths[place] > taken[place]]
+        more = max(int(count), len(np.unique(self.targets))) - taken.sum()
+        taken[turns[:more]] += 1
         kept = np.zeros(len(self), bool)
         for at, wanted in zip(np.split(np.argsort(place, kind="stable"), np.cumsum(lengths)[:-1]), taken, strict=True):
             kept[at[np.round((np.arange(wanted) + 0.5) * len(at) / max(wanted, 1) - 0.5).astype(int)]] = True

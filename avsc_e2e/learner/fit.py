@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from avsc_e2e.learner.results import Learned, Results
 from avsc_e2e.learner.run import Progress, Run, silent
 from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Member
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -53,8 +50,7 @@ def fit(
     if not torch.cuda.is_available():
         keep_freed_memory()
     with alone(out):
-        seen = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), clock, progress("decoding"))
-        log.info("%s\nbudget: %g minutes, %d cores", seen.text(), minutes, os.cpu_count() or 1)
+        looks = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), clock, progress("decoding"))
         command = f"avsc train {os.fspath(data)} --minutes {minutes:g} --seed {seed}"
-        results = Results(out, seen, os.fspath(data), command)
-        return Run(seen, results, clock, seed, progress, resume).climb(members)
+        results = Results(out, os.fspath(data), command)
+        return Run(results, clock, seed, progress).climb(looks, members, resume)

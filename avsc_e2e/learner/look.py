@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,7 @@ IMBALANCE = 10.0
 DECODED = {"": 0.3, "test": 0.2}
 """Of the budget, what decoding of the test part and of all others may take; what exceeds it is left out."""
 PILOT = 64
-"""Recordings that the machine's rate of decoding is measured on."""
-SLOWEST = 1 << 20
-"""Bytes a second that a core decodes at least: sets that take little time at this rate need no pilot."""
+"""Recordings that are decoded first: they tell the machine's rate, and a first checkpoint is made of them."""
 SHARD = 4 << 20
 """Bytes of media in a shard of the learner's store: small ones keep all cores busy to the end."""
 
@@ -58,13 +56,48 @@ def look(
     options: Options,
     clock: Clock,
     progress: Callable[[int, int], None] | None = None,
-) -> Look:
+) -> Iterator[Look]:
     """Decode a data set into a store below `folder`, unless it is one, as far as the clock allows, and read its parts.
-    Raises AvscError where there is nothing to learn."""
-    store, bad, left = data, (), 0
-    if not is_store(data):
-        store = folder / "store"
-        bad, left = _decode(data, store, options, clock, progress)
+    A large set is yielded twice, first when some recordings of all classes are decoded. Raises AvscError where there is
+    nothing to learn."""
+    if is_store(data):
+        yield _read(data, data)
+        return
+    store = folder / "store"
+    root = Path(os.path.abspath(data))
+    _, rows = recordings(root)
+    order = [rows[place] for place in in_turn([(r["scene"], r["location"] or r["file"], r["file"]) for r in rows])]
+    chosen = {file for files in read_manifest(store)["shards"] for file in files} if is_store(store) else set()
+    pilot = [row for row in order if row["file"] not in chosen and row["part"] != "test"][:PILOT]
+    if len(rows) - len(chosen) <= 2 * len(pilot) or {row["scene"] for row in pilot} != {row["scene"] for row in rows}:
+        yield _read(data, store, prepare(data, store, options, shard_size=SHARD, progress=progress).bad)
+        return
+    size = sum(path.stat().st_size for row in pilot for path in _paths(root, row) if path.exists())
+    began = clock.used
+    chosen |= {row["file"] for row in pilot}
+    shard = min(SHARD, size // (4 * (os.cpu_count() or 1)))  # several for each core
+    prepare(data, store, options, shard_size=shard, files=chosen, progress=progress)
+    each = (clock.used - began) / len(pilot)
+    yield _read(data, store)
+    for part, share in DECODED.items():
+        of_part = [row["file"] for row in order if (row["part"] == "test") == (part == "test")]
+        left = int(share * clock.seconds / each) - len(chosen.intersection(of_part))
+        chosen.update([file for file in of_part if file not in chosen][: max(left, 0)])
+    bad = prepare(data, store, options, shard_size=SHARD, files=chosen, progress=progress).bad
+    yield _read(data, store, bad, len(rows) - len(chosen))
+
+
+def _paths(root: Path, row: Mapping[str, str]) -> set[Path]:
+    return {folder_of(root) / row[name] for name in MODALITIES if row[name]}
+
+
+def _read(
+    data: str | os.PathLike,
+    store: str | os.PathLike,
+    bad: Sequence[tuple[str, str, str]] = (),
+    left: int = 0,
+) -> Look:
+    """A store as something to learn from; `left` recordings are not in it."""
     corpus = read_corpus(store, validation=0.0, test=0.0, lenient=True)
     opened = open_store(store)
     train = _readable((*corpus.train, *corpus.validation), opened)
@@ -95,44 +128,6 @@ def look(
     return Look(corpus, opened, tuple(warnings))
 
 
-def _decode(
-    data: str | os.PathLike,
-    store: Path,
-    options: Options,
-    clock: Clock,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[tuple[str, str, str], ...], int]:
-    """Decode all recordings, or as many as their share of the time allows, of all classes and sources in turn; what
-    could not be decoded, and how many are left out. A large set is begun with some, which tell the rate."""
-    root = Path(os.path.abspath(data))
-    _, rows = recordings(root)
-    order = [rows[place] for place in in_turn([(r["scene"], r["location"] or r["file"], r["file"]) for r in rows])]
-    size = {row["file"]: _bytes(root, row) for row in rows}
-    known = {file for files in read_manifest(store)["shards"] for file in files} if is_store(store) else set()
-    fresh = [row for row in order if row["file"] not in known]
-    quick = SLOWEST * (os.cpu_count() or 1) * DECODED["test"] * clock.seconds
-    if len(fresh) <= PILOT or sum(size[row["file"]] for row in fresh) < quick:
-        return prepare(data, store, options, shard_size=SHARD, progress=progress).bad, 0
-    pilot = [row["file"] for row in fresh[:PILOT]]
-    shard = min(SHARD, sum(map(size.__getitem__, pilot)) // (4 * (os.cpu_count() or 1)))  # keeps all cores busy
-    began = clock.used
-    prepare(data, store, options, shard_size=shard, files={*known, *pilot}, progress=progress)
-    each = (clock.used - began) / PILOT
-    chosen = {*known, *pilot}
-    for part, share in DECODED.items():
-        of_part = [row["file"] for row in order if (row["part"] == "test") == (part == "test")]
-        left = int((share * clock.seconds) / each) - len(chosen.intersection(of_part))
-        chosen.update([file for file in of_part if file not in chosen][: max(left, 0)])
-    files = None if len(chosen) == len(rows) else chosen
-    done = prepare(data, store, options, shard_size=SHARD, files=files, progress=progress)
-    return done.bad, len(rows) - len(chosen)
-
-
-def _bytes(root: Path, row: dict[str, str]) -> int:
-    paths = [folder_of(root) / row[name] for name in MODALITIES if row[name]]
-    return sum(path.stat().st_size for path in paths if path.exists())
-
-
 def _readable(rows: tuple[Row, ...], store: Store) -> tuple[Row, ...]:
     """The rows that have a modality that could be decoded, with that one alone where the other could not."""
     found = []
@@ -153,7 +148,7 @@ def _told(rows: tuple[Row, ...]) -> str:
     return f"{len(rows)} recordings ({told}) of {sources} sources, {length}"
 
 
-def _warnings(corpus: Corpus, bad: tuple[tuple[str, str, str], ...]) -> list[str]:
+def _warnings(corpus: Corpus, bad: Sequence[tuple[str, str, str]]) -> list[str]:
     found = []
     if bad:
         file, modality, reason = bad[0]

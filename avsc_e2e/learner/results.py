@@ -39,15 +39,16 @@ class Learned:
     """Protocol -> macro log loss and accuracy on the test part, where there is one."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Results:
     """The folder of a run."""
 
     folder: Path
-    seen: Look
     data: str
     """What was asked to be learnt from, as the report names it."""
     command: str
+    seen: Look | None = None
+    """The data set as far as it is decoded."""
 
     @property
     def checkpoint(self) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,7 +37,7 @@ from avsc_e2e.models.ensemble import Ensemble, Member, Tower
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.4
+SHARE = 0.5
 """Of the time that is left beside the test part, what embeddings and their regressions may take; of larger sets fewer
 segments a recording are looked at."""
 JUDGED = 0.35
@@ -62,13 +63,10 @@ def silent(label: str) -> Callable[..., None]:
 class Run:
     """A run: what is known so far, and what is on the disk of it."""
 
-    seen: Look
     results: Results
     clock: Clock
     seed: int
     progress: Progress = silent
-    resumed: bool = False
-    """It goes on in a folder of an earlier run."""
     ladder: Ladder = field(default_factory=Ladder)
     heads: dict[str, Head] = field(default_factory=dict)
     towers: dict[str, Tower] = field(default_factory=dict)
@@ -79,18 +77,22 @@ class Run:
     each: float = 0.0
     """Seconds that a segment takes through all frozen members."""
 
-    def climb(self, members: Sequence[Member] | None) -> Learned:
-        """All rungs that the budget affords, then the test part and the report."""
-        known = members_at_hand() if members is None else members
-        known = [member for member in known if member.modality in self.seen.modalities]
-        missing = set(self.seen.modalities) - {member.modality for member in known}
-        if missing and members is None:
-            raise AvscError(f"no pretrained {' or '.join(missing)} trunk is at hand: install avsc-e2e[lite0]")
-        self.towers = {member.name: tower(member) for member in known}
-        every = segments_of(self.seen.corpus.train, self.seen.corpus.classes)
-        self.first_look(every)
+    @property
+    def seen(self) -> Look:
+        """The data set as far as it is decoded."""
+        return self.results.seen
+
+    def climb(self, looks: Iterable[Look], members: Sequence[Member] | None, resumed: bool) -> Learned:
+        """All rungs that the budget affords, then the test part and the report. `looks` are the data set as more of it
+        is decoded; `resumed`: there is a checkpoint of an earlier run."""
+        for seen in looks:
+            self.results.seen = seen
+            self.start(members)
+            every = segments_of(seen.corpus.train, seen.corpus.classes)
+            self.first_look(every)
+        log.info("%s\nbudget: %g minutes, %d cores", seen.text(), self.clock.seconds / 60, os.cpu_count() or 1)
         self.embed(every)
-        if self.resumed:
+        if resumed:
             self.recall()
         self.probes()
         self.decide("probes")
@@ -105,6 +107,15 @@ class Run:
         return self.results.finish(
             self.model, self.ladder, self.segments, most, self.progress("predicting the test part")
         )
+
+    def start(self, members: Sequence[Member] | None) -> None:
+        """Have the towers of the data set's modalities ready: of `members`, or of those at hand."""
+        known = members_at_hand() if members is None else members
+        known = [member for member in known if member.modality in self.seen.modalities]
+        missing = set(self.seen.modalities) - {member.modality for member in known}
+        if missing and members is None:
+            raise AvscError(f"no pretrained {' or '.join(missing)} trunk is at hand: install avsc-e2e[lite0]")
+        self.towers = {member.name: self.towers.get(member.name) or tower(member) for member in known}
 
     @property
     def ending(self) -> float:
@@ -162,7 +173,8 @@ class Run:
         logits[rows], judged[rows] = tuned.logits, tuned.judged
         self.heads[new] = Head((new,), frozenset({member.modality}), logits, judged, tuned.probe)
         self.tell(new, logits[judged], judged, tuned.note)
-        self.decide(f"with {new}")
+        if new not in self.decide(f"with {new}"):
+            del self.heads[new], self.towers[new]  # of the next decision, more rows are judged by all heads
         return True
 
     @property
@@ -255,8 +267,9 @@ class Run:
         self.ladder.add(rung)
         log.info(str(rung))
 
-    def decide(self, stage: str) -> None:
-        """Fit the decision over all heads so far; write model, ladder and report where it is better than before."""
+    def decide(self, stage: str) -> tuple[str, ...]:
+        """Fit the decision over all heads so far; write model, ladder and report where it is better than before. The
+        heads that are heard."""
         segments = self.segments
         decisions = decide(
             self.heads, segments.targets, segments.groups, segments.weights, self.found.present, self.seed
@@ -277,6 +290,7 @@ class Run:
             self.results.save(self.model, self.ladder, segments, logs)
         else:
             self.ladder.write(self.results.folder / "ladder.csv")
+        return decisions.first.heads
 
     def better(self, logs: np.ndarray) -> bool:
         """Whether log probabilities out of fold beat those of the checkpoint by a standard error, on the rows that both

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -85,6 +86,10 @@ def check_name(name: str) -> None:
     raise AvscError(f"unknown trunk {name!r}: {hint}")
 
 
+AT_A_TIME = 1 << 18
+"""Pixels of the images that a CPU is given at a time."""
+
+
 class Branch(NamedTuple):
     """What a trunk makes of its part of a clip."""
 
@@ -160,11 +165,19 @@ class Trunk(nn.Module):
             x = pad(x, (0, more[1], 0, more[0]))
         x = x.contiguous(memory_format=torch.channels_last)
         if isinstance(self.net, AudioNet):
-            tokens = self.net.tokens(x)
+            tokens = self._few_at_a_time(self.net.tokens, x)
             each = self.net.pool(tokens).unflatten(0, (clips, steps))
             return Branch(tokens.unflatten(0, (clips, steps)).flatten(1, 2), self.pool(each))
-        each = self.gain * self.net(x).unflatten(0, (clips, steps))
+        each = self.gain * self._few_at_a_time(self.net, x).unflatten(0, (clips, steps))
         return Branch(each, self.pool(each))
+
+    def _few_at_a_time(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A function of images (N, C, H, W). Without gradients, a CPU is given as many at a time as its caches hold the
+        activations of: larger ones cost up to twice the time, most of it for memory from the system."""
+        few = max(AT_A_TIME // (x.shape[-2] * x.shape[-1]), 1)
+        if x.device.type != "cpu" or len(x) <= few or self.training or torch.is_grad_enabled():
+            return function(x)
+        return torch.cat([function(part) for part in x.split(few)])
 
     def layers(self) -> dict[str, int]:
         """Parameter -> its layer, from 0 at the input, in timm's groups; a net of ours has a layer for each block, and

@@ -28,7 +28,7 @@ ROWS = [
     ("count", "kept", "weights"),
     [
         (12, "0 01234 0 01234", [1] * 12),
-        (11, "0 0134 0 0134", [1, *[1.25] * 4] * 2),
+        (11, "0 0134 0 01234", [1, *[1.25] * 4, *[1] * 6]),
         (6, "0 13 0 13", [1, 2.5, 2.5] * 2),
         (4, "0 2 0 2", [1, 5, 1, 5]),
     ],
@@ -52,17 +52,17 @@ def test_decoding_stops_at_its_share_of_the_time_and_goes_on_with_more(tmp_path,
     root = tones(tmp_path / "data", "train")
     tones(tmp_path / "data", "test", sources=1)
     monkeypatch.setattr(looking, "PILOT", 4)
-    monkeypatch.setattr(looking, "SLOWEST", 0)
 
     def looked(rates):
         clock = Clock(1)
         times = iter((0.0, 4 * rates))
         monkeypatch.setattr(Clock, "used", property(lambda _: next(times, 0.0)))
-        return looking.look(root, tmp_path / "run", Options(160, 3.0, 90), clock)
+        return list(looking.look(root, tmp_path / "run", Options(160, 3.0, 90), clock))
 
-    seen = looked(3.0)  # a minute has room for six training recordings and for four of the test part, all
+    first, seen = looked(3.0)  # a minute has room for six training recordings and for four of the test part, all
+    assert (len(first.corpus.train), len(first.corpus.test), first.corpus.classes) == (4, 0, ("high", "low"))
     assert (len(seen.corpus.train), len(seen.corpus.test)) == (6, 4)
     assert [text for text in seen.warnings if text.startswith("14 recordings are left out")]
-    seen = looked(0.1)
+    *_, seen = looked(0.1)
     assert (len(seen.corpus.train), len(seen.corpus.test)) == (20, 4)
     assert not [text for text in seen.warnings if "left out" in text]
