@@ -1,4 +1,4 @@
-"""An audio-only student, taught by an audio-visual teacher: for devices without a camera.
+"""An audio-only student with an audio-visual teacher (knowledge distillation), for devices without a camera.
 
     avsc train distil_audio/teacher --data.root VIDEOS   # audio and video
     avsc train distil_audio/student --data.root VIDEOS   # audio only, learns from the teacher
@@ -10,8 +10,8 @@ averaged. The output of any system for the training set, such as an ensemble's, 
     avsc teach distil_audio/teacher --data.root VIDEOS   # writes training.output.csv into the run's folder
     avsc train distil_audio/student --data.root VIDEOS --distil.teachers ENSEMBLE.csv
 
-After Hinton et al., 2015: the teacher gets the same clips as the student, before mixup (Beyer et al., 2022). All
-values are our choice.
+The method is that of Hinton et al., 2015; the teacher gets the same clips as the student, before mixup (Beyer et al.,
+2022). All values are our choice.
 """
 
 from dataclasses import replace

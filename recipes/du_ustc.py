@@ -1,13 +1,13 @@
-"""Du_USTC_4, rank 5 of DCASE 2021 Task 1B: the members of its ensemble, joined by `avsc fuse`.
+"""Du_USTC_4, rank 5 of DCASE 2021 Task 1B: the members of its ensemble, which `avsc fuse` combines.
 
     avsc train du_ustc/fcnn --data.root ROOT      # then resnet17, vggish, pann, video
     avsc train du_ustc/joint --data.root ROOT     # then segments
 
 Published (Wang, Zheng et al., DCASE 2021, and arXiv 2203.04114): FCNN and a 17-layer ResNet on log-mels from scratch;
-VGGish and CNN14, transferred; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch shift,
-joint training with RandAugment of the frames and mixup of both modalities; an audio-visual segment model as a third
-branch. Channel confusion is here the swap of left and right, which `flip` does. RandomResizedCrop and flip of the
-frames, and everything else, are our choice.
+VGGish and CNN14 by transfer learning; image nets from ImageNet and Places365; SpecAugment, channel confusion, pitch
+shift, joint training with RandAugment of the frames and mixup of both modalities; an audio-visual segment model as a
+third branch. Channel confusion is implemented as the swap of left and right by `flip`. RandomResizedCrop and flip of
+the frames, and everything else, are our choice.
 """
 
 from dataclasses import replace
@@ -70,7 +70,7 @@ segments = replace(
     joint,
     name="du_ustc/segments",
     model=systems.du_ustc_segments(),
-    # The units are fitted to the trunks of `joint`, so these stay as they are.
+    # The units are fitted to the trunks of `joint`, so the trunks are frozen.
     optim=Optim(lr=1e-3, audio_lr=0.0, video_lr=0.0),
     init=("du_ustc/joint",),
 )

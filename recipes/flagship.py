@@ -1,4 +1,4 @@
-"""Our single model against the ensembles: SigLIP2 ViT-L beside EfficientAT mn40, joined by bottleneck tokens.
+"""Our single model, meant to beat the ensembles: SigLIP2 ViT-L and EfficientAT mn40, joined by bottleneck tokens.
 
     avsc train flagship/probe --data.root ROOT      # then audio, video, joint
     avsc train flagship/student --data.root ROOT    # about four million parameters, taught by joint
@@ -6,12 +6,12 @@
 To beat on dev, 1 s: 0.1517 / 94.59 % (a single model, Chen et al., 2022) and 0.149 / 96.1 % (an ensemble, Okazaki et
 al.). It has not been trained on the challenge's data yet.
 
-Stages: `probe` fits heads on frozen trunks, so that fine-tuning does not begin by distorting what the trunks know
-(Kumar et al., ICLR 2022); each branch is fine-tuned by itself, then both jointly, as the winners did. Rates fall by
-layer towards the input: 0.75 for the ViT-L (Bao et al., ICLR 2022), 0.85 jointly. A moving average of the weights is
-kept, and mixed with its start where that is better on validation locations (Wortsman et al., CVPR 2022). Crops, flips,
-masks and joint mixup are those of the published recipes that use them, on the weak side, since trunks this large learn
-in a few epochs. All other values are our choice.
+Stages: `probe` fits heads on frozen trunks, so that fine-tuning does not distort pretrained features at its beginning
+(Kumar et al., ICLR 2022); each branch is fine-tuned alone, then both jointly, as the winners did. Learning rates decay
+by layer towards the input, by 0.75 for the ViT-L (Bao et al., ICLR 2022) and 0.85 jointly. The checkpoint is a moving
+average of the weights, interpolated with its start if that is better on validation locations (Wortsman et al., CVPR
+2022). Crops, flips, masks and joint mixup are those of the published recipes that use them, but weak, because trunks of
+this size learn in a few epochs. All other values are our choice.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Naranjo-Alcazar_UV, rank 32 of DCASE 2021 Task 1B with audio alone, and its audio-visual system.
+"""Naranjo-Alcazar_UV, rank 32 of DCASE 2021 Task 1B with audio only, and its audio-visual system.
 
     avsc train naranjo_uv/audio --data.root ROOT
     avsc train naranjo_uv/video --data.root ROOT --video-weights VGG16_PLACES365.h5
@@ -6,13 +6,13 @@
 
 Published (Naranjo-Alcazar et al., DCASE 2021, notebooks in Machine-Listeners-Valencia/DCASE2021-Task1b): a
 squeeze-excitation CNN on gammatones, Adam with a rate of 1e-3, mixup of 0.4, batches of 32; VGG16 from Places365,
-frozen, with a bidirectional GRU, a rate of 1e-4, batches of 16; both frozen and a GRU on both at 1e-4; then all at
-1e-6. No other augmentation. Rates are halved on a plateau of the validation loss of 15 epochs (video: 20), a run of 200
-epochs ends after 80 (video: 40) without gain. Differences: the authors validate on the test set of the fold and keep
-the epoch with the best accuracy; their crops of audio begin in the first 0.28 s of a recording, for the code takes the
-number of bands for that of frames; the last layer of `video` has an L2 penalty; their gammatones are filters in time,
-ours weights of a spectrum; they squeeze frames without low-pass. Without the file of Places365, VGG16 starts from
-ImageNet.
+frozen, with a bidirectional GRU, a rate of 1e-4, batches of 16; then a GRU on both frozen nets at 1e-4; then all layers
+at 1e-6. No other augmentation. Rates are halved after 15 epochs (video: 20) without a lower validation loss; a run of
+200 epochs ends after 80 (video: 40) without one. Differences: the authors validate on the test set of the fold and keep
+the epoch with the best accuracy; their crops of audio begin in the first 0.28 s of a recording, because the code uses
+the number of bands as the number of frames; the last layer of `video` has an L2 penalty; their gammatones are filters
+in time, ours are weights of a spectrum; they squeeze frames without a low-pass filter. Without the file of Places365,
+VGG16 starts from ImageNet.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Okazaki_LDSLVision_4 and _1, ranks 9 and 12 of DCASE 2021 Task 1B: the members, joined by `avsc fuse`.
+"""Okazaki_LDSLVision_4 and _1, ranks 9 and 12 of DCASE 2021 Task 1B: the members, which `avsc fuse` combines.
 
     avsc train okazaki_ldsl/audio --data.root ROOT      # then resnest, regnet, hrnet, clip
     avsc train okazaki_ldsl/text  --data.root ROOT --init zero_shot.safetensors     # see docs/weights.md
@@ -43,7 +43,7 @@ clip = replace(
     resnest,
     name="okazaki_ldsl/clip",
     model=systems.okazaki_ldsl_clip(),
-    optim=Optim(lr=1e-3, video_lr=1e-5),  # a transformer forgets at more
+    optim=Optim(lr=1e-3, video_lr=1e-5),  # a higher rate destroys pretrained features of a transformer
 )
 text = replace(clip, name="okazaki_ldsl/text", model=systems.okazaki_ldsl_text())
 late = replace(

@@ -7,8 +7,8 @@ Published (Wang et al., ICASSP 2021, code in shanwangshan/TAU-urban-audio-visual
 windows of a second from every recording; heads trained by Adam with a rate and a weight decay of 1e-4, batches of 64,
 199 epochs, the joint layers 99, the lowest validation loss; embeddings standardised by the whole training set; no
 augmentation. Give the authors' validation set with --data.validation baseline_validation.csv. Differences: the windows
-are drawn afresh in every epoch instead of standing every 0.1 s from half a second before the start, and biases and
-batch norms do not decay. OpenL3's weights: `avsc models "openl3*"`.
+are drawn at random in every epoch instead of at every 0.1 s from half a second before the start, and weight decay
+leaves out biases and batch norms. OpenL3's weights: `avsc models "openl3*"`.
 
 The stages *_tuned train the L3 nets too, which is not published. All their values are our choice: mixup, SpecAugment,
 RandomResizedCrop, horizontal flip, dropped modalities, ten windows of a recording.
@@ -40,7 +40,7 @@ both = ("openl3_baseline/audio", "openl3_baseline/video")
 late = replace(
     audio,
     name="openl3_baseline/late",
-    # Published: the mean of both outputs. That the two weigh the same is our choice.
+    # Published: the mean of both outputs. Equal weights are our choice.
     model=replace(systems.openl3_joint(), fusion="", decision=(1.0, 1.0, 0.0), decision_rule="mean"),
     init=both,
     epochs=0,
@@ -78,7 +78,7 @@ late_tuned = replace(late, name="openl3_baseline/late_tuned", init=tuned.init)
 joint_tuned = replace(
     tuned,
     name="openl3_baseline/joint_tuned",
-    # Its single heads learn on, as hybrid fusion needs it.
+    # The single heads continue to learn, as hybrid fusion needs.
     model=replace(joint.model, decision=(1.0, 1.0, 2.0)),
     heads=Heads(audio=0.3, video=0.3, fusion=1.0),
     epochs=10,

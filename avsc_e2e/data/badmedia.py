@@ -1,4 +1,4 @@
-"""Media that cannot be read: what is done with it, what is noted of it, and when a run stops over it."""
+"""Media that cannot be read: how a run continues, what it logs, and when it stops."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ log = logging.getLogger(__name__)
 
 
 OnBad = Literal["raise", "skip", "mask"]
-"""What is done with a clip that cannot be read. raise: stop. skip: in training draw another in its place, by a key of
-its own; in evaluation leave it out of its batch. mask: go on with the modality that can be read, marked in `present`;
-skip where there is none."""
+"""Handling of a clip that cannot be read. raise: stop. skip: in training draw another clip in its place, with its own
+key; in evaluation leave it out of its batch. mask: use the modality that can be read, as `present` then says; skip if
+there is none."""
 
 
 MOST_BAD = 0.01
-"""Share of the segments that may be bad before a run stops; one recording alone never stops it."""
+"""Share of the segments that may be unreadable before a run stops; a single recording never stops it."""
 
 
 class BadMedia(NamedTuple):
     """A recording, or one modality of it, that could not be read."""
 
     file: str
-    """The row's."""
+    """The file of its row."""
     path: str
     start: float
-    """Seconds at which the segment starts."""
+    """Start of the segment, seconds."""
     reason: str
 
 
@@ -41,15 +41,15 @@ class BadMediaLog:
         """`total`: segments of all recordings."""
         self.path, self.total = Path(path) if path else None, total
         self.segments: set[tuple[str, int]] = set()
-        """Those that were bad: recording and number of the second."""
+        """Unreadable segments: recording and index of the segment."""
         self.files: dict[str, BadMedia] = {}
         """The first occurrence of each recording."""
 
     def add(self, bad: BadMedia, tell: bool = True) -> None:
-        """Note a bad recording, in a warning too if `tell`."""
+        """Record an unreadable recording, and, if `tell`, log a warning."""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", newline="") as file:  # of lines that are appended whole, by one process or more
+            with open(self.path, "a", newline="") as file:  # several processes may append, each whole lines
                 lines = csv.writer(file, lineterminator="\n")
                 if not file.tell():
                     lines.writerow(BadMedia._fields)
@@ -61,7 +61,8 @@ class BadMediaLog:
                 log.warning("%s: %s (at %.2f s)", bad.path, bad.reason, bad.start)
 
     def judge(self) -> None:
-        """Raises AvscError, a summary, once more than `MOST_BAD` of the segments are bad, of several recordings."""
+        """Raises AvscError, with a summary, when more than `MOST_BAD` of the segments are unreadable, in several
+        recordings."""
         if len(self.files) > 1 and len(self.segments) > max(1, MOST_BAD * self.total):
             first = next(iter(self.files.values()))
             told = f"; {self.path} lists them" if self.path else ""

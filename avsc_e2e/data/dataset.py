@@ -1,4 +1,4 @@
-"""From rows to clips: which windows of a recording, their frames and audio, and what stands in for those that cannot be
+"""From rows to clips: the windows of a recording, their frames and audio, and replacements for those that cannot be
 read."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.randomness import keyed
 
 REDRAWS = 10
-"""Clips tried in the place of a bad one."""
+"""Number of clips that are tried in place of an unreadable one."""
 
 
 @dataclass(frozen=True)
@@ -36,34 +36,34 @@ class Sampling:
     """1 or 2."""
     video: bool = True
     frames: int = 1
-    """Frames of a window, evenly spread."""
+    """Frames of a window, evenly spaced."""
     short_side: int = 256
-    """Pixels of the frame's shorter side, as decoded."""
+    """Shorter side of a decoded frame, pixels."""
 
 
 class Key(NamedTuple):
-    """What a loader asks a ClipDataset for; the epoch is part of it, so workers need no state."""
+    """The key of a clip in a ClipDataset. It contains the epoch, so workers need no state."""
 
     epoch: int
     index: int
     repeat: int = 0
-    """Which of several draws of the same index in one epoch."""
+    """Number of the draw, if an index is drawn several times in one epoch."""
 
 
 class Attempt(NamedTuple):
-    """What came of reading a clip."""
+    """The result of reading a clip."""
 
     clip: Clip | None
-    """None where it was to be read and could not be."""
+    """None if it could not be read."""
     bad: tuple[BadMedia, ...]
-    """All that could not be read on the way."""
+    """Everything that could not be read."""
 
 
 class ClipDataset(Dataset):
-    """Clips of `rows`, from media files or a store. In training (`windows` > 0) each row gives that many windows an
-    epoch, or where `by_length` that many for each fixed one that it has, each at a random start within its own part of
-    the recording; in evaluation the fixed windows, one after the other. The clip of a Key is the same whoever reads it.
-    Raises MediaError, and AvscError for a store without the rows."""
+    """Clips of `rows`, from media files or a store. In training (`windows` > 0), each row gives `windows` clips in an
+    epoch, or, if `by_length`, `windows` for each of its fixed windows; each starts at random within its own part of the
+    recording. In evaluation, a row gives its fixed windows, one after the other. A Key gives the same clip in every
+    process. Raises MediaError, and AvscError for a store without the rows."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ClipDataset(Dataset):
         by_length: bool = False,
         decoder: Decoder = "auto",
     ):
-        """`bad_media`: CSV to which a loader adds what could not be read."""
+        """`bad_media`: CSV to which a loader adds media that cannot be read."""
         self.rows, self.classes, self.sampling = tuple(rows), tuple(classes), sampling
         self.transform, self.seed, self.decoder = transform, seed, decoder
         self.store, self.on_bad, self.bad_media = store, on_bad, bad_media
@@ -89,10 +89,12 @@ class ClipDataset(Dataset):
         self._target = {name: index for index, name in enumerate(self.classes)}
         for row in self.rows:
             if row.scene and row.scene not in self._target:
-                raise AvscError(f"{row.file}: unknown class {row.scene!r}; the model knows {', '.join(classes)}")
+                raise AvscError(
+                    f"{row.file}: unknown class {row.scene!r}; the model's classes are {', '.join(classes)}"
+                )
         self.segments = None if windows else [s for row in self.rows for s in fixed_segments(row, sampling.window)]
         counts = [windows * len(fixed_segments(row, sampling.window)) if by_length else windows for row in self.rows]
-        # Where each recording's windows end in an epoch: eight bytes a recording, for there may be millions.
+        # Index of the end of each recording's windows in an epoch; eight bytes for each, because there may be millions.
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -107,8 +109,8 @@ class ClipDataset(Dataset):
         return clip
 
     def attempt(self, key: Key | int) -> Attempt:
-        """The clip of a key, or what stands in for it under `on_bad`, with what could not be read. A clip drawn in
-        the place of a bad one depends on the key alone too."""
+        """The clip of a key, or its replacement under `on_bad`, and what could not be read. The replacement also
+        depends only on the key."""
         epoch, index, repeat = key if isinstance(key, tuple) else Key(0, key)
         bad: list[BadMedia] = []
         for redraw in range(1 if self.on_bad == "raise" or self.segments is not None else REDRAWS):
@@ -125,15 +127,15 @@ class ClipDataset(Dataset):
 
     @property
     def total(self) -> int:
-        """Fixed segments of all recordings."""
+        """Number of fixed segments of all recordings."""
         return sum(segment_count(row, self.sampling.window) for row in self.rows)
 
     def row(self, index: int) -> Row:
-        """The recording that an index is a clip of."""
+        """The recording of an index."""
         return self._window(index)[0] if self.segments is None else self.segments[index].row
 
     def _window(self, index: int) -> tuple[Row, int, int]:
-        """The recording of a random window, which of its windows it is, and how many it has."""
+        """The recording of a random window, the number of the window in it, and how many windows it has."""
         place = int(np.searchsorted(self._ends, index, side="right"))
         begin = int(self._ends[place - 1]) if place else 0
         return self.rows[place], index - begin, int(self._ends[place]) - begin
@@ -144,7 +146,7 @@ class ClipDataset(Dataset):
         return Segment(row, room * (part + draw.random()), self.sampling.window)
 
     def read(self, segment: Segment, jitter: np.ndarray) -> Clip:
-        """The clip of a segment; frame t is taken `jitter[t]` of the way through the t-th part of the window. Raises
+        """The clip of a segment. Frame t is taken at the share `jitter[t]` of the t-th part of the window. Raises
         MediaError."""
         row, want = segment.row, self.sampling
         return self._clip(
@@ -204,7 +206,7 @@ class ClipDataset(Dataset):
 
 
 def segment_count(row: Row, window: float = 1.0) -> int:
-    """Whole windows of a recording, at least one. A recording a few samples short of a whole window still has it."""
+    """Number of whole windows of a recording, at least one. A last window that lacks only a few samples counts."""
     return max(int(row.duration / window + 0.01), 1)
 
 

@@ -1,5 +1,5 @@
-"""Which files are taken for recordings, by their name; what they hold is told by their content. Class folders,
-`predict` and `data check` go by this one list."""
+"""Extensions of files that are recordings. Their content decides how they are read. Class folders, `predict` and `data
+check` use this list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Kind = Literal["video", "audio", "image", ""]
 
 
 def kind(path: str | os.PathLike[str]) -> Kind:
-    """What a file is taken for by its extension; "" for no recording."""
+    """The kind of a file by its extension; "" if it is not a recording."""
     extension = os.path.splitext(path)[1].lower()
     if extension in VIDEO:
         return "video"
@@ -40,7 +40,7 @@ def kind(path: str | os.PathLike[str]) -> Kind:
 
 
 def media_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The media files among `paths`, folders searched through. Raises AvscError for a path without any."""
+    """The media files among `paths`, including those in folders. Raises AvscError for a path without any."""
     found = []
     for path in map(Path, paths):
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""Batches of clips: worker processes, the media that they cannot read, and the file over which one dies."""
+"""Batches of clips: worker processes, media that cannot be read, and files on which a worker dies."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ PRELOADED = (
     *("avsc_e2e.data.loader", "avsc_e2e.transforms.frames", "avsc_e2e.transforms.waveform"),
     *("albumentations", "audiomentations", "av", "soundfile", "soxr"),
 )
-"""What workers need, imported once by the server that they are forked from; the transforms come before the packages,
-since they quiet them."""
+"""Modules that the server imports once before workers are forked from it. The transforms come before the packages,
+because they silence them."""
 
 
 SHARED = "/dev/shm"
-"""Where worker processes leave batches for the main process."""
+"""Folder of the shared memory through which workers pass batches."""
 
 
 def collate(clips: list[Clip]) -> Clip:
     """A batch: tensors gain a leading axis B, files and starts become a list and a tensor. Frames keep their layout in
-    memory, (T, H, W, 3), which is that of channels last: neither the loader nor the device has to turn them around."""
+    memory, (T, H, W, 3), which is channels last, so neither the loader nor the device has to copy them."""
     files = [clip.file for clip in clips]
     batch = default_collate([clip._replace(file="", video=clip.video.permute(0, 2, 3, 1)) for clip in clips])
     return batch._replace(file=files, video=batch.video.permute(0, 1, 4, 2, 3))
 
 
 def as_int16(batch: Clip) -> Clip:
-    """A batch whose audio is int16 where that loses nothing, as of files of 16 bits that no transform has changed: half
-    the bytes to the device, where `preprocess` makes the same floats of them."""
-    for audio in (batch.audio[:1], batch.audio):  # most often the first clip tells that it would
+    """A batch with audio as int16 if that is lossless, as for 16-bit files without transforms. This halves the bytes
+    copied to the device, where `preprocess` restores the same floats."""
+    for audio in (batch.audio[:1], batch.audio):  # usually the first clip already shows that it is not
         scaled = audio * 2**15
         exact = scaled.to(torch.int16)
         if not torch.equal(exact.to(scaled.dtype), scaled):
@@ -54,8 +54,8 @@ def as_int16(batch: Clip) -> Clip:
 
 
 class ClipLoader(DataLoader):
-    """A DataLoader that yields Clips, deals with bad media as the dataset says, and names the file over which a worker
-    dies or stands still. Raises MediaError and AvscError."""
+    """A DataLoader that yields Clips, handles unreadable media as the dataset's `on_bad` says, and names the file on
+    which a worker dies or hangs. Raises MediaError and AvscError."""
 
     def __init__(self, dataset: ClipDataset, *, patience: float, small: bool = False, **options):
         self.clips, self.patience = dataset, patience
@@ -71,7 +71,7 @@ class ClipLoader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Clip]:
-        # A transform of the caller's script is all that workers could need from it.
+        # Workers need the caller's script only for a transform that is defined in it.
         needed = self.num_workers and b"__main__" in pickle.dumps(self.clips.transform)
         with nullcontext() if needed else without_main():
             batches = super().__iter__()
@@ -81,13 +81,13 @@ class ClipLoader(DataLoader):
                 clip, bad, failure = next(batches)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:  # the latter two where a worker dies in mid-sentence
+            except (RuntimeError, OSError, EOFError) as error:  # the latter two if a worker dies while it sends
                 self._judge(error, time.monotonic() - waiting)
-                continue  # the batch is still under way
+                continue  # the batch is still on its way
             if failure:
                 raise failure
             for one in bad:
-                self.bad.add(one, tell=self.clips.on_bad != "raise")  # what is raised speaks for itself
+                self.bad.add(one, tell=self.clips.on_bad != "raise")  # the error is complete already
             if bad and self.clips.on_bad == "raise":
                 raise MediaError(bad[0].path, bad[0].reason)
             self.bad.judge()
@@ -96,7 +96,7 @@ class ClipLoader(DataLoader):
             waiting = time.monotonic()
 
     def _judge(self, error: Exception, waited: float) -> None:
-        """Go on after a timeout of torch's in which every worker was at work; else raise."""
+        """Continue after a timeout of torch if every worker was working; else raise."""
         text = str(error) or type(error).__name__
         if _of_shared_memory(text):
             size = shutil.disk_usage(SHARED).total / 2**20
@@ -127,16 +127,16 @@ class ClipLoader(DataLoader):
 
 
 def _of_shared_memory(text: str) -> bool:
-    """Whether a failure of torch's loader tells of too little shared memory. A bus error is that only where there is
-    little of it: a file that shrinks while it is mapped makes one too."""
+    """Whether a failure of torch's loader means too little shared memory. A bus error means it only if little is free,
+    because a mapped file that shrinks causes one too."""
     if "allocate shared memory(shm)" in text or "unable to write to file </torch_" in text:
         return True
     return "Bus error" in text and os.path.isdir(SHARED) and shutil.disk_usage(SHARED).total < 2**30
 
 
 class _Attempts(Dataset):
-    """What workers read: attempts, each noted with the time at which it began; or why none can be made, such as a
-    store that cannot be reached, as a value, for torch would raise it with the worker's stack as its text."""
+    """The dataset of the workers: attempts, each noted with its start time. An error that stops all, such as a store
+    that cannot be reached, is returned as a value, because torch would raise it with the worker's stack as its text."""
 
     def __init__(self, clips: ClipDataset, reading: torch.Tensor | None):
         self.clips, self.reading = clips, reading
@@ -189,8 +189,8 @@ def loader(
 ) -> ClipLoader:
     """Batches of a dataset as Clips. Worker processes are forked from a server that has imported the library and
     nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
-    more than `patience` seconds to read is an error. `balance`, from 0 to 1, says how far all classes are drawn equally
-    often. `small`: audio comes as int16 where that loses nothing, for `preprocess` alone."""
+    longer than `patience` seconds to read is an error. `balance` is the class balance, from 0 to 1. `small`: audio is
+    int16 if that is lossless, which only `preprocess` accepts."""
     sampler = KeyedSampler(
         len(dataset),
         shuffle=shuffle,

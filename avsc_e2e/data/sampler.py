@@ -1,4 +1,4 @@
-"""The order of an epoch's clips: shuffled, balanced by class, and a part for each process."""
+"""The order of an epoch's clips: shuffled, balanced by class, and divided among processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from avsc_e2e.data.dataset import Key
 
 class KeyedSampler(Sampler[Key]):
     """Keys of an epoch, shuffled by (seed, epoch) in training; each of `replicas` processes gets its own part. In
-    training the parts are of equal length (the last few clips of an epoch may be left out), in evaluation every clip
-    is in exactly one. With a `balance` above 0, an epoch draws all `classes` (length,) equally often, as far as it
-    says."""
+    training the parts are of equal length (the last few clips of an epoch may be left out), in evaluation every clip is
+    in exactly one. `balance`, from 0 to 1, is the degree to which an epoch draws all `classes` (length,) equally
+    often."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class KeyedSampler(Sampler[Key]):
         )
 
     def _weighted(self, order: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """As many indices as there are, each as often as its weight says, rounded up or down by one throw for all
-        (systematic sampling), class by class, so that no class gets more than its share by chance; and which repeat of
-        its index each one is."""
+        """Systematic sampling: as many indices as there are, each drawn as often as its weight says, rounded up or down
+        by one common random number, class by class, so that no class gets more than its share by chance. The second
+        result is the number of each draw among the draws of its index."""
         order = order[np.argsort(self.classes[order], kind="stable")]
         ends = np.floor(np.cumsum(self.weights[order]) / self.weights.sum() * self.length + draw.random() + 1e-9)
         counts = np.diff(ends.astype(int), prepend=0)

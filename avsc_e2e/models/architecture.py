@@ -1,4 +1,4 @@
-"""Everything that a model is, as one flat value: it travels in the checkpoint and rebuilds the model."""
+"""The description of a model as one flat value. The checkpoint stores it and rebuilds the model from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = {
     "window": 3600.0, "sample_rate": 768_000, "fft": 1 << 20, "win_length": 1 << 20, "pad": 1 << 20, "bands": 8192,
     "frames": 4096, "size": 8192, "short_side": 8192, "hidden": 1 << 16, "text_width": 1 << 16,
 }  # fmt: skip
-"""Values above these neither: a checkpoint of some bytes must not ask for all memory."""
+"""Values above these cannot be meant either: a checkpoint of a few bytes must not ask for all memory."""
 
 
 @dataclass(frozen=True)
@@ -35,90 +35,95 @@ class Architecture:
     audio: str = "audio_resnet10"
     """Audio trunk, any timm name; empty for a model without audio."""
     channels: Literal["mono", "stereo", "mid_side", "left_right_difference"] = "mid_side"
-    """Channels that the front end takes: the mean of left and right, both, their average and half their difference, or
-    both and their difference."""
+    """Channels that the front end takes. mono: the mean of left and right. stereo: both. mid_side: the mean and half
+    the difference. left_right_difference: both and their difference."""
     sample_rate: int = 48_000
     """Hz."""
     features: Literal["log_mel", "bark", "gammatone", "fbank", "constant_q", "wavelet"] = "log_mel"
-    """Filter bank of the front end: over a short-time spectrum the first three, over frames as Kaldi cuts them (without
-    padding, each freed of its mean) fbank, over the whole clip the last two."""
+    """Filter bank of the front end. log_mel, bark and gammatone work on a short-time spectrum; fbank works on frames
+    cut as Kaldi does (no padding, the mean of each frame subtracted); constant_q and wavelet filter the whole clip."""
     fft: int = 2048
-    """Samples of a short-time spectrum."""
+    """Length of the Fourier transform of a short-time spectrum, samples."""
     win_length: int = 0
-    """Samples of its window; 0: all."""
+    """Length of its window, samples; 0: that of the transform."""
     taper: Literal["hann", "symmetric_hann", "povey"] = "hann"
-    """The window's shape: periodic Hann, with two equal ends, or Kaldi's, which is the latter to the power of 0.85."""
+    """Shape of the window. hann: periodic Hann. symmetric_hann: Hann with two equal ends. povey: Kaldi's, the symmetric
+    one to the power of 0.85."""
     preemphasis: float = 0.0
-    """Share of the sample before that is taken off every sample; 0 is off."""
+    """Pre-emphasis: this share of the previous sample is subtracted from each sample; 0 is off."""
     hop: int = 480
     """Samples between two time frames."""
     pad: int = -1
-    """Zeros on each side of the clip, samples; -1: half a spectrum on each side, reflected."""
+    """Zeros added on each side of the clip, samples; -1: half a transform on each side, reflected."""
     bands: int = 128
     """Bands of the filter bank."""
     low: float = 20.0
-    """Lower edge of the lowest band, Hz; of gammatone, constant_q and wavelet its centre."""
+    """Lower edge of the lowest band, Hz; its centre for gammatone, constant_q and wavelet."""
     high: float = 24_000.0
-    """Upper edge of the highest band, Hz; of gammatone, constant_q and wavelet its centre."""
+    """Upper edge of the highest band, Hz; its centre for gammatone, constant_q and wavelet."""
     scale: Literal["htk", "slaney", "vggish"] = "htk"
-    """Mel scale of log_mel; vggish is HTK's with triangles drawn over mels instead of hertz, as Kaldi has it."""
+    """Mel scale of log_mel. vggish is HTK's scale with triangles that are straight over mels instead of hertz, as in
+    Kaldi."""
     area_norm: bool = True
-    """Each filter of a short-time spectrum has the same area (Slaney's norm) instead of the same height."""
+    """All filters of a short-time spectrum have the same area (Slaney's norm) instead of the same height."""
     sum_norm: bool = False
-    """The weights of each filter sum to one, whatever bins it meets; area_norm then makes no difference."""
+    """The weights of each filter sum to one; area_norm then has no effect."""
     power: float = 2.0
-    """Of the spectrum's magnitude that goes into the bands: 1 magnitude, 2 power."""
+    """Exponent of the spectrum's magnitude: 1 magnitude, 2 power."""
     exponent: float = 1.0
-    """That the bands' energies are raised to before the logarithm; 0.5 makes amplitudes of powers."""
+    """Exponent of the band energies before the logarithm; 0.5 turns powers into amplitudes."""
     log: Literal["ln", "ln_max", "db"] = "ln"
-    """Natural logarithm of x + floor or of the larger of x and floor, or 10 log10 of the larger of x and floor."""
+    """Logarithm. ln: ln(x + floor). ln_max: ln(max(x, floor)). db: 10 log10(max(x, floor))."""
     floor: float = 1e-7
-    """Least band energy, by default about 70 dB below full scale."""
+    """Smallest band energy; the default is about 70 dB below full scale."""
     dynamic_range: float = 0.0
-    """dB below the clip's maximum, which becomes 0 dB, where a db scale ends; 0: full scale is the reference."""
+    """Range of a db scale: the clip's maximum becomes 0 dB, and lower values are cut off this many dB below it. 0: dB
+    relative to full scale, no cut."""
     deltas: Literal[0, 1, 2] = 0
-    """Orders of differences over time that follow the planes, each over 5 frames, which costs 2 at either end."""
+    """Number of delta orders that are added as planes: 1 deltas, 2 also delta-deltas. Each is computed over 5 frames
+    and shortens the clip by 2 frames at each end."""
     standardise: bool = True
-    """The trunk gets planes with zero mean and unit deviation in every band; if false, as most published weights
-    expect, the values before."""
+    """Standardise each band to zero mean and unit deviation by statistics of the training set. If false, the trunk gets
+    the values as they are, which most published weights expect."""
     rescale: bool = False
-    """The planes of each clip are scaled to [-1, 1] by their own least and greatest value."""
+    """Scale the planes of each clip to [-1, 1] by their own minimum and maximum."""
     waveform: bool = False
-    """The samples of each hop follow the bands, `hop` rows more, for a trunk that takes both; augmentation that masks
-    bands does not suit them."""
+    """Add the samples of each hop as `hop` more rows below the bands, for a trunk that takes both. Do not combine it
+    with augmentation that masks bands."""
     audio_window: float = 0.0
-    """Length of the windows that a clip's audio is cut into, of which the audio trunk makes one embedding each,
-    seconds; 0: the whole clip is one."""
+    """Length of the windows that a clip's audio is cut into, seconds; the audio trunk makes one embedding of each. 0:
+    the whole clip is one window."""
     audio_hop: float = 0.1
     """Seconds between two such windows; the first is centred on the clip's start."""
     audio_pool: Literal["mean", "max", "mean_max", "attention", "gru"] = "mean"
-    """What makes one embedding of those of the windows."""
+    """Pooling over the embeddings of the windows."""
 
     video: str = "tf_efficientnet_lite0"
     """Video trunk, any timm name; empty for a model without video."""
     frames: int = 1
-    """Frames of a clip, evenly spread."""
+    """Frames of a clip, evenly spaced."""
     size: int = 0
-    """Side of the square that the video trunk sees, pixels; 0: that of the trunk's own configuration."""
+    """Side of the square that the video trunk takes, pixels; 0: the value of the trunk's own configuration."""
     short_side: int = 0
-    """Pixels of the shorter side of the frames that the square is cut from; training notes here what it used
+    """Shorter side of the frames that the square is cut from, pixels; training stores here the value that it used
     (--data.short-side). 0: 8/7 of `size`, or what `crop` needs."""
     crop: float = 1.0
-    """Side of the centre square that is resized to `size`, as a share of a frame's shorter side; 0: the whole frame,
-    squeezed into a square."""
+    """Side of the centre square that is resized to `size`, as a share of the frame's shorter side; 0: the whole frame
+    is squeezed into a square."""
     map_pool: Literal["", "avg", "max", "avgmax", "catavgmax", "sum"] = ""
     """timm's pooling of the video trunk's last map, or "sum" of average and maximum; empty: the trunk's own."""
     video_pool: Literal["mean", "max", "mean_max", "attention", "gru"] = "mean"
-    """What makes one embedding of those of the frames."""
+    """Pooling over the embeddings of the frames."""
     mean: tuple[float, ...] = ()
-    """Mean of red, green and blue in [0, 1] that is subtracted from frames; empty: that of the trunk."""
+    """Mean of red, green and blue in [0, 1] that is subtracted from frames; empty: the value of the trunk's own
+    configuration."""
     std: tuple[float, ...] = ()
-    """Standard deviation that frames are then divided by; empty: that of the trunk."""
+    """Standard deviation by which frames are then divided; empty: the value of the trunk's own configuration."""
 
     head: Literal["linear", "baseline", "pointwise", "recurrent", "text"] = "linear"
-    """Of each single modality: one layer, the four of the challenge baseline on standardised embeddings,
-    McDonnell's classification of every position before the mean, Naranjo-Alcazar's recurrent net over the frames (of
-    audio one layer), or CLIP's comparison with text."""
+    """Head of each single modality. linear: one layer. baseline: the four layers of the challenge baseline on
+    standardised embeddings. pointwise: McDonnell's, which classifies every position before the mean. recurrent:
+    Naranjo-Alcazar's recurrent net over the frames (one layer for audio). text: CLIP's comparison with text."""
     text_width: int = 512
     """Width of CLIP's text features, for the head "text"."""
     fusion: Literal[
@@ -135,26 +140,26 @@ class Architecture:
         "recurrent",
         "segments",
     ] = "concat"
-    """Model-level fusion, see models/fusionheads.py; empty leaves decision-level fusion alone."""
+    """Model-level fusion (models/fusionheads.py); empty: decision-level fusion only."""
     hidden: int = 512
     """Width of the fusion head."""
     dropout: float = 0.2
-    """Before every last layer."""
+    """Dropout before the last layer of each head."""
     drop_path: float = 0.0
-    """Share of clips that training carries past a residual block (stochastic depth, Huang et al., 2016), rising from 0
-    at a trunk's first block to this at its last; of every trunk with such blocks. 0 is off."""
+    """Stochastic depth (Huang et al., 2016): the share of clips for which training skips a residual block. It rises
+    from 0 at a trunk's first block to this value at its last. 0 is off."""
     decision: tuple[float, float, float] = (1.0, 1.0, 2.0)
     """Weights of the audio, video and fusion heads in the decision; a modality's head is built only if its weight is
     above zero or the model has no fusion head. "two_heads", "product" and "recurrent" build on both, which are frozen
     where they have no weight."""
     decision_rule: Literal["product", "mean"] = "product"
-    """What decides: the product of the heads' probabilities, each to the power of its share of the weights, or their
-    weighted mean. The weights are fitted unless --heads.no-fit-decision is given."""
+    """How the heads are combined. product: the product of their probabilities, each to the power of its share of the
+    weights. mean: their weighted mean. The weights are fitted unless --heads.no-fit-decision is given."""
     sharpness: float = 1.0
     """Power that the product is raised to; fitted with its weights. Below 1 the decision is less sure; above 1 it only
     counts for clips with all modalities."""
     tune_heads: bool = False
-    """Single heads without a weight, on which the fusion builds, learn too."""
+    """Train the single heads that the fusion builds on even where they have no weight in the decision."""
 
     def __post_init__(self):
         if not self.audio and not self.video:
@@ -231,7 +236,7 @@ class Architecture:
     @classmethod
     def from_json(cls, text: str) -> Architecture:
         """Raises AvscError where a field is unknown to this version."""
-        values = {"decision_rule": "mean"} | json.loads(text)  # of checkpoints from before the product, all decide so
+        values = {"decision_rule": "mean"} | json.loads(text)  # as checkpoints from before the product rule
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise AvscError(

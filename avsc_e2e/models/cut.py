@@ -1,6 +1,6 @@
-"""A net in two parts: the lower one stays as it is, so that what it gives can be computed once, and the upper learns.
+"""A net cut in two. The lower part stays as it is, so its activations can be computed once; the upper part learns.
 
-tokens(net, lower(net, x)) is what the trunk makes of x, for every net.
+For every net, tokens(net, lower(net, x)) are the tokens of the trunk for x.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LEARNING = 2
 
 
 def lower(net: nn.Module, x: Tensor) -> Tensor:
-    """(B, P, H, W) -> the activations at the cut; the planes themselves where the whole net learns."""
+    """(B, P, H, W) -> the activations at the cut; the input itself where the whole net learns."""
     if is_efficientnet(net):
         return net.blocks[: len(net.blocks) - LEARNING](net.bn1(net.conv_stem(x)))
     if isinstance(net, Aisfx):
@@ -34,7 +34,7 @@ def tokens(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def upper_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """Those that learn."""
+    """The parameters that learn."""
     if is_efficientnet(net):
         parts = [*net.blocks[len(net.blocks) - LEARNING :], net.conv_head, net.bn2]
     elif isinstance(net, Aisfx):

@@ -1,8 +1,8 @@
-"""A model of several trunks: heads that are linear in statistics of their tokens, and one fitted decision.
+"""A model of several trunks, with heads that are linear in statistics of the trunks' tokens, and one fitted decision.
 
-A member is a front end and a trunk of one modality. A head adds the linear maps of the members that it reads; a head
-of several members is a joint one. The decision is a log-linear pool of the heads, fitted for each set of modalities
-that a clip may have. Axes: M heads, F features of a member.
+A member is a front end and a trunk of one modality. A head adds linear maps of the features of its members; a head of
+several members is a joint head. The decision is a log-linear pool of the heads, fitted for each set of modalities that
+a clip may have. Axes: M heads, F features of a member.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.trunk import Trunk
 
 PATTERNS = ((True, True), (True, False), (False, True))
-"""Modalities that a clip may have: both, audio alone, video alone. Each has weights of its own in the decision."""
+"""Modalities that a clip may have: both, audio only, video only. Each case has its own weights in the decision."""
 
 FLOOR = 1e-4
-"""Probabilities of a head below it count as it in the decision, as in `outputs.loglinear`."""
+"""The decision raises smaller probabilities of a head to this value, as `outputs.loglinear` does."""
 
 STATISTICS = ("mean", "deviation", "maximum")
-"""What may be taken of a member's tokens over time."""
+"""Statistics over time of a member's tokens."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trunk of an ensemble and what is taken of its tokens."""
+    """A trunk of an ensemble, and the statistics of its tokens that are its features."""
 
     name: str
     """Unique in the ensemble."""
     architecture: Architecture
     """Of one modality: its front end, trunk, frame size and normalisation."""
     statistics: tuple[str, ...] = ("mean",)
-    """Of STATISTICS, joined in this order."""
+    """Names from STATISTICS, concatenated in this order."""
 
     @property
     def modality(self) -> str:
@@ -48,7 +48,7 @@ class Member:
 
 
 class Tower(nn.Module):
-    """The front end and the trunk of a member: a clip to features (B, F)."""
+    """The front end and the trunk of a member: clip -> features (B, F)."""
 
     def __init__(self, member: Member):
         super().__init__()
@@ -66,11 +66,11 @@ class Tower(nn.Module):
 
     @property
     def width(self) -> int:
-        """F."""
+        """F, the number of features."""
         return self.trunk.token_width * len(self.member.statistics)
 
     def inputs(self, clip: Clip) -> Tensor:
-        """What the trunk takes: planes (B, P, bands, frames), or normalised frames (B, T, 3, H, W)."""
+        """The input of the trunk: planes (B, P, bands, frames), or normalised frames (B, T, 3, H, W)."""
         arch = self.member.architecture
         with torch.no_grad(), torch.autocast(clip.present.device.type, enabled=False):
             if arch.audio:
@@ -88,7 +88,7 @@ class Tower(nn.Module):
 
 
 def statistics(tokens: Tensor, names: Sequence[str]) -> Tensor:
-    """(B, L, width) -> (B, width * len(names)): statistics over L."""
+    """Statistics over L: (B, L, width) -> (B, width * len(names))."""
     tokens = tokens.float()
     found = {
         "mean": lambda: tokens.mean(dim=1),
@@ -111,7 +111,7 @@ class LinearHead(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Members, heads and the decision, with the surface of a SceneNet.
+    """Members, heads and the decision, with the interface of a SceneNet.
 
     preprocess(clip) -> clip, as it is: each member has a front end of its own
     model(clip) -> {head: logits (B, K)}
@@ -125,7 +125,7 @@ class Ensemble(nn.Module):
         heads: Mapping[str, Sequence[str]],
         rule: str = "",
     ):
-        """`heads`: head -> names of the members that it reads. `rule`: what the decision is called."""
+        """`heads`: head -> names of its members. `rule`: name of the decision rule."""
         super().__init__()
         self.members, self.rule = tuple(members), rule
         self.reads = {name: tuple(read) for name, read in heads.items()}
@@ -143,7 +143,7 @@ class Ensemble(nn.Module):
                 self.weights[index, place] *= (head in able) * m / max(len(able), 1)
 
     def modalities_of(self, head: str) -> set[str]:
-        """The modalities that a head reads."""
+        """The modalities of a head's members."""
         return {self.towers[name].member.modality for name in self.reads[head]}
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class Ensemble(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def decide(self, logits: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """Probabilities (B, K), by the weights for the modalities that each clip has."""
+        """Probabilities (B, K), with the weights for the modalities that each clip has."""
         logs = torch.cat([log_softmax(logits[name].float(), dim=1) for name in self.reads], dim=1)
         logs = logs.clamp(min=torch.tensor(FLOOR).log().item())
         index = pattern_of(present)
@@ -167,7 +167,7 @@ class Ensemble(nn.Module):
         return (torch.einsum("bi,bik->bk", logs, weights) + self.bias[index]).softmax(dim=1)
 
     def to_json(self) -> str:
-        """All that rebuilds the model beside its tensors."""
+        """The description that, with the tensors, rebuilds the model."""
         members = [asdict(member) for member in self.members]
         return json.dumps(
             {"classes": self.architecture.classes, "members": members, "heads": self.reads, "rule": self.rule}
@@ -175,7 +175,7 @@ class Ensemble(nn.Module):
 
     @classmethod
     def from_json(cls, text: str) -> Ensemble:
-        """Raises AvscError where it is of a version that this one does not know."""
+        """Raises AvscError if another version wrote it that this one does not know."""
         values = json.loads(text)
         members = [
             Member(m["name"], Architecture.from_json(json.dumps(m["architecture"])), tuple(m["statistics"]))
@@ -195,8 +195,8 @@ def pattern_of(present: Tensor) -> Tensor:
 
 
 def inputs_of(classes: tuple[str, ...], members: Sequence[Member]) -> Architecture:
-    """What a clip for these members looks like, as an Architecture: sample rate, channels, frames and size are those
-    of the members with the largest. Raises AvscError where the members cannot share a clip."""
+    """The input of these members as an Architecture: sample rate, channels, frames and size are the largest among the
+    members. Raises AvscError if the members cannot share a clip."""
     audio = [m.architecture for m in members if m.modality == "audio"]
     video = [m.architecture for m in members if m.modality == "video"]
     for field in ("sample_rate", "channels"):

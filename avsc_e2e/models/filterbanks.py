@@ -17,11 +17,11 @@ def mel_bank(bins: int, rate: int, bands: int, low: float, high: float, scale: s
     if scale == "vggish":
         frequencies = torch.linspace(0, rate / 2, bins, dtype=torch.float64)
         bank = _triangles(_hertz_to_htk(frequencies), torch.linspace(*map(_htk, (low, high)), bands + 2).double())
-        bank[0] = 0.0  # VGGish and YAMNet leave out the constant part
+        bank[0] = 0.0  # VGGish and YAMNet leave out the bin at 0 Hz
         return bank.float()
     norm = "slaney" if area_norm else None
     with warnings.catch_warnings():
-        # OpenL3's lowest filters lie between two bins and stay empty, as published.
+        # OpenL3's lowest filters lie between two bins and are empty, as in the published code.
         warnings.filterwarnings("ignore", message="At least one mel filterbank")
         return torchaudio.functional.melscale_fbanks(bins, low, high, bands, rate, norm=norm, mel_scale=scale)
 
@@ -53,7 +53,7 @@ def erb_centres(bands: int, low: float, high: float) -> Tensor:
 
 
 def geometric_centres(bands: int, low: float, high: float) -> Tensor:
-    """(bands,) Hz, each the same ratio above the one before."""
+    """(bands,) Hz; the ratio of neighbours is constant."""
     return low * (high / low) ** (torch.arange(bands, dtype=torch.float64) / max(bands - 1, 1))
 
 
@@ -81,7 +81,7 @@ def longest_constant_q(rate: int, bands: int, low: float, high: float) -> float:
 
 
 MORLET_CYCLES = 6.0
-"""Angular centre frequency of the mother wavelet, the usual choice, at which it has no constant part to speak of."""
+"""Angular centre frequency of the mother wavelet: the usual choice, at which its mean is practically zero."""
 
 
 def morlet_responses(length: int, rate: int, bands: int, low: float, high: float) -> Tensor:
@@ -94,7 +94,7 @@ def morlet_responses(length: int, rate: int, bands: int, low: float, high: float
 
 
 def longest_morlet(rate: int, low: float) -> float:
-    """Samples over which the lowest band's wavelet falls to one thousandth on both sides."""
+    """Samples within which the lowest band's wavelet falls to one thousandth on both sides."""
     deviation = MORLET_CYCLES / (2 * math.pi * low)
     return 2 * 3.72 * deviation * rate
 
@@ -102,7 +102,7 @@ def longest_morlet(rate: int, low: float) -> float:
 def spectrogram(
     fft: int, win_length: int, hop: int, pad: int, power: float, periodic: bool = True
 ) -> Callable[[Tensor], Tensor]:
-    """A module: waveforms (..., N) to (..., bins, frames), under a Hann window."""
+    """A module that computes a spectrogram with a Hann window: (..., N) -> (..., bins, frames)."""
     return torchaudio.transforms.Spectrogram(
         n_fft=fft,
         win_length=win_length or fft,

@@ -14,13 +14,13 @@ from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.moments import Moments
 
 INSTANTS = 16
-"""At most so many samples of a wavelet's power make one time frame."""
+"""A time frame of wavelet power is the mean of at most this many samples."""
 
 
 class FrontEnd(nn.Module):
-    """Logarithmic band energies of the channels and their differences over time, standardised per plane and band by
-    statistics that `fit` takes from training data and the checkpoint keeps. (B, C, N) -> (B, P, bands, frames), or
-    (B, windows, P, bands, frames) where the architecture cuts clips into windows.
+    """Logarithmic band energies of the channels and their deltas. Each plane and band is standardised by statistics of
+    the training set, which `fit` computes and the checkpoint stores. (B, C, N) -> (B, P, bands, frames), or (B,
+    windows, P, bands, frames) where the architecture cuts clips into windows.
 
     waveform -> channels -> |spectrum|^power -> bands^exponent -> logarithm -> deltas -> standardised
     """
@@ -29,35 +29,36 @@ class FrontEnd(nn.Module):
         super().__init__()
         self.architecture = arch = architecture
         high = min(arch.high, arch.sample_rate / 2)
-        with torch.device("cpu"):  # made of numbers, also where the rest of the model has none yet
+        with torch.device("cpu"):  # real tensors even when the rest of the model is on the meta device
             kind = {"constant_q": _WholeClip, "wavelet": _WholeClip, "fbank": _Frames}.get(arch.features, _ShortTime)
             self.bank = bank = kind(arch, high)
-        # Windows and filters follow from the architecture: no checkpoint needs them.
+        # Windows and filters follow from the architecture, so checkpoints do not store them.
         for module in bank.modules():
             module._non_persistent_buffers_set.update(module._buffers)
         mean, std = (-40.0, 20.0) if arch.log == "db" else (-8.0, 3.0)
         orders = torch.arange(arch.planes) // (arch.planes // (1 + arch.deltas))
         self.register_buffer("mean", torch.where(orders == 0, mean, 0.0)[:, None, None].repeat(1, arch.bands, 1))
         self.register_buffer("std", (std * 0.1**orders)[:, None, None].repeat(1, arch.bands, 1))
-        if arch.waveform:  # samples are about zero as they are
+        if arch.waveform:  # waveform samples have a mean of about zero already
             self.mean, self.std = pad(self.mean, (0, 0, 0, arch.hop)), pad(self.std, (0, 0, 0, arch.hop), value=1.0)
 
     def forward(self, audio: Tensor) -> Tensor:
         return (self.planes(audio) - self.mean) / self.std
 
     def shape(self) -> tuple[int, ...]:
-        """Of the planes of one clip. They are computed, also where the rest of a model has only shapes."""
+        """Shape of the planes of one clip. It is found by computing them, even when the rest of the model is on the
+        meta device."""
         arch = self.architecture
         with torch.device("cpu"):
             noise = torch.randn(1, arch.input_channels, round(arch.window * arch.sample_rate))
             return tuple(self.planes(noise).shape[1:])
 
     def undo(self, planes: Tensor) -> Tensor:
-        """Standardised planes back to what they were."""
+        """Reverse the standardisation of planes."""
         return planes * self.std + self.mean
 
     def planes(self, audio: Tensor) -> Tensor:
-        """The planes, not standardised."""
+        """Planes of waveforms (B, C, N), not standardised."""
         arch = self.architecture
         if arch.audio_window:
             windows = cut(audio, round(arch.audio_window * arch.sample_rate), round(arch.audio_hop * arch.sample_rate))
@@ -93,11 +94,11 @@ class FrontEnd(nn.Module):
 
     @torch.no_grad()
     def fit(self, waveforms: Iterable[Tensor]) -> None:
-        """Take mean and deviation of every band from batches (B, C, N)."""
+        """Compute the mean and deviation of each band from batches (B, C, N)."""
         moments = Moments()
         for audio in waveforms:
             moments.add(self.planes(audio.float().to(self.mean.device)).flatten(0, -4).movedim(-1, 1).flatten(0, 1))
-        # A silent plane (the difference of a mono recording) must not be blown up to noise.
+        # A silent plane (the difference of a mono recording) must not be amplified to noise.
         least = 2.0 if self.architecture.log == "db" else 0.5
         order = torch.arange(len(self.std)) // (len(self.std) // (1 + self.architecture.deltas))
         least = (least * 0.1**order)[:, None].to(self.std)
@@ -131,8 +132,8 @@ class _ShortTime(nn.Module):
 
 
 class _Frames(nn.Module):
-    """Mel bands of whole frames as Kaldi's fbank has them without dither: each frame loses its mean, then is
-    pre-emphasised from its own first sample on. (B, P, N) -> (B, P, bands, frames)."""
+    """Mel bands of whole frames as Kaldi's fbank computes them without dither: the mean of each frame is subtracted,
+    then each frame is pre-emphasised by itself. (B, P, N) -> (B, P, bands, frames)."""
 
     def __init__(self, arch: Architecture, high: float):
         super().__init__()
@@ -154,8 +155,8 @@ class _Frames(nn.Module):
 
 class _WholeClip(nn.Module):
     """|response of a filter|^power, each filter applied to the whole clip through its Fourier transform: (B, P, N) ->
-    (B, P, bands, 1 + N // hop). Frames are centred on multiples of the hop. A constant-Q frame is one instant, a
-    wavelet's the mean over its hop, since the shortest wavelets are shorter than a hop."""
+    (B, P, bands, 1 + N // hop). Frames are centred on multiples of the hop. A constant-Q frame is one sample of the
+    response. A wavelet frame is the mean over its hop, because the shortest wavelets are shorter than a hop."""
 
     def __init__(self, arch: Architecture, high: float):
         super().__init__()
@@ -166,7 +167,8 @@ class _WholeClip(nn.Module):
         self.register_buffer("responses", torch.empty(0, dtype=torch.complex64))
 
     def _prepare(self, length: int, device: torch.device) -> None:
-        """Filters of a clip of `length` samples with room for the longest of them, so that its ends do not meet."""
+        """Filters for a clip of `length` samples, padded for the longest filter so that the ends of the clip do not
+        mix."""
         arch, high = self.arch, self.high
         if arch.features == "constant_q":
             longest = filterbanks.longest_constant_q(arch.sample_rate, arch.bands, arch.low, high)
@@ -186,10 +188,10 @@ class _WholeClip(nn.Module):
         lead = arch.hop // 2 if self.instants > 1 else 0  # a mean over a hop is centred on its frame
         clip = pad(audio, (lead, total - audio.shape[-1] - lead))
         spectrum = torch.fft.fft(clip)
-        # Only every `step`-th sample is wanted: folding the spectrum gives just these (decimation in time).
+        # Only every `step`-th sample is needed: folding the spectrum gives just these (decimation in time).
         step = arch.hop // self.instants
         frames = []
-        for one in spectrum:  # clip by clip: all bands at full rate would fill the memory
+        for one in spectrum:  # one clip at a time: all bands at full rate need much memory
             folded = (one[:, None] * self.responses).unflatten(-1, (step, total // step)).sum(dim=-2) / step
             energy = torch.fft.ifft(folded).abs() ** arch.power
             frames.append(energy.unflatten(-1, (-1, self.instants)).mean(dim=-1))
@@ -210,7 +212,7 @@ def mix(audio: Tensor, channels: str) -> Tensor:
 
 def hops(audio: Tensor, hop: int) -> Tensor:
     """(B, P, N) -> (B, P, hop, 1 + N // hop): the samples from each frame of a centred spectrum to the next, the last
-    filled up with zeros."""
+    padded with zeros."""
     frames = 1 + audio.shape[-1] // hop
     return pad(audio, (0, frames * hop - audio.shape[-1])).unflatten(-1, (frames, hop)).transpose(-1, -2)
 

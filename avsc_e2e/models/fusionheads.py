@@ -1,8 +1,8 @@
 """Model-level fusion of both branches.
 
-A fusion head takes what it is made for (`takes`): embeddings (B, width), sequences (B, L, width), or what the single
-heads say, of audio and video, with present (B, 2), and gives logits (B, K). What it puts in place of a missing modality
-is learned, except where the published net has no parameter for it: there it is zero, which is the training mean of
+The attribute `takes` of a fusion head names its inputs of audio and video: embeddings (B, width), sequences (B, L,
+width), or outputs of the single heads. With present (B, 2), it returns logits (B, K). A learned vector replaces a
+missing modality. Where the published net has no parameter for it, zero replaces it, which is the training mean of
 standardised values.
 """
 
@@ -20,7 +20,7 @@ from avsc_e2e.models.sequencefusion import RecurrentFusion, SequenceFusion
 
 
 class _Inputs(nn.Module):
-    """Normalises each input and puts a learned one where a modality is missing."""
+    """Normalises each input and replaces a missing modality by a learned vector."""
 
     def __init__(self, widths: Sequence[int]):
         super().__init__()
@@ -39,7 +39,7 @@ class _Inputs(nn.Module):
 
 
 class ConcatFusion(_Inputs):
-    """Joins two embeddings, each normalised, before a head with one hidden layer."""
+    """Normalises and concatenates both embeddings; a head with one hidden layer follows."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
         super().__init__(widths)
@@ -57,8 +57,8 @@ class ConcatFusion(_Inputs):
 
 
 class GatedFusion(_Inputs):
-    """Each hidden unit weighs audio against video by a gate that sees both (gated multimodal unit, Arevalo et al.,
-    2017)."""
+    """A gate for each hidden unit, computed from both modalities, weighs audio against video (gated multimodal unit,
+    Arevalo et al., 2017)."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
         super().__init__(widths)
@@ -73,7 +73,7 @@ class GatedFusion(_Inputs):
 
 
 class BilinearFusion(_Inputs):
-    """All products of the two embeddings at low rank: the product of their projections (Kim et al., 2017)."""
+    """Bilinear pooling of low rank: the elementwise product of projections of both embeddings (Kim et al., 2017)."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
         super().__init__(widths)
@@ -87,7 +87,7 @@ class BilinearFusion(_Inputs):
 
 class CrossAttentionFusion(_Inputs):
     """The steps of the audio attend to the frames and the frames to the audio (Vaswani et al., 2017; Lu et al., 2019);
-    the means of both, joined, are classified."""
+    the concatenated means of both are classified."""
 
     takes_tokens = True
 
@@ -109,13 +109,14 @@ class CrossAttentionFusion(_Inputs):
 
 
 class BottleneckFusion(_Inputs):
-    """Transformer layers of each modality's own, which exchange what they know through a few tokens alone (attention
-    bottlenecks, Nagrani et al., NeurIPS 2021): every layer sees its modality's tokens, a class token first, and the
-    bottleneck tokens, whose two updates are averaged. The mean of both class tokens' logits decides."""
+    """Each modality has its own transformer layers, and they exchange information only through a few tokens (attention
+    bottlenecks, Nagrani et al., NeurIPS 2021). Each layer takes its modality's tokens, a class token first, and the
+    bottleneck tokens; the two updates of the bottleneck tokens are averaged. The logits are the mean of those of both
+    class tokens."""
 
     takes_tokens = True
     LAYERS, BOTTLENECKS = 2, 4
-    """The paper fuses in the last four layers of twelve by four tokens; these layers follow whole trunks."""
+    """The paper fuses in the last four of twelve layers with four tokens; here the layers follow complete trunks."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
         super().__init__(widths)
@@ -143,8 +144,8 @@ class BottleneckFusion(_Inputs):
 
 
 class EarlyFusion(BaselineHead):
-    """The baseline's head on both embeddings joined (Fig. 1a of Wang et al., ICASSP 2021): 600,778 parameters for two
-    of 512."""
+    """The baseline's head on both concatenated embeddings (Fig. 1a of Wang et al., ICASSP 2021): 600,778 parameters for
+    two of 512."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int, dropout: float):
         super().__init__(sum(widths), classes, dropout)
@@ -160,8 +161,8 @@ class EarlyFusion(BaselineHead):
 
 
 class TwoHeadsFusion(nn.Module):
-    """The baseline's joint model (Fig. 1b of Wang et al., ICASSP 2021): the 128 inner values of both trained heads, 128
-    units, K, no non-linearity between; 34,186 parameters."""
+    """The baseline's joint model (Fig. 1b of Wang et al., ICASSP 2021): the 128 inner values of each trained head, a
+    layer of 128 units and one of K, without a non-linearity between them; 34,186 parameters."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -174,7 +175,7 @@ class TwoHeadsFusion(nn.Module):
 
 class ProductFusion(nn.Module):
     """The weighted sum of both trained heads' logits: up to a constant, the product of their probabilities (Hinton,
-    2002), which is right where, given the scene, audio and video err independently. A missing modality drops out."""
+    2002), which is correct if audio and video are independent given the scene. A missing modality is left out."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -188,9 +189,9 @@ class ProductFusion(nn.Module):
 
 
 class SegmentFusion(_Inputs):
-    """Concatenation of both embeddings and that of the audio-visual segment model over their tokens, each frame of
-    which is the audio and video of the time (Du_USTC, DCASE 2021). The segment model is fitted before training, on
-    the trunks as they are then, so they come from earlier stages or are frozen."""
+    """Concatenates both embeddings and that of the audio-visual segment model (Du_USTC, DCASE 2021). A frame of the
+    segment model joins the audio and video tokens of one time. The segment model is fitted to the trunks before
+    training, so the trunks must come from earlier stages or be frozen."""
 
     takes_tokens = True
 
@@ -215,7 +216,7 @@ class SegmentFusion(_Inputs):
 def fusion_head(
     kind: str, widths: Sequence[int], token_widths: Sequence[int], hidden: int, classes: int, dropout: float
 ) -> nn.Module:
-    """The model-level fusion that an architecture names."""
+    """The fusion head that an architecture names."""
     if kind == "two_heads":
         return TwoHeadsFusion(classes)
     if kind == "product":

@@ -13,7 +13,8 @@ from avsc_e2e.models.texthead import TextHead
 
 
 class ZScore(nn.Module):
-    """Standardises embeddings by statistics of training data, which the checkpoint keeps. (B, width) -> (B, width)."""
+    """Standardises embeddings by statistics of the training set, which the checkpoint stores. (B, width) -> (B,
+    width)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -25,12 +26,12 @@ class ZScore(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether it has statistics of anything."""
+        """Whether statistics have been computed."""
         return bool(self.mean.any())
 
     @torch.no_grad()
     def fit(self, moments: Moments | Joined) -> None:
-        """Take mean and deviation of embeddings (N, width)."""
+        """Compute the mean and deviation of embeddings (N, width)."""
         self.mean.copy_(moments.mean)
         self.std.copy_(moments.std.clamp(min=1e-5))
 
@@ -112,7 +113,7 @@ def single_head(
 
 
 def takes_tokens(head: nn.Module | type[nn.Module]) -> bool:
-    """Whether a head takes sequences rather than embeddings."""
+    """Whether a head takes tokens (B, L, width) rather than embeddings."""
     return getattr(head, "takes_tokens", False)
 
 
@@ -124,8 +125,8 @@ def decide(
     sharpness: float = 1.0,
 ) -> Tensor:
     """The weighted arithmetic mean of the heads' probabilities, or their weighted geometric mean raised to `sharpness`,
-    (B, K) float32. The head of a modality that a clip lacks is not heard, and a `sharpness` above 1 is then 1. Where
-    only heads without a weight are left, they are all heard."""
+    (B, K) float32. The head of a modality that a clip lacks is left out, and a `sharpness` above 1 is then 1. If only
+    heads without a weight remain, all of them are used."""
     there = torch.ones_like(present[:, 0])
     heard = {name: present[:, ("audio", "video").index(name)] if name != "fusion" else there for name in logits}
     # Weights stay numbers: a tensor of them would be copied to the device in every step.
@@ -134,7 +135,8 @@ def decide(
     votes = (votes / votes.sum(dim=1, keepdim=True))[:, :, None]
     logs = torch.stack([values.float() for values in logits.values()], dim=1).log_softmax(dim=2)
     if rule == "product":
-        # Heads that err apart are sharper together; with one of them missing they are no surer than on average.
+        # Heads with independent errors may be sharper together than alone; with one missing, the rest are no surer than
+        # their mean.
         whole = torch.stack(list(heard.values()), dim=1).all(dim=1, keepdim=True).float()
         power = min(sharpness, 1.0) + (sharpness - min(sharpness, 1.0)) * whole
         return (power * (votes * logs).sum(dim=1)).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Means and deviations of more values than fit into memory."""
+"""Means and standard deviations of more values than fit into memory."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Moments:
 
     @property
     def std(self) -> Tensor:
-        """Of a sample: divided by one less than the count."""
+        """Standard deviation of a sample: the divisor is the count minus one."""
         return ((self.second - self.first**2 / self.count).clamp(min=0) / max(self.count - 1, 1)).sqrt()
 
 
 class Joined(NamedTuple):
-    """The moments of values that stand side by side."""
+    """Moments of concatenated values."""
 
     mean: Tensor
     std: Tensor
 
 
 def joined(parts: Sequence[Moments]) -> Joined:
-    """Moments of (N, width) values each, as those of all widths together."""
+    """Concatenates moments of values (N, width) along the width."""
     return Joined(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))

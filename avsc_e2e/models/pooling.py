@@ -1,4 +1,4 @@
-"""One embedding of a sequence of them: over the frames of a clip, or over the windows of its audio."""
+"""Pooling of a sequence of embeddings, over the frames of a clip or the windows of its audio, into one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class SceneNet(nn.Module):
     """An audio-visual scene classifier built from an Architecture.
 
     preprocess(clip) -> clip: waveform (B, C, N) to planes, frames (B, T, 3, H, W) uint8 to normalised float32
-    model(clip) -> {"audio", "video", "fusion"}: logits (B, K), as many heads as there are
+    model(clip) -> {"audio", "video", "fusion"}: logits (B, K) of the heads that the model has
     decide(logits, present) -> probabilities (B, K)
     """
 
@@ -44,7 +44,7 @@ class SceneNet(nn.Module):
             self.video = Trunk(
                 arch.video, 3, size=arch.size, map_pool=arch.map_pool, pool=arch.video_pool, drop_path=arch.drop_path
             )
-            # Given by the architecture, so no checkpoint repeats them.
+            # They follow from the architecture, so checkpoints do not store them.
             self.register_buffer("mean", 255 * torch.tensor(arch.mean).view(3, 1, 1), persistent=False)
             self.register_buffer("std", 255 * torch.tensor(arch.std).view(3, 1, 1), persistent=False)
         trunks = {name: getattr(self, name) for name in arch.modalities}
@@ -65,12 +65,12 @@ class SceneNet(nn.Module):
             widths, token_widths = zip(*((trunk.width, trunk.token_width) for trunk in trunks.values()), strict=True)
             self.heads["fusion"] = fusion_head(arch.fusion, widths, token_widths, arch.hidden, classes, arch.dropout)
         for name, head in self.heads.items():
-            if name not in arch.heads and not arch.tune_heads:  # the fusion builds on trained ones
+            if name not in arch.heads and not arch.tune_heads:  # the fusion builds on trained heads
                 freeze(head)
 
     def train(self, mode: bool = True) -> SceneNet:
-        """Frozen parts, and frozen layers of trunks, stay in evaluation mode: neither dropout nor batch norm's
-        statistics may move in them."""
+        """Frozen parts and frozen layers of trunks stay in evaluation mode: dropout is off and batch norm's statistics
+        do not change in them."""
         super().train(mode)
         for part in (*(getattr(self, name) for name in self.architecture.modalities), *self.heads.values()):
             if not any(p.requires_grad for p in part.parameters()):
@@ -80,7 +80,7 @@ class SceneNet(nn.Module):
 
     @torch.no_grad()
     def preprocess(self, clip: Clip) -> Clip:
-        """On the model's device, in float32, outside of any autocast."""
+        """Compute the inputs of the trunks on the model's device, in float32, outside of any autocast."""
         with torch.autocast(clip.present.device.type, enabled=False):
             if self.architecture.audio:
                 audio = clip.audio.float()
@@ -90,7 +90,7 @@ class SceneNet(nn.Module):
         return clip
 
     def forward(self, clip: Clip) -> dict[str, Tensor]:
-        """Takes a preprocessed batch."""
+        """Logits of each head from a preprocessed batch."""
         branches = self.branches(clip)
         logits = {name: self._head(name, branches[name]) for name in self.architecture.heads if name != "fusion"}
         if "fusion" in self.heads:
@@ -127,14 +127,14 @@ class SceneNet(nn.Module):
 
     @property
     def embeddings_fitted(self) -> bool:
-        """Whether every head that standardises embeddings, or writes them as units, has what it needs."""
+        """Whether the statistics of every head that standardises embeddings, and the segment model, are fitted."""
         fitted = [head.standardise.fitted for head in self.heads.values() if isinstance(head, BaselineHead)]
         return all(fitted + [head.segments.fitted for head in self.heads.values() if isinstance(head, SegmentFusion)])
 
     @torch.no_grad()
     def fit(self, clips: Iterable[Clip]) -> None:
-        """Take the statistics that the model standardises by from batches of training clips as the loader gives them:
-        those of the front end's bands and of the baseline's embeddings. `clips` can be gone through twice."""
+        """Compute the statistics for standardisation, of the front end's bands and of the baseline's embeddings, from
+        batches of training clips as the loader yields them. `clips` must be iterable twice."""
         if self.architecture.audio:
             self.frontend.fit(clip.audio[clip.present[:, 0]] for clip in clips if clip.present[:, 0].any())
         if not self.standardises_embeddings:
@@ -169,7 +169,7 @@ class SceneNet(nn.Module):
 
 
 def keep_statistics(model: SceneNet) -> None:
-    """Leave the running means and variances in trained trunks as they are, and normalise by them in training."""
+    """Keep the running means and variances of trained trunks, and normalise by them in training."""
     for trunk in (getattr(model, name) for name in model.architecture.modalities):
         for module in trunk.modules():
             if trunk.trained and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -177,7 +177,7 @@ def keep_statistics(model: SceneNet) -> None:
 
 
 def rest_frozen_layers(part: nn.Module) -> None:
-    """Put the layers of a part whose weights do not learn into evaluation mode."""
+    """Put layers with frozen weights into evaluation mode."""
     for layer in part.modules():
         own = list(layer.parameters(recurse=False))
         if own and not any(p.requires_grad for p in own):
@@ -185,6 +185,6 @@ def rest_frozen_layers(part: nn.Module) -> None:
 
 
 def freeze(part: nn.Module) -> None:
-    """Keep a part as it is: no gradient, and evaluation mode, in which a model's `train` leaves it."""
+    """Freeze a part: no gradient, and evaluation mode, which the model's `train` does not change."""
     part.requires_grad_(False)
     part.eval()

@@ -1,5 +1,5 @@
-"""The audio-visual segment model: a scene as a text of units (Du_USTC, DCASE 2021; after the acoustic segment models
-of Lee et al., ICASSP 1988, and text categorisation of their transcripts).
+"""The audio-visual segment model: a scene as a sequence of units (Du_USTC, DCASE 2021; after the acoustic segment
+models of Lee et al., ICASSP 1988, and text categorisation of their transcripts).
 
 Audio-visual frames -> units, each a Gaussian mixture, found by Viterbi re-segmentation -> counts of units and of pairs
 of neighbouring units -> tf-idf -> latent semantic analysis -> one embedding. Which features, how many units and how
@@ -19,12 +19,12 @@ from torch.nn.functional import normalize
 from avsc_e2e.errors import AvscError
 
 LEAST_FRAMES = 8
-"""Of a unit, for each of its Gaussians to be estimated anew."""
+"""Frames that a unit needs for each of its Gaussians to be estimated again."""
 
 
 class SegmentModel(nn.Module):
-    """(B, L, width) frames -> (B, topics) unit vectors. `fit` sets all of it; it has buffers alone, no parameters, so
-    it travels in a checkpoint and no gradient passes it."""
+    """(B, L, width) frames -> (B, topics) unit vectors. `fit` sets its buffers. It has no parameters, so checkpoints
+    store it and no gradient passes through it."""
 
     def __init__(self, width: int, units: int = 32, gaussians: int = 2, components: int = 16, topics: int = 32):
         super().__init__()
@@ -51,14 +51,14 @@ class SegmentModel(nn.Module):
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:
         counts = self.counts(self.transcribe(frames))
-        # Sublinear counts, as LSA wants them: 1 + ln(count).
+        # Sublinear counts for latent semantic analysis: 1 + ln(count).
         terms = torch.where(counts > 0, 1 + counts.clamp(min=1).log(), 0.0) * self.idf
         return normalize(normalize(terms, dim=1) @ self.lsa, dim=1)
 
     @torch.no_grad()
     def transcribe(self, frames: Tensor) -> Tensor:
         """The units of each frame, (B, L) int64: the most probable path (Viterbi)."""
-        # A meta tensor, of which only the cost is asked, knows no autocast.
+        # Meta tensors, used to count operations, do not support autocast.
         with nullcontext() if frames.is_meta else torch.autocast(frames.device.type, enabled=False):
             scores = self._log_likelihood((frames.float() - self.centre) @ self.axes)
         best = self.log_start + scores[:, 0]
@@ -73,7 +73,7 @@ class SegmentModel(nn.Module):
         return torch.stack(path[::-1], dim=1)
 
     def counts(self, units: Tensor) -> Tensor:
-        """(B, U + U * U): frames of each unit, and how often one unit gives way to another."""
+        """(B, U + U * U): frames of each unit, and the number of changes from each unit to each other."""
         batch, length = units.shape
         found = torch.zeros(batch, self.units + self.units**2, device=units.device)
         found.scatter_add_(1, units, torch.ones(batch, length, device=units.device))
@@ -88,9 +88,9 @@ class SegmentModel(nn.Module):
 
     @torch.no_grad()
     def fit(self, recordings: Sequence[Tensor], seed: int = 0, rounds: int = 5) -> None:
-        """Learn units and topics from (L, width) frames of training recordings, of any lengths; without any labels.
-        Raises AvscError where they are too few."""
-        from sklearn.decomposition import PCA, TruncatedSVD  # here, since models are used far more often than fitted
+        """Learn units and topics, without labels, from frames (L, width) of training recordings of any length. Raises
+        AvscError if there are too few."""
+        from sklearn.decomposition import PCA, TruncatedSVD  # slow, and rarely needed
         from sklearn.feature_extraction.text import TfidfTransformer
         from sklearn.mixture import GaussianMixture
 
@@ -101,7 +101,7 @@ class SegmentModel(nn.Module):
                 f"are too few"
             )
         count = min(self.axes.shape[1], len(frames) - 1)
-        deviation = np.maximum(frames.std(axis=0), 1e-6)  # neither modality is heard above the other for its scale
+        deviation = np.maximum(frames.std(axis=0), 1e-6)  # neither modality dominates because of its scale
         pca = PCA(count, random_state=seed).fit(frames / deviation)
         scales = np.sqrt(np.maximum(pca.explained_variance_, 1e-8 * pca.explained_variance_[0]))
         self.centre.copy_(torch.from_numpy(frames.mean(axis=0)))
@@ -131,7 +131,7 @@ class SegmentModel(nn.Module):
         self.lsa.zero_()[:, :topics] = torch.from_numpy(svd.components_.T.copy())
 
     def _transcripts(self, recordings: Sequence[Tensor]) -> list[np.ndarray]:
-        """Units of each recording; those of one length go together."""
+        """Units of each recording; recordings of equal length are processed together."""
         found: list[np.ndarray] = [np.empty(0)] * len(recordings)
         for length in {len(one) for one in recordings}:
             indices = [index for index, one in enumerate(recordings) if len(one) == length]
@@ -143,7 +143,7 @@ class SegmentModel(nn.Module):
         return found
 
     def _estimate(self, points: np.ndarray, paths: Sequence[np.ndarray], seed: int) -> None:
-        """Mixtures and transitions from the last segmentation; a unit that lost its frames stays as it was."""
+        """Mixtures and transitions from the last segmentation; a unit that lost its frames is kept unchanged."""
         from sklearn.mixture import GaussianMixture
 
         labels, gaussians = np.concatenate(paths), self.means.shape[1]
@@ -164,8 +164,8 @@ class SegmentModel(nn.Module):
 
 
 def join_frames(audio: Tensor, video: Tensor) -> Tensor:
-    """Tokens (B, L, width) of both modalities as frames of the longer one's rate, each beside what is seen or heard at
-    the time: (B, max L, both widths)."""
+    """Tokens (B, L, width) of both modalities, resampled to the longer sequence and concatenated: (B, max L, both
+    widths)."""
     length = max(audio.shape[1], video.shape[1])
 
     def stretched(tokens: Tensor) -> Tensor:

@@ -30,16 +30,17 @@ class UnscaledEncoder(nn.Module):
 
 
 class SequenceFusion(nn.Module):
-    """The model of Hou_UGent (DCASE 2021, rank 16): the sequence of audio embeddings goes through self-attention
-    and convolutions down to ten steps of `hidden`; each frame's embedding through one layer; step by step both are
-    joined and classified, and mean and maximum over time are added. With ResNet-50 and its ImageNet classifier, which
-    the authors count though they do not use it, 28,329,010 parameters at width 256."""
+    """The model of Hou_UGent (DCASE 2021, rank 16): self-attention and convolutions turn the sequence of audio
+    embeddings into ten steps of `hidden` values, and one layer maps each frame's embedding. Both are concatenated step
+    by step and classified; the logits are the sum of mean and maximum over time. It has 28,329,010 parameters at width
+    256 with ResNet-50 and its ImageNet classifier, which the authors count but do not use."""
 
     takes_tokens = True
     LENGTH = 96
-    """Embeddings that the convolutions expect; fewer are repeated, as the authors do for clips of one second."""
+    """Number of embeddings that the convolutions expect; fewer are repeated, as the authors do for clips of one
+    second."""
     NARROWEST = 232
-    """Values of an embedding of which the convolutions leave something."""
+    """Smallest width of an embedding for which the convolutions return at least one value."""
 
     def __init__(self, widths: Sequence[int], hidden: int, classes: int):
         super().__init__()
@@ -74,9 +75,10 @@ class SequenceFusion(nn.Module):
 
 
 class RecurrentFusion(nn.Module):
-    """The joint net of Naranjo-Alcazar_UV (DCASE 2021): audio steps, averaged over three every two, beside the frames
-    through a bidirectional GRU to a softmax; one layer then weighs its probabilities and those of both single heads.
-    272,704 parameters for ten classes, `hidden` 64, audio of 128 and video of 512. A missing modality is zero."""
+    """The joint net of Naranjo-Alcazar_UV (DCASE 2021): audio steps (means of three, every two) and frames are
+    concatenated; a bidirectional GRU and a softmax follow. One layer then takes its probabilities and those of both
+    single heads. It has 272,704 parameters for ten classes, `hidden` 64, audio of 128 and video of 512. A missing
+    modality is zero."""
 
     takes_tokens = True
     on_heads = True

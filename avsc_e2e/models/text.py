@@ -1,5 +1,6 @@
-"""Scenes by their names: CLIP compares images with sentences (Radford et al., 2021), as Okazaki_LDSLVision's
-text-guided features do (DCASE 2021). Sentences are embedded once, by open_clip; the model itself needs no text."""
+"""Classification of scenes by their names: CLIP compares images with sentences (Radford et al., 2021), as
+Okazaki_LDSLVision's text-guided features do (DCASE 2021). open_clip embeds the sentences once; the model itself needs
+no text."""
 
 from __future__ import annotations
 
@@ -38,13 +39,13 @@ Tokenizer = Callable[[list[str]], Tensor]
 
 
 def prompts(classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
-    """Sentences for each class; the name of one that is not known is read as words."""
+    """Sentences for each class. A class that is not in PLACES is described by its own name."""
     return [[one.format(PLACES.get(name, name.replace("_", " "))) for one in templates] for name in classes]
 
 
 def read_clip(name: str, file: str | Path = "") -> tuple[nn.Module, Tokenizer]:
-    """An open_clip model and its tokenizer, with the weights of `file` (OpenAI's or open_clip's names), or random ones.
-    Raises AvscError, also where open_clip_torch is not installed."""
+    """An open_clip model and its tokenizer, with the weights of `file` (OpenAI's or open_clip's names), or random
+    weights. Raises AvscError, also if open_clip_torch is not installed."""
     try:
         import open_clip
     except ImportError as error:
@@ -73,7 +74,7 @@ def text_features(clip: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Seq
 
 @torch.no_grad()
 def fill_head(head: TextHead, clip: nn.Module, features: Tensor) -> None:
-    """Make a head CLIP's zero-shot classifier. Raises AvscError where the widths are others."""
+    """Turn a head into CLIP's zero-shot classifier. Raises AvscError if the widths differ."""
     projection = getattr(clip.visual, "proj", None)
     if projection is None:
         raise AvscError(f"a text head needs a ViT of CLIP that ends in a projection, not {type(clip.visual).__name__}")
@@ -90,8 +91,9 @@ def fill_head(head: TextHead, clip: nn.Module, features: Tensor) -> None:
 
 
 def guide(model: SceneNet, clip: nn.Module, tokenizer: Tokenizer, templates: Sequence[str] = TEMPLATES) -> None:
-    """Fill the video trunk, one of timm's CLIP encoders, and its text head from CLIP: a zero-shot classifier of scenes.
-    Save it to train it as a stage's `init`; `freeze_guidance` keeps its logits as they are. Raises AvscError."""
+    """Load CLIP into the video trunk, one of timm's CLIP encoders, and into its text head, which makes a zero-shot
+    classifier of scenes. To train it further, save it and name it in a stage's `init`; `freeze_guidance` keeps its
+    logits unchanged. Raises AvscError."""
     arch = model.architecture
     if not arch.video or arch.head != "text" or "video" not in model.heads:
         raise AvscError("text guidance needs a video head of its own: set --model.video to a CLIP encoder of timm and "
@@ -101,6 +103,6 @@ def guide(model: SceneNet, clip: nn.Module, tokenizer: Tokenizer, templates: Seq
 
 
 def freeze_guidance(model: SceneNet) -> None:
-    """Keep the zero-shot logits as they are while the rest of the model trains."""
+    """Keep the zero-shot logits unchanged while the rest of the model trains."""
     freeze(model.video)
     freeze(model.heads["video"])

@@ -53,14 +53,14 @@ OURS = (
     "residual",
     "speech",
 )
-"""The modules of our own nets, as timm names them."""
+"""The modules of our own nets in timm's registry."""
 PATCHES = 32
-"""Bands and frames come in multiples of this for a net that cuts them into patches and joins these: a ViT, a Swin."""
+"""For a net of patches (a ViT or a Swin), numbers of bands and frames are padded to a multiple of this."""
 
 
 def settled(arch: Architecture) -> Architecture:
-    """An architecture whose frame size, mean and deviation are given: where it leaves them open, those of the video
-    trunk's configuration in timm. Raises AvscError for a trunk that is not known."""
+    """The architecture with frame size, mean and deviation filled in from the video trunk's configuration in timm where
+    they are not given. Raises AvscError for an unknown trunk."""
     if not arch.video or (arch.size and arch.mean and arch.std):
         return arch
     check_name(arch.video)
@@ -74,7 +74,7 @@ def settled(arch: Architecture) -> Architecture:
 
 
 def check_name(name: str) -> None:
-    """Raises AvscError with the likely names where timm knows no such net, or no such weights of it."""
+    """Raises AvscError, with the likely names, if timm has no such net or no such weights of it."""
     if timm.is_model(name):
         net, _, tag = name.partition(".")
         tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{net}.*")] if tag else []
@@ -91,10 +91,10 @@ AT_A_TIME = 1 << 18
 
 
 class Branch(NamedTuple):
-    """What a trunk makes of its part of a clip."""
+    """Outputs of a trunk for its part of a clip."""
 
     tokens: Tensor
-    """(B, L, token_width): steps of the audio net in time, or the frames."""
+    """(B, L, token_width): time steps of the audio net, or frames."""
     embedding: Tensor
     """(B, width)."""
 
@@ -113,20 +113,20 @@ class Trunk(nn.Module):
         drop_path: float = 0.0,
         planes_of: FrontEnd | None = None,
     ):
-        """`planes_of`: the front end, whose planes a net of a fixed size is made for."""
+        """`planes_of`: the front end; a net of a fixed size is created for the size of its planes."""
         super().__init__()
         check_name(name)
         self.name = name
         self.sides: tuple[int, ...] = ()
-        """Bands and frames to which planes are filled up with zeros, for a net of a fixed size."""
+        """Bands and frames to which planes are padded with zeros, for a net of a fixed size."""
         self.options = {"num_classes": 0, "in_chans": planes}
-        """What the net is created with."""
+        """Arguments with which timm creates the net."""
         if map_pool:
             self.options["global_pool"] = map_pool.replace("sum", "avgmax")
         self.gain = 2.0 if map_pool == "sum" else 1.0  # timm's avgmax is half the sum
         if is_model_in_modules(name, list(OURS)):
             self.options |= {"bands": bands} if bands else {}
-        elif getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):  # none of a net registered elsewhere
+        elif getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):  # nets registered elsewhere have none
             if planes_of is not None:
                 self.sides = tuple(-(-side // PATCHES) * PATCHES for side in planes_of.shape()[-2:])
                 self.options["img_size"] = self.sides
@@ -180,8 +180,8 @@ class Trunk(nn.Module):
         return torch.cat([function(part) for part in x.split(few)])
 
     def layers(self) -> dict[str, int]:
-        """Parameter -> its layer, from 0 at the input, in timm's groups; a net of ours has a layer for each block, and
-        pooling over T is part of the last one."""
+        """Parameter -> its layer, from 0 at the input, by timm's groups. One of our own nets has a layer for each
+        block; pooling over T is part of the last one."""
         names = [name for name, _ in self.net.named_parameters()]
         if hasattr(self.net, "group_matcher"):
             found = group_parameters(self.net, self.net.group_matcher(coarse=False), reverse=True)
@@ -189,7 +189,7 @@ class Trunk(nn.Module):
             blocks = [re.match(r"[^.]+(\.\d+)?", name)[0] for name in names]
             order = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
             found = {name: order[block] for name, block in zip(names, blocks, strict=True)}
-        # What timm assigns to no group, such as a norm after the last block, belongs to the end.
+        # Parameters that timm assigns to no group, such as a norm after the last block, belong to the end.
         used = sorted({found[name] for name in names if name in found})
         rank = {layer: index for index, layer in enumerate(used)}
         last = len(used) - 1
@@ -198,12 +198,13 @@ class Trunk(nn.Module):
 
     @property
     def drops_paths(self) -> bool:
-        """Whether training leaves out some of the net's residual blocks."""
+        """Whether training skips residual blocks of the net (stochastic depth)."""
         return any(isinstance(module, DropPath) and module.drop_prob > 0 for module in self.net.modules())
 
     def load_pretrained(self, file: str = "", flag: str = "--video-weights") -> str:
-        """Fill the net with pretrained weights and say where they came from: `file`, the name of a source, or the
-        trunk's own source; `flag` is what asks for a file. Raises AvscError that says which file to put where."""
+        """Load pretrained weights and return where they came from. `file` is a file or the name of a source; empty: the
+        trunk's own source. `flag` is the option that error messages name. Raises AvscError that says which file to put
+        where."""
         told = weights.load_pretrained(self.net, self.name, self.options, file, flag)
         self.trained = True
         return told

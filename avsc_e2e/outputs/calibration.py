@@ -99,7 +99,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: dict) -> Calibration:
-        """A calibration from its plain values; AvscError where they are none."""
+        """A calibration from its plain values. Raises AvscError for values of another kind."""
         try:
             method, classes = values["calibration"], tuple(values["classes"])
             if method == "isotonic":
@@ -128,7 +128,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote; AvscError for another file."""
+        """Read a file that `save` wrote. Raises AvscError for another file."""
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
@@ -224,7 +224,7 @@ def _apply(rule: LogLinear | Isotonic | Floors, probabilities: np.ndarray) -> np
 
 def _fit_isotonic(probabilities: np.ndarray, targets: np.ndarray, share: float) -> Isotonic:
     """One curve for each class against all others, with equal class weights; a class without rows keeps its values."""
-    from sklearn.isotonic import IsotonicRegression  # here, since prediction does without it
+    from sklearn.isotonic import IsotonicRegression  # slow, and prediction does not need it
 
     weights = 1 / np.bincount(targets)[targets]
     given, true = [], []

@@ -52,9 +52,9 @@ class Pair(NamedTuple):
     log_loss: float
     """Macro log loss of the first less that of the second, nats."""
     interval: Interval | None
-    """Of that difference, by bootstrap over locations; None where a class has a single location."""
+    """Interval of that difference, by bootstrap over locations; None if a class has a single location."""
     p: float
-    """Two-sided p that it is zero, by the same bootstrap; nan where there is none."""
+    """Two-sided p of a difference of zero, by the same bootstrap; nan if there is no interval."""
 
 
 class Combination(NamedTuple):
@@ -64,7 +64,7 @@ class Combination(NamedTuple):
     vote: float
     """Macro accuracy of the majority; ties go to the class with the highest mean probability."""
     vote_intervals: tuple[Interval, Interval | None]
-    """By Wald, and by bootstrap over locations where every class has two or more."""
+    """Intervals of the vote by Wald, and by bootstrap over locations if every class has two or more."""
     oracle: float
     """Macro accuracy if a row counts as correct when any of the systems is correct."""
     oracle_intervals: tuple[Interval, Interval | None]
@@ -78,7 +78,7 @@ class Disagreement(NamedTuple):
     """Seconds."""
     scene: str
     decisions: tuple[str, ...]
-    """One a system."""
+    """Decision of each system."""
     divergence: float
     """Jensen-Shannon divergence of the systems' probabilities, nats."""
 
@@ -92,26 +92,27 @@ class Comparison:
     classes: tuple[str, ...]
     scores: dict[str, Scores]
     wald: dict[str, Intervals]
-    """Treats rows as independent, as published."""
+    """Wald intervals, which treat rows as independent, as published."""
     bootstrap: dict[str, Intervals]
-    """Over locations: the realistic intervals."""
+    """Bootstrap over locations, which gives the realistic intervals."""
     locations: int
     pairs: tuple[Pair, ...]
     combinations: tuple[Combination, ...]
-    """Of the best three where there are more, and of all."""
+    """Combinations of the best three systems, if there are more, and of all."""
     rank_correlation: float
-    """Spearman's, of the ranks by accuracy and by log loss; nan for two systems that tie."""
+    """Spearman's correlation of the ranks by accuracy and by log loss; nan for two systems that tie."""
     size_correlation: float | None
-    """Spearman's, of the number of parameters and the rank counted from the last; None where sizes are not known."""
+    """Spearman's correlation of the number of parameters and the rank counted from the last; None if sizes are
+    unknown."""
     disagreements: tuple[Disagreement, ...]
-    """All rows without a common decision, the greatest divergence first."""
+    """All rows on which decisions differ, the largest divergence first."""
     confused: tuple[tuple[str, str, int], ...]
-    """Pairs of classes between which decisions about one row differ, and how many rows, most first."""
+    """Pairs of classes between which decisions on a row differ, with the number of rows, most frequent first."""
     warning: str = ""
     """One sentence where the test data are few; else empty."""
 
     def to_json(self) -> dict:
-        """The same as plain values."""
+        """The comparison as plain values."""
         return {
             "protocol": self.protocol,
             "systems": {

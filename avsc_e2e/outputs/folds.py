@@ -32,7 +32,7 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
         raise AvscError(f"folds {folds}: cross-fitting needs at least two folds")
     folds = min(folds, places)
     spread = targets if folds <= np.bincount(targets).max() else np.zeros_like(targets)
-    from sklearn.model_selection import StratifiedGroupKFold  # here, since prediction does without it
+    from sklearn.model_selection import StratifiedGroupKFold  # slow, and prediction does not need it
 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fitted, judged in splitter.split(spread, spread, groups):

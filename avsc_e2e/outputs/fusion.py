@@ -75,7 +75,7 @@ class Fusion:
     rule: FusionRule
 
     def __call__(self, outputs: Mapping[str, SystemOutput]) -> SystemOutput:
-        """One output of the systems' outputs; AvscError where one is missing or their rows differ."""
+        """One output from the systems' outputs. Raises AvscError if one is missing or rows differ."""
         missing = sorted(set(self.systems) - set(outputs))
         if missing:
             raise AvscError(f"fusion: no output of {', '.join(missing)}; it is fitted for {', '.join(self.systems)}")
@@ -92,7 +92,7 @@ class Fusion:
 
     @classmethod
     def from_json(cls, values: dict) -> Fusion:
-        """A fusion from its plain values; AvscError where they are none."""
+        """A fusion from its plain values. Raises AvscError for values of another kind."""
         try:
             method, systems, classes = values["fusion"], tuple(values["systems"]), tuple(values["classes"])
             if method not in get_args(Method):
@@ -112,7 +112,7 @@ class Fusion:
 
     @classmethod
     def load(cls, path: str | Path) -> Fusion:
-        """Read what `save` wrote; AvscError for another file."""
+        """Read a file that `save` wrote. Raises AvscError for another file."""
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
@@ -126,11 +126,11 @@ class Fused:
     """The effect of fusing outputs, measured on rows whose location was not used in the fit."""
 
     fusions: dict[str, Fusion]
-    """By method, fitted to all rows, for further outputs of the systems."""
+    """Method -> fusion, fitted to all rows, for further outputs of the systems."""
     outputs: dict[str, SystemOutput]
-    """By method, the given rows, cross-fitted by location."""
+    """Method -> output for the given rows, cross-fitted by location."""
     scores: dict[str, Scores]
-    """Of the single systems by their names, then of the fusions by method."""
+    """Scores of the single systems by name, then of the fusions by method."""
     folds: int
 
     @property
@@ -139,7 +139,7 @@ class Fused:
         return min(self.outputs, key=lambda method: self.scores[method].log_loss)
 
     def table(self) -> str:
-        """Every system and every method."""
+        """The scores of every system and every method as text."""
         first = next(iter(self.scores.values()))
         width = max(map(len, self.scores)) + 2
         lines = [

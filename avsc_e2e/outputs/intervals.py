@@ -15,7 +15,7 @@ import numpy as np
 from avsc_e2e.outputs.metrics import checked, log_losses, macro_mean
 
 FEW_GROUPS, FEW_IN_CLASS = 30, 5
-"""Below so many locations in all, or of a class, figures come with a warning."""
+"""With fewer locations in total, or fewer of a class, figures have a warning."""
 
 
 class Interval(NamedTuple):
@@ -41,11 +41,11 @@ def intervals(
 ) -> Intervals:
     """Confidence intervals of macro log loss and accuracy.
 
-    With groups (N,), the location of each row, by bootstrap over them, since clips of one location resemble each
-    other. A class with a single location gives the bootstrap no spread: then there is no interval of the log loss, and
-    that of the accuracy is Wilson's with as many trials as locations. The accuracy gets Wilson's interval as well
-    where every decision is right, or every one wrong. Without groups, by Wald as the challenge publishes them, which
-    takes rows as independent.
+    With groups (N,), the location of each row, they are found by bootstrap over locations, because clips of one
+    location resemble each other. If a class has a single location, there is no interval of the log loss, and that of
+    the accuracy is Wilson's with as many trials as locations. Wilson's interval is also used if all decisions are right
+    or all are wrong. Without groups, they are Wald's, as in the challenge's publications, which treats rows as
+    independent.
     """
     probabilities, targets = checked(probabilities, targets)
     decided = probabilities.argmax(1) if predictions is None else np.asarray(predictions)
@@ -73,7 +73,8 @@ def can_resample(targets: np.ndarray, groups: np.ndarray) -> bool:
 
 
 def warning_of_few(targets: np.ndarray, groups: np.ndarray, classes: Sequence[str], what: str = "locations") -> str:
-    """One sentence where the test data are too few to trust a figure, naming the scarcest class; else empty."""
+    """One sentence, naming the class with the fewest locations, if the test data are too few to trust a figure; else
+    empty."""
     count = groups_per_class(targets, groups)
     there = np.flatnonzero(count)
     total, scarcest = len(np.unique(groups)), there[count[there].argmin()]
@@ -87,7 +88,7 @@ def warning_of_few(targets: np.ndarray, groups: np.ndarray, classes: Sequence[st
 
 
 def wilson(share: float, trials: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a share (0 to 1) of so many independent trials (Wilson, JASA 1927)."""
+    """Wilson's score interval of a share (0 to 1) of a number of independent trials (Wilson, JASA 1927)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle, scale = share + z * z / (2 * trials), 1 + z * z / trials
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))

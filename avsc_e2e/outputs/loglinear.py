@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from avsc_e2e.outputs.folds import choose
 
 FLOOR = 1e-4
-"""Lower probabilities are raised to it. Tables of three decimals hold zeros that only mean "below 0.0005", and a
+"""Lower probabilities are raised to this value. In tables of three decimals a zero only means "below 0.0005", and a
 single zero must not overrule the other systems."""
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -71,7 +71,7 @@ def fit_log_linear(
     cross-validation by groups (N,) inside these rows chooses it. The weight shared by a system's classes is not
     negative. `rows` (N,) are weights of the rows within their classes, by default equal.
     """
-    from scipy.optimize import minimize  # here, since prediction does without it
+    from scipy.optimize import minimize  # slow, and prediction does not need it
     from scipy.special import log_softmax
 
     if strength is None:
@@ -119,7 +119,7 @@ def fit_log_linear(
         return loss, np.concatenate(parts) + 2 * strength * held(pull)
 
     bounds = [(0, None)] * m + [(None, None)] * (len(origin) - m)
-    with threadpool_limits(1):  # the products are small: threads only wait for one another
+    with threadpool_limits(1):  # the products are too small for several threads
         found = minimize(objective, origin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500})
     weights, b = unpack(found.x)
     narrow = {"system": weights[:, 0, 0], "class": weights[:, eye], "matrix": weights}

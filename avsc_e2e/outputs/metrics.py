@@ -74,7 +74,7 @@ class Scores:
     """(K, K) rows of true class i decided as class j."""
 
     def to_json(self) -> dict:
-        """The same as plain values; nan becomes None."""
+        """The scores as plain values; nan becomes None."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
@@ -162,7 +162,8 @@ def reliability(probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
 
 
 def checked(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, K) and the index of the true class (N,) as arrays. Raises AvscError for others."""
+    """Probabilities (N, K) and the index of the true class (N,) as arrays. Raises AvscError for other shapes or
+    values."""
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.ndim != 2 or not len(probabilities):
         raise AvscError(f"scores: probabilities of shape {probabilities.shape}; they must be rows x classes, not empty")

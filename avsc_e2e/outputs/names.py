@@ -11,13 +11,14 @@ _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 
 
 def location_of(file: str) -> str:
-    """The place of a recording: `city-location` of `scene-city-location-segment`, other names as they are."""
+    """The location of a recording: `city-location` of `scene-city-location-segment`; other names are returned
+    unchanged."""
     match = _TAU_NAME.fullmatch(base_of(file))
     return f"{match['city']}-{match['location']}" if match else file
 
 
 def city_of(file: str) -> str:
-    """The city of a recording by its `scene-city-location-segment` name; other names as they are."""
+    """The city of a recording by its `scene-city-location-segment` name; other names are returned unchanged."""
     match = _TAU_NAME.fullmatch(base_of(file))
     return match["city"] if match else file
 

@@ -24,7 +24,7 @@ FILE_COLUMNS = ("filename", "file", "aid", "filename_audio", "filename_video", "
 START_COLUMNS = ("start", "onset", "segment_start")
 DECISION_COLUMNS = ("scene_pred", "predicted", "prediction")
 LABEL_COLUMNS = ("scene_label", "scene", "label", "class")
-"""In a reference, or beside a decision column, these hold the true scene; in other outputs, the decision."""
+"""Columns of the true scene in a reference or beside a decision column; in other outputs, of the decision."""
 OTHER_COLUMNS = ("identifier", "source_label", "city", "location", "end", "duration")
 
 TOLERANCE = 0.01
@@ -157,13 +157,14 @@ def format_output(output: SystemOutput) -> str:
 
 
 def protocol_of(output: SystemOutput) -> str:
-    """What the rows of an output are, as far as it tells; figures of the two do not compare."""
+    """What the rows of an output are, segments or recordings, if it can be told. Figures of the two cannot be
+    compared."""
     return "whole clips" if output.start is None else "segments"
 
 
 def read_outputs(paths: Sequence[str | Path]) -> dict[str, SystemOutput]:
     """Name -> system output. A path may be given as `NAME=PATH`; the others are named by their stems, or, where stems
-    repeat, by the parts of their paths that differ. Raises AvscError where two have one name."""
+    repeat, by the parts of their paths that differ. Raises AvscError if two have the same name."""
     named, files = {}, []
     for text in map(str, paths):
         name, mark, file = text.partition("=")
@@ -183,7 +184,7 @@ def _short_names(files: Sequence[str]) -> list[str]:
     if len(set(stems)) == len(stems):
         return stems
     parts = [Path(file).with_suffix("").parts for file in files]
-    for end in (0, -1):  # drop the parts that all have in common, at the beginning and at the end
+    for end in (0, -1):  # drop the parts that are common to all, at the beginning and at the end
         while len({part[end] for part in parts}) == 1 and min(map(len, parts)) > 1:
             parts = [part[1:] if end == 0 else part[:-1] for part in parts]
     return ["/".join(part) for part in parts]
@@ -212,7 +213,7 @@ def to_clips(output: SystemOutput, by: str = "sum") -> SystemOutput:
 def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
     """The outputs with rows and columns in the order of the first, matched by name and start.
 
-    Raises AvscError where one has rows or classes that another has not.
+    Raises AvscError if rows or classes of one are missing in another.
     """
     first, *others = outputs
     keys, aligned = _keys(first), [first]

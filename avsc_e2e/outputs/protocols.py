@@ -13,7 +13,7 @@ from avsc_e2e.outputs.reference import targets_of
 def scores_of(
     output: SystemOutput, reference: Mapping[str, str], rows: Sequence[Row], window: float = 1.0
 ) -> dict[str, Scores]:
-    """Protocol -> scores: of the segments, and of the clips that they belong to."""
+    """Protocol -> scores, for the segments and for the clips that they belong to."""
     clips = to_clips(output)
     durations = {round(row.duration, 1) for row in rows}
     whole = f"{durations.pop():g} s clips" if len(durations) == 1 else "whole clips"

@@ -44,7 +44,7 @@ class Table:
             raise
 
     def refuse(self, wrong: np.ndarray, reason: str) -> None:
-        """Raises for the first row that is wrong (N,)."""
+        """Raises AvscError that names the first row for which `wrong` (N,) is true."""
         if wrong.any():
             raise AvscError(f"{self.path}, line {self.lines[int(wrong.argmax())]}: {reason}")
 

@@ -1,8 +1,7 @@
-"""The geometry of charts that stretch: where bars, marks, ticks and cells stand. templates/charts.html draws them as
-HTML and inline SVG: crisp at any size, in light and in dark, and as text for a screen reader.
-
-Widths are percentages, so that letters keep their size on a phone. A series has one colour and one mark in every chart;
-marks differ in shape as well, for readers who do not tell the hues apart.
+"""The geometry of charts that stretch: positions of bars, marks, ticks and cells. templates/charts.html draws them as
+HTML and inline SVG: sharp at any size, in light and dark, and as text for a screen reader. Widths are percentages, so
+letters keep their size on a phone. A series has one colour and one mark in every chart; marks also differ in shape, for
+readers who cannot distinguish the colours.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from avsc_e2e.report.words import number
 
 
 class Series(NamedTuple):
-    """One line, or one mark a row, of a chart."""
+    """A series of a chart: one line, or one mark in each row."""
 
     name: str
     colour: int
     """Index of its colour and its mark, the same in every chart."""
     values: Sequence[float]
-    """One a row of the chart; nan where there is none."""
+    """One value for each row of the chart; nan if there is none."""
 
 
 class Mark(NamedTuple):
@@ -32,7 +31,7 @@ class Mark(NamedTuple):
 
     colour: int
     x: str
-    """Place from the left, or the width of a bar, as a percentage."""
+    """Distance from the left, or the width of a bar, as a percentage."""
     y: float
     """Pixels from the top."""
     tip: str = ""
@@ -43,7 +42,7 @@ class Row(NamedTuple):
 
     name: str
     shown: str
-    """The value of its bar."""
+    """The value of its bar, as text."""
     bar: Mark | None
     marks: list[Mark]
 
@@ -54,7 +53,7 @@ class Bars(NamedTuple):
     label: str
     grid: list[str]
     ticks: list[tuple[str, str, str]]
-    """Place, anchor and text."""
+    """Position, anchor and text of each tick."""
     rows: list[Row]
 
 
@@ -71,7 +70,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def bars(names: Sequence[str], series: Sequence[Series], high: float, form: str, label: str) -> Bars:
-    """One row a name: the first series as a bar with its value, the others as marks on the same scale from 0."""
+    """One row for each name: the first series is a bar with its value, the others are marks on the same scale from
+    0."""
     shares = form.endswith("%")
     at = [0.0, 0.25, 0.5, 0.75, 1.0] if shares and high == 1 else ticks(0, high)
     rows = []
@@ -93,7 +93,7 @@ def _place(value: float, low: float, high: float) -> str:
 
 
 def _apart(places: Sequence[float], near: float = 0.04, middle: float = 14, step: float = 8) -> list[float]:
-    """Heights of the marks of a row: those that would cover each other lie above each other."""
+    """Heights of the marks of a row: marks that would overlap are put above each other."""
     heights = [middle] * len(places)
     order = sorted((i for i, place in enumerate(places) if math.isfinite(place)), key=lambda i: places[i])
     cluster: list[int] = []
@@ -118,11 +118,11 @@ class Whisker(NamedTuple):
     colour: int
     x: str
     ends: tuple[str, str] | None
-    """None where there is no interval."""
+    """Ends of the interval; None if there is none."""
 
 
 def whisker(value: float, interval: tuple[float, float] | None, low: float, high: float, colour: int) -> Whisker:
-    """Places on a scale from `low` to `high`."""
+    """A mark and its interval on a scale from `low` to `high`."""
     ends = (_place(interval[0], low, high), _place(interval[1], low, high)) if interval else None
     return Whisker(colour, _place(value, low, high), ends)
 
@@ -146,7 +146,7 @@ class Columns(NamedTuple):
 
 
 def columns(values: Sequence[float], names: Sequence[str], colour: int, label: str) -> Columns:
-    """Columns of shares (0 to 1), one a name."""
+    """Columns of shares (0 to 1), one for each name."""
     width = 100 / max(len(values), 1)
     gap = 0.15 * width if len(values) <= 200 else 0
     return Columns(
@@ -178,14 +178,14 @@ def matrix(
     classes: Sequence[str], counts: np.ndarray, links: Mapping[tuple[int, int], str]
 ) -> list[tuple[str, list[Cell]]]:
     """Rows of confusions (K, K), each a true class with its cells, as percentages of the row: blue is right, red is
-    not; `links` lead from a cell to its clips."""
+    not; `links` are the addresses of each cell's clips."""
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     rows = []
     for i, name in enumerate(classes):
         cells = []
         for j, share in enumerate(shares[i]):
-            # The root tells few errors from none and from more.
+            # The square root makes few errors visible.
             shade = f"r{_step(share)}" if i == j else f"w{_step(math.sqrt(share))}"
             shown = f"{100 * share:.0f}" if counts[i, j] else ""
             link = links.get((i, j), "") if counts[i, j] else ""
@@ -195,5 +195,5 @@ def matrix(
 
 
 def _step(share: float) -> int:
-    """The shade for a share (0 to 1): anything above nothing is visible."""
+    """The shade for a share (0 to 1): any share above zero is visible."""
     return 0 if not share > 0 else max(1, round(share * (SHADES - 1)))

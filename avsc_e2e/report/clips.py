@@ -1,4 +1,4 @@
-"""What the section about errors shows: the clips behind confusions, with frames and audio."""
+"""Values of the section about errors: the clips behind confusions, with frames and audio."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ SAMPLE_RATE = 16000
 
 
 class Medium(NamedTuple):
-    """An image or audio as a data URI, and the text that stands for it."""
+    """An image or audio as a data URI, and its alternative text."""
 
     source: str
     alt: str
 
 
 class Media(NamedTuple):
-    """What can be seen and heard of a clip."""
+    """Image and audio of a clip."""
 
     frames: list[Medium]
     spectrogram: Medium | None
     audio: Medium | None
     middle: bool
-    """The audio is the middle second of a longer clip."""
+    """Whether the audio is the middle second of a longer clip."""
     problems: list[str]
-    """Why there is no image or no audio."""
+    """Reasons why there is no image or no audio."""
 
 
 class Guess(NamedTuple):
@@ -131,7 +131,7 @@ def _card(report: Report, error: ConfidentError, others: Mapping[str, Mapping], 
 
 
 def media_of(row: Row, start: float, length: float, what: str) -> Media:
-    """Frames, spectrogram and audio of a clip; of what cannot be read, why."""
+    """Frames, spectrogram and audio of a clip, or the reason why they cannot be read."""
     from avsc_e2e.data.media import read_audio, read_frames
 
     frames, spectrum, sample, problems = [], None, None, []
@@ -148,7 +148,7 @@ def media_of(row: Row, start: float, length: float, what: str) -> Media:
             audio = read_audio(row.audio, start, length, SAMPLE_RATE).mean(axis=0)
             span = f"{start:g} to {round(start + length, 2):g} s, 40 Hz to {SAMPLE_RATE / 2000:g} kHz"
             spectrum = Medium(image_uri(spectrogram(audio, SAMPLE_RATE), "jpeg"), f"Log-mel spectrogram, {span}")
-            # A second is enough to recognise a scene by, and keeps the page small.
+            # One second is enough to recognise a scene, and keeps the page small.
             begin = max(len(audio) - SAMPLE_RATE, 0) // 2
             label = f"{what}: {'its middle second' if whole else 'its audio'}"
             sample = Medium(wave_uri(audio[begin : begin + SAMPLE_RATE], SAMPLE_RATE), label)

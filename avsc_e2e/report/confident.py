@@ -1,4 +1,4 @@
-"""The errors that a system was confident of, and the clips behind its confusions."""
+"""Confident errors of a system, and the clips behind its confusions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avsc_e2e.report.result import Result
 
 @dataclass(frozen=True, eq=False)
 class ConfidentError:
-    """A wrong decision that the system was sure of."""
+    """A wrong decision with high confidence."""
 
     file: str
     start: float | None
@@ -20,14 +20,14 @@ class ConfidentError:
     target: int
     """Index of the true class."""
     decided: int
-    """Index of the class decided on."""
+    """Index of the decided class."""
     probabilities: np.ndarray
     """(K,)"""
 
 
 def surest(result: Result, mask: np.ndarray, most: int) -> list[ConfidentError]:
-    """The rows of a mask (N,) that the system was surest of, one a recording, and one a location as far as that gives
-    `most` of them."""
+    """The `most` rows of a mask (N,) with the highest confidence, one for each recording, and one for each location if
+    there are enough."""
     output, targets = result.output, result.targets
     sure = output.probabilities[np.arange(len(output)), output.decisions]
     rows = np.flatnonzero(mask)

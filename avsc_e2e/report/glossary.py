@@ -1,4 +1,4 @@
-"""The terms of a page: each is linked where it first occurs, and explained at the end."""
+"""The terms of a page: their first occurrence is linked, and they are explained at the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TERMS = {
     "log-mel spectrogram": "The level of the audio over time and frequency, low frequencies at the bottom.",
     "occlusion": "Hiding a part of the input to see how much the probability depends on it.",
 }
-"""Term -> what it means, one or two plain sentences."""
+"""Term -> its meaning, in one or two plain sentences."""
 
 _WITHOUT = re.compile(r"<(a|svg|h1|h2|h3|th|style|summary|label|title|button|dt|audio|code)[\s>]")
 

@@ -13,13 +13,13 @@ from avsc_e2e.errors import AvscError
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """A training, epoch by epoch."""
+    """The figures of a training run, epoch by epoch."""
 
     epochs: list[float]
     columns: dict[str, list[float]]
-    """Name -> one figure an epoch; nan where none was logged."""
+    """Name -> one figure for each epoch; nan if none was logged."""
     judge: str = ""
-    """The column that chose the best epoch; empty where there is none."""
+    """The column that chose the best epoch; empty if there is none."""
 
     @property
     def best(self) -> int | None:
@@ -50,7 +50,7 @@ def read_history(path: str | Path) -> History:
     order = sorted(epochs)
     names = dict.fromkeys(name for epoch in order for name in epochs[epoch])
     columns = {name: [epochs[epoch].get(name, math.nan) for epoch in order] for name in names}
-    # the shortest name is the whole's, validation_log_loss before validation_log_loss_audio
+    # the shortest name is that of the decision: validation_log_loss, not validation_log_loss_audio
     judges = sorted((name for name in columns if "val" in name.lower() and "loss" in name.lower()), key=len)
     return History(order, columns, next((n for n in judges if "log_loss" in n), next(iter(judges), "")))
 

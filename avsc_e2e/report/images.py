@@ -62,7 +62,7 @@ def spectrogram(audio: np.ndarray, sample_rate: int, bands: int = 80, columns: i
     rise = (frequencies - edges[:-2, None]) / np.maximum(edges[1:-1] - edges[:-2], sample_rate / size)[:, None]
     fall = (edges[2:, None] - frequencies) / np.maximum(edges[2:] - edges[1:-1], sample_rate / size)[:, None]
     filters = np.clip(np.minimum(rise, fall), 0, None)
-    # Narrow low bands can fall between two bins of the transform: then take the nearest one.
+    # A narrow low band can lie between two bins of the transform; it then takes the nearest one.
     empty = filters.sum(axis=1) < 1e-3
     filters[empty, np.abs(frequencies - edges[1:-1, None]).argmin(axis=1)[empty]] = 1
     level = 10 * np.log10(np.maximum(filters / filters.sum(axis=1, keepdims=True) @ power.T, 1e-12))

@@ -1,7 +1,8 @@
-"""The page of a report: what `Report` knows, as one HTML text that needs no other file.
+"""The page of a report: a `Report` as one HTML text that needs no other file.
 
-No script, no network: images and audio are inside it, and its switches are plain CSS. Every chart has its numbers
-beside it or in a table that unfolds. The sections' modules prepare values; templates/ writes them as HTML.
+The page has no scripts and loads nothing: images and audio are inside it, and its switches are plain CSS. Every chart
+has its numbers beside it or in a table that unfolds. The modules of the sections prepare values; templates/ holds the
+HTML.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ def write_report(report: Report, path: str | Path) -> Path:
 
 
 class Section(NamedTuple):
-    """A section of the page; its template is named after its anchor and finds the values as `it`."""
+    """A section of the page. Its template has the name of its anchor and gets the values as `it`."""
 
     anchor: str
     title: str
     values: object
-    """Empty or None where the section is left out."""
+    """Values of the template; empty or None if the section is left out."""
 
 
 def page(report: Report) -> str:
@@ -64,7 +65,7 @@ def page(report: Report) -> str:
 
 
 def _robustness(found: Robustness) -> tuple[Robustness, list[charts.Series], plots.Curves | charts.Bars]:
-    """What was measured, and the chart of it."""
+    """Curves under noise, darkness and missing modalities, each with its chart."""
     series = [charts.Series(name, i, values) for i, (name, values) in enumerate(found.log_loss.items())]
     if found.is_numeric:
         label = f"Log loss over {found.disturbance}; numbers in the table below."

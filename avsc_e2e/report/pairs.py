@@ -1,4 +1,4 @@
-"""What the section about pairs of systems shows: paired tests, votes, rows without a common decision."""
+"""Values of the section about pairs of systems: paired tests, votes, rows on which decisions differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
 
 
 def pairs(report: Report) -> Pairs | None:
-    """None where the report has no comparison."""
+    """Values of the section; None if the report has no comparison."""
     found = report.comparison
     if found is None:
         return None

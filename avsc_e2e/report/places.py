@@ -1,4 +1,4 @@
-"""What the section about places shows: seen and unseen in training, cities, locations."""
+"""Values of the section about places: seen and unseen in training, cities, locations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from avsc_e2e.report.words import count, number, percent
 
 
 class Seen(NamedTuple):
-    """Figures by whether places are in the training set."""
+    """Figures of places in the training set, and of those that are not."""
 
     alike: str
-    """One sentence where all recordings are of one kind; the table is empty then."""
+    """One sentence if all recordings are of one kind; the table is then empty."""
     head: list[str]
     rows: list[list[str]]
 
@@ -38,11 +38,11 @@ class Locations(NamedTuple):
 
     columns: charts.Columns
     rows: list[list[str]]
-    """Location, truth, recordings, accuracy, log loss, the class it is mostly taken for."""
+    """Location, true class, recordings, accuracy, log loss, most frequent wrong decision."""
 
 
 class Places(NamedTuple):
-    """Each None where it cannot be known."""
+    """The three tables; each is None if it cannot be known."""
 
     protocol: str
     seen: Seen | None
@@ -51,7 +51,7 @@ class Places(NamedTuple):
 
 
 def places(report: Report) -> Places | None:
-    """None where nothing is known of places."""
+    """Values of the section; None if nothing is known of places."""
     parts = _seen(report), _cities(report), _locations(report)
     protocol = report.clips[report.system].scores.protocol
     return Places(protocol[:1].upper() + protocol[1:], *parts) if any(parts) else None

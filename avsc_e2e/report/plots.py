@@ -25,12 +25,12 @@ class Line(NamedTuple):
 
     colour: int
     path: str
-    """Of a polyline."""
+    """Points of a polyline."""
     points: list[Point]
 
 
 def _line(colour: int, points: Sequence[tuple[float, float]], tips: Sequence[str], last: bool = False) -> Line:
-    """`last`: only the end of the curve has a mark."""
+    """A line through points; with `last`, only its end has a mark."""
     marks = [Point(f"{x:.1f}", f"{y:.1f}", tip) for (x, y), tip in zip(points, tips, strict=True)]
     return Line(colour, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), marks[-1:] if last else marks)
 
@@ -40,9 +40,9 @@ class Bin(NamedTuple):
 
     count: int
     confidence: float
-    """Mean probability of the class named."""
+    """Mean probability of the decided class."""
     accuracy: float
-    """Share of them that is right."""
+    """Share of right decisions."""
 
 
 class Reliability(NamedTuple):
@@ -55,7 +55,7 @@ class Reliability(NamedTuple):
     foot: int
     """Height of the counts below."""
     ticks: list[tuple[float, float, str]]
-    """Place from the left, place from the top, and text of the same share."""
+    """Distance from the left, distance from the top, and text of a share."""
     colour: int
     counts: list[tuple[str, str, str, str, int]]
     """Left, top, width and height of the bar of a bin, and its count."""
@@ -98,11 +98,11 @@ class Curves(NamedTuple):
     width: int
     height: int
     values: list[tuple[str, str]]
-    """Place from the top and text of each tick."""
+    """Distance from the top and text of each tick."""
     steps: list[tuple[str, str]]
-    """Place from the left and text of each tick."""
+    """Distance from the left and text of each tick."""
     best: str
-    """Place of the step that was kept; empty where none was."""
+    """Position of the step that was kept; empty if there is none."""
     lines: list[Line]
 
 

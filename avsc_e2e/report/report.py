@@ -27,7 +27,7 @@ from avsc_e2e.report.values import plain, versions
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of an evaluation, ready to be shown; nothing is computed before it is asked for."""
+    """The results of an evaluation for a page. Figures are computed when they are first used."""
 
     title: str
     outputs: Mapping[str, SystemOutput]
@@ -37,29 +37,29 @@ class Report:
     headline: str = ""
     """Name of the output that is the system; the last one by default, the others are its branches or rivals."""
     note: str = ""
-    """What a reader must know of these figures; shown first."""
+    """A note that readers of these figures must know; shown first."""
     rows: Sequence[Row] = ()
-    """Locations, cities, durations and media of the recordings, as far as they are at hand."""
+    """Locations, cities, durations and media of the recordings, if they are known."""
     train_rows: Sequence[Row] = ()
-    """What was trained on: tells seen locations and cities from unseen ones."""
+    """The training set, to distinguish seen locations and cities from unseen ones."""
     history: Path | Mapping[str, Path] | None = None
     """metrics.csv of the training, or one by the name of each stage."""
     configuration: Mapping[str, object] | None = None
     """The recipe, nested."""
     rival: Rival | str = ""
-    """What the system is measured against: published figures, or the name of one of the outputs."""
+    """The system that this one is compared with: published figures, or the name of one of the outputs."""
     segment: float = 1.0
     """Seconds that one row of a segment output covers."""
     errors: int = 8
-    """Confident errors shown."""
+    """Number of confident errors on the page."""
     data: str = ""
     """Name of the data set."""
     command: str = ""
     """The command that trained or evaluated the system."""
     mend: str = ""
-    """The command that fits the decision again, shown where a head beats it."""
+    """The command that fits the decision again, shown if a head is better than the decision."""
     calibrate: str = ""
-    """The command that calibrates the system, shown where its confidence is wrong."""
+    """The command that calibrates the system, shown if its confidence is wrong."""
     defaults: Mapping[str, object] | None = None
     """The configuration with every setting at its default, nested as `configuration`."""
     probe: Rival | None = None
@@ -148,7 +148,7 @@ class Report:
     @cached_property
     def _clip_protocol(self) -> str:
         durations = [row.duration for row in self.rows if row.duration > 0]
-        if not durations:  # segment outputs tell where their recordings end
+        if not durations:  # the last segment of each recording gives its duration
             for output in self.outputs.values():
                 if output.start is not None:
                     ends: dict[str, float] = {}
@@ -173,7 +173,7 @@ class Report:
         return (row.location if row else "") or location_of(file)
 
     def _city(self, file: str) -> str:
-        """Empty where neither the row nor the name tells."""
+        """The city of a recording; empty if neither its row nor its name has one."""
         row = self.row_of(file)
         city = (row.city if row else "") or city_of(file)
         return "" if city == file else city
@@ -229,7 +229,7 @@ class Report:
 
     @cached_property
     def warning(self) -> str:
-        """One sentence where the test data are few; else empty."""
+        """One sentence if the test data are few; else empty."""
         result = self.clips[self.system]
         what = "locations" if self.has_places else "recordings"
         return warning_of_few(result.targets, result.places, self.classes, what)
@@ -240,16 +240,16 @@ class Report:
 
     @cached_property
     def has_places(self) -> bool:
-        """Whether recordings share locations, as far as rows and names tell."""
+        """Whether recordings share locations, by their rows and names."""
         places = self.clips[self.system].places
         return len(set(places)) < len(places)
 
     def locations(self, result: Result) -> dict[str, np.ndarray]:
-        """Location -> indices of the rows of a result; empty where no recordings share one."""
+        """Location -> indices of the rows of a result; empty if no recordings share a location."""
         return _grouped(result.places.tolist()) if self.has_places else {}
 
     def seen(self, result: Result) -> dict[str, np.ndarray]:
-        """Locations and cities seen in training or not -> indices of the rows of a result from there."""
+        """Kind of place, such as "cities not seen" -> indices of the rows of a result from such places."""
         if not self.train_rows:
             return {}
         files = result.output.files
@@ -264,7 +264,7 @@ class Report:
 
     @cached_property
     def surest_errors(self) -> list[ConfidentError]:
-        """The wrong decisions that the system was surest of, one a location as far as that fills the page."""
+        """The wrong decisions with the highest confidence, one for each location if there are enough."""
         return surest(self._judged, ~self._judged.hits, self.errors)
 
     @cached_property
@@ -274,7 +274,7 @@ class Report:
 
     @cached_property
     def _judged(self) -> Result:
-        """The system under the first protocol that it has."""
+        """The result of the system under its first protocol."""
         return next(by_name[self.system] for by_name in self.results.values() if self.system in by_name)
 
 

@@ -1,4 +1,4 @@
-"""One system on labelled rows, and published figures beside it."""
+"""Results of one system on labelled rows, and published figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avsc_e2e.outputs.output import SystemOutput
 
 @dataclass(frozen=True)
 class Rival:
-    """Published figures to stand beside the system's own."""
+    """Published figures for comparison with the system's own."""
 
     name: str
     protocol: str
@@ -52,7 +52,7 @@ class Result:
         return self.output.decisions == self.targets
 
     def means(self, rows: np.ndarray) -> tuple[float, float]:
-        """Plain mean log loss (nats) and share right of some rows, by their indices; nan of none."""
+        """Mean log loss (nats) and accuracy of some rows, by their indices; nan for no rows."""
         if not len(rows):
             return math.nan, math.nan
         return float(self.losses[rows].mean()), float(self.hits[rows].mean())

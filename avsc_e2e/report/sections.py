@@ -1,4 +1,4 @@
-"""What the sections about systems and classes show: figures, systems, classes, confusions, calibration."""
+"""Values of the sections about systems and classes: figures, systems, classes, confusions, calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avsc_e2e.report.result import Result, Rival
 from avsc_e2e.report.words import count, number, percent
 
 CLASSES_IN_MATRIX = 24
-"""Above, the confusion matrix is an image, and the class bars show the hardest classes only."""
+"""With more classes, the confusion matrix is an image, and the class bars show only the hardest classes."""
 
 
 class Card(NamedTuple):
@@ -29,7 +29,7 @@ class Card(NamedTuple):
 
 
 def figures(report: Report) -> list[Card]:
-    """A card a protocol."""
+    """A card for each protocol."""
     cards = []
     for protocol, by_name in report.results.items():
         if report.system not in by_name:
@@ -66,11 +66,11 @@ class Value(NamedTuple):
     shown: str
     interval: tuple[str, str] | None = None
     whisker: charts.Whisker | None = None
-    """None for published figures."""
+    """Mark and interval; None for published figures."""
 
 
 class Systems(NamedTuple):
-    """The table of systems under a protocol; the two columns have scales of their own."""
+    """The table of systems under a protocol; each of its two columns has its own scale."""
 
     rows: list[tuple[str, int, bool, list[Value]]]
     """Name, colour, whether it is the system, and log loss and accuracy."""
@@ -79,7 +79,7 @@ class Systems(NamedTuple):
 
 
 def systems(report: Report) -> dict[str, Systems] | None:
-    """Protocol -> all systems; None of a single one."""
+    """Protocol -> all systems; None if there is only one."""
     if len(report.outputs) < 2 and not isinstance(report.rival, Rival):
         return None
     return {protocol: _systems(report, protocol) for protocol in report.results}
@@ -110,7 +110,8 @@ def _systems(report: Report, protocol: str) -> Systems:
 
 
 def _series(report: Report, protocol: str, what: str) -> list[charts.Series]:
-    """Class-wise figures of every system under a protocol, the system first; what is "log_loss" or "accuracy"."""
+    """Class-wise figures of every system under a protocol, the report's system first; `what` is "log_loss" or
+    "accuracy"."""
     series = [
         charts.Series(name, report.colours[name], getattr(result.scores, f"class_{what}"))
         for name, result in report.results[protocol].items()
@@ -190,7 +191,7 @@ class Confusions(NamedTuple):
     matrix: list[tuple[str, list[charts.Cell]]]
     image: str
     worst: list[tuple[str, str, str, str, str]]
-    """Truth, what it is taken for, rows, share of the class, link to the clips."""
+    """True class, decided class, rows, share of the true class, link to the clips."""
 
 
 def confusions(report: Report) -> dict[str, Confusions]:
@@ -228,12 +229,12 @@ class Calibration(NamedTuple):
 
     diagram: plots.Reliability
     rows: list[tuple[str, int, list[str]]]
-    """Name, colour, and calibration error, Brier score, mean confidence and share right."""
+    """Name, colour, and calibration error, Brier score, mean confidence and accuracy."""
     least: int
-    """Rows that a mark stands for at least."""
+    """Smallest number of rows for which a mark is drawn."""
     system: str
     bins: list[list[str]]
-    """Of the system: confidence from, rows, mean confidence and share right."""
+    """Bins of the system: lower end of confidence, rows, mean confidence and accuracy."""
 
 
 def calibration(report: Report) -> dict[str, Calibration]:

@@ -39,8 +39,8 @@ def stylesheet() -> str:
 
 
 def render(template: str, **values: object) -> str:
-    """A whole page as one HTML text that needs no other file. The template extends base.html; terms of the glossary
-    are linked where they first occur."""
+    """A whole page as one HTML text that needs no other file. The template extends base.html; the first occurrence of
+    each glossary term is linked."""
     body = environment().get_template(template).render(**values)
     body, terms = glossary.linked(body)
     return (
@@ -58,7 +58,7 @@ def render(template: str, **values: object) -> str:
 
 
 def write_page(text: str, path: str | Path) -> Path:
-    """Write a page to an HTML file, which is whole or as it was before. Raises AvscError and OSError."""
+    """Write a page to an HTML file; the write is atomic. Raises AvscError and OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:

@@ -1,4 +1,4 @@
-"""What the sections about training show: curves under plain names, and the configuration."""
+"""Values of the sections about training: curves under plain names, and the configuration."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Stage(NamedTuple):
     name: str
     figures: list[Figure]
     kept: str
-    """One sentence about the epoch that was kept; empty where none was."""
+    """One sentence about the epoch that was kept; empty if there is none."""
     head: list[str]
     rows: list[list[str]]
-    """One an epoch."""
+    """One row for each epoch."""
     best: int | None
     """Index of the epoch that was kept."""
 
 
 def training(report: Report) -> list[Stage]:
-    """Curves of each stage, each curve once."""
+    """Curves of each stage, without duplicates."""
     if not report.history:
         return []
     stages = report.history if isinstance(report.history, Mapping) else {"": report.history}
@@ -66,7 +66,7 @@ def plain_name(column: str) -> str:
 
 
 def distinct(history: History) -> list[str]:
-    """The columns, without a head's copy of the whole model's figures and without the time."""
+    """The columns without time and without heads whose figures equal the decision's."""
     kept: list[str] = []
     for name, values in history.columns.items():
         if name == "seconds":
@@ -86,7 +86,7 @@ def _stage(report: Report, stage: str, history: History) -> Stage:
         title = next((kind[0] for start, kind in KINDS.items() if name.startswith(start)), "Other figures")
         groups.setdefault(title, []).append(name)
     if len(groups.get("Training loss", ())) == len(groups.get("Validation log loss", ())) == 1:
-        # one curve each: together they show where over-fitting begins
+        # training and validation in one chart show where over-fitting begins
         groups = {"Loss": groups.pop("Training loss") + groups.pop("Validation log loss"), **groups}
     figures = []
     for title, columns in groups.items():
@@ -119,7 +119,7 @@ class Configuration(NamedTuple):
 
 
 def configuration(report: Report) -> Configuration:
-    """The settings, those that differ from their default apart, and the versions."""
+    """All settings, first those that differ from their default, and the versions."""
     changed, same = [], []
     defaults = dict(settings(report.defaults)) if report.defaults else None
     for name, value in settings(report.configuration or {}):
@@ -139,8 +139,8 @@ def settings(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
 
 
 def _curve_colours(report: Report, names: Sequence[str]) -> list[int]:
-    """The colour of the system that a column is named after; the whole model's in the system's, its training in grey
-    beside its validation; others as they come."""
+    """Colours of the columns: that of the output in the column's name; for the decision, that of the system, with its
+    training curve in grey; other columns take the next free colour."""
     colours, free = [], [3, 5, 6, 7, 1, 2, 4, 0]
     for name in names:
         word = name.lower()

@@ -1,4 +1,4 @@
-"""What a report can show beside test figures: the learner's ladder, and how a system stands noise and missing input."""
+"""Further results of a report: the learner's ladder, and figures under noise and missing input."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Rung:
     """One candidate that the learner tried, with its out-of-fold figures."""
 
     name: str
-    """In words, such as "logistic regression on frozen features"."""
+    """A description, such as "logistic regression on frozen features"."""
     log_loss: float = math.nan
-    """Out-of-fold macro log loss, nats; nan where it was not tried."""
+    """Out-of-fold macro log loss, nats; nan if it was not tried."""
     accuracy: float = math.nan
     """Out-of-fold macro accuracy, 0 to 1."""
     seconds: float = math.nan
     """Wall-clock time that it took."""
     log_loss_interval: Interval | None = None
-    """95 % interval by source; None where it cannot be had."""
+    """95 % interval by source; None if there are too few sources."""
     accuracy_interval: Interval | None = None
     note: str = ""
     """One line, such as "skipped: no time left"."""
@@ -31,22 +31,22 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The candidates of `avsc train DATA`, cheapest first, and which one became the checkpoint.
+    """The candidates of `avsc train DATA`, cheapest first, and the one that became the checkpoint.
 
     `Report(..., ladder=Ladder((Rung("frozen probe", 0.31, 0.91, 12.0), ...), chosen="frozen probe", method="..."))`.
-    Raises AvscError where `chosen` is not the name of a rung.
+    Raises AvscError if `chosen` is not the name of a rung.
     """
 
     rungs: tuple[Rung, ...]
     chosen: str
     """The name of the rung that the checkpoint holds."""
     method: str
-    """How the figures were found, one sentence: "Five folds by source; each recording is predicted by the model that
-    was not trained on its source."."""
+    """The method behind the figures, in one sentence: "Five folds by source; each recording is predicted by the model
+    that was not trained on its source."."""
     recordings: int = 0
-    """Recordings that the figures are about; 0: not said."""
+    """Number of recordings of these figures; 0: not stated."""
     sources: int = 0
-    """Source recordings or locations that they come from; 0: not said."""
+    """Number of their source recordings or locations; 0: not stated."""
 
     def __post_init__(self):
         names = [rung.name for rung in self.rungs]
@@ -58,21 +58,21 @@ class Ladder:
 class Robustness:
     """Macro log loss of one or more systems under one disturbance, from none to strongest.
 
-    Numbers as levels are drawn as curves, names ("audio and video", "audio only") as bars. Raises AvscError where a
-    system has not one figure a level.
+    Levels that are numbers give curves; names ("audio and video", "audio only") give bars. Raises AvscError unless each
+    system has one figure for each level.
     """
 
     disturbance: str
-    """What is done to the input, such as "white noise" or "missing modality"."""
+    """Name of the change of the input, such as "white noise" or "missing modality"."""
     levels: tuple[float, ...] | tuple[str, ...]
     log_loss: Mapping[str, tuple[float, ...]]
-    """System -> macro log loss (nats) at each level; nan where there is none."""
+    """System -> macro log loss (nats) at each level; nan if there is none."""
     accuracy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """System -> macro accuracy (0 to 1) at each level."""
     unit: str = ""
-    """Of the levels, such as "dB signal-to-noise ratio"."""
+    """Unit of the levels, such as "dB signal-to-noise ratio"."""
     note: str = ""
-    """How it was measured, one sentence: recordings, protocol, seed."""
+    """How it was measured, in one sentence: recordings, protocol, seed."""
 
     def __post_init__(self):
         for figures in (self.log_loss, self.accuracy):
@@ -90,7 +90,8 @@ class Robustness:
 
     @property
     def text(self) -> str:
-        """The figures as a table for the terminal: a line a level, log loss and accuracy of each system."""
+        """The figures as a table for the terminal: one line for each level, with log loss and accuracy of each
+        system."""
         levels = [f"{level:g} {self.unit}" if self.is_numeric else str(level) for level in self.levels]
         width = max(map(len, levels))
         lines = [f"{self.disturbance}{f' ({self.unit})' * bool(self.unit and not self.is_numeric)}: {self.note}"]

@@ -1,4 +1,4 @@
-"""Nested settings and figures as plain values, and the versions that a result depends on."""
+"""Conversion of nested settings and figures to plain values, and the versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PACKAGES = (
     "avsc-e2e", "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "albumentations",
     "audiomentations", "decord2", "av", "soundfile", "numpy", "scikit-learn", "matplotlib",
 )  # fmt: skip
-"""Distributions whose versions the report names, as far as they are installed."""
+"""Distributions whose versions the report names, if they are installed."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on, as far as they are installed."""
+    """Versions of Python and of the installed packages that a result depends on."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in PACKAGES:
         try:
@@ -29,14 +29,14 @@ def versions() -> dict[str, str]:
 
 
 def fields_of(value: object) -> dict[str, object] | None:
-    """The fields of a mapping or a dataclass by name; None of anything else, and of what has none."""
+    """The fields of a mapping or a dataclass by name; None for other values and for those without fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)} or None
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) and value else None
 
 
 def plain(value: object) -> object:
-    """As JSON has it: tuples are lists, nan is None, other objects their text."""
+    """A value as in JSON: tuples become lists, nan becomes None, other objects become text."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     fields = fields_of(value)

@@ -1,4 +1,4 @@
-"""The verdict of a report in words: what was evaluated, how good it is, against what, and what to do next."""
+"""The verdict of a report in words: what was evaluated, how good it is compared with what, and what to do next."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from avsc_e2e.report.words import count, percent, signed
 HEADS = ("audio", "video", "fusion")
 """Names of outputs that are heads of one model."""
 FUSE = "avsc fuse {} --reference REFERENCE.csv --save fusion.json"
-"""Suggested where the report knows no better command."""
+"""Command that is suggested if the report has no `mend`."""
 
 
 class Verdict(NamedTuple):
-    """What a reader learns before any chart."""
+    """The sentences at the top of the page."""
 
     title: str
     """Data set and conclusion."""
     found: list[str]
     """Sentences, most important first."""
     advice: list[tuple[str, str]]
-    """What to do next, and the command that does it, empty where there is none."""
+    """Advice, and the command for it, empty if there is none."""
 
 
 def verdict(report: Report) -> Verdict:
-    """The verdict under the first protocol of the report, from its figures alone."""
+    """The verdict under the report's first protocol."""
     protocol, by_name = next((p, named) for p, named in report.results.items() if report.system in named)
     own = by_name[report.system]
     chance = math.log(len(report.classes))
@@ -63,7 +63,7 @@ def called(name: str) -> str:
 
 
 def _made(report: Report) -> str:
-    """What was trained on what."""
+    """One sentence on the model and its training set."""
     if not report.train_rows:
         return ""
     sources = len({row.location or row.file for row in report.train_rows})
@@ -102,7 +102,7 @@ def _chance(report: Report, own: Result) -> str:
 
 
 def paired(own: Result, other: Result) -> Interval | None:
-    """95 % interval of the difference of macro log losses; None where the rows differ or locations are too few."""
+    """95 % interval of the difference of macro log losses; None if rows differ or locations are too few."""
     starts = [np.zeros(1) if r.output.start is None else r.output.start for r in (own, other)]
     if own.output.files != other.output.files or not np.array_equal(*starts):
         return None
@@ -114,7 +114,7 @@ def paired(own: Result, other: Result) -> Interval | None:
 
 
 def _against(own: Result, other: Result, name: str) -> str:
-    """One sentence: the system beside another output."""
+    """One sentence that compares the system with another output."""
     loss = own.scores.log_loss - other.scores.log_loss
     span = paired(own, other)
     sure = "" if span is None else f" (95 %: {signed(span.low, 3)} to {signed(span.high, 3)})"

@@ -1,4 +1,4 @@
-"""Numbers in words of a page."""
+"""Figures and intervals as text of a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def number(value: float, form: str) -> str:
-    """A figure as text: a dash where there is none, and a space that does not break before the percent sign."""
+    """A figure as text: a dash if it is nan, and a non-breaking space before the percent sign."""
     return format(value, form).replace("%", "\u00a0%") if math.isfinite(value) else "–"
 
 

@@ -11,16 +11,17 @@ from avsc_e2e.models.nets.audionet import AudioNet
 from avsc_e2e.models.scenenet import SceneNet
 
 KINDS = 4
-"""Compilations of one net for each choice of learning layers: training and evaluation, and a last, smaller batch."""
+"""Compilations of a net for each set of trainable layers: training and evaluation, each with a full and a smaller last
+batch."""
 
 log = logging.getLogger(__name__)
 
 
 def compile_trunks(model: SceneNet, backend: str, variants: int = 1) -> None:
-    """Compile the trunks' nets where they are called (Ansel et al., 2024); names of tensors stay as they are. Front
-    ends and heads are small, and see what changes from batch to batch, so they are left alone. `variants` is how many
-    choices of learning layers there will be: each is compiled anew, and torch's limit would leave the later ones to
-    the interpreter."""
+    """Compile the trunks' nets where they are called (Ansel et al., 2024); names of tensors do not change. Front ends
+    and heads are small and their inputs change from batch to batch, so they are not compiled. `variants` is the number
+    of sets of trainable layers in the run. Each set is compiled again, and torch's limit would leave later ones to the
+    interpreter."""
     options = torch._dynamo.config
     options.recompile_limit = max(options.recompile_limit, KINDS * variants)
     options.accumulated_recompile_limit = max(options.accumulated_recompile_limit, 2 * KINDS * variants)
@@ -33,8 +34,8 @@ def compile_trunks(model: SceneNet, backend: str, variants: int = 1) -> None:
 
 
 def checkpoint_activations(model: SceneNet) -> list[str]:
-    """Let the trunks that can compute their activations anew in the backward pass instead of keeping them (Chen et
-    al., 2016), and name them. Raises AvscError where none can."""
+    """Let trunks recompute their activations in the backward pass instead of storing them (Chen et al., 2016), if they
+    can. Returns the names of these trunks. Raises AvscError if none can."""
     able = []
     for name in model.architecture.modalities:
         trunk = getattr(model, name)
@@ -43,9 +44,9 @@ def checkpoint_activations(model: SceneNet) -> list[str]:
             if switch is not None:
                 switch(True)
                 able.append(name)
-        except AssertionError:  # so timm's nets say that they cannot
-            log.info("%s keeps its activations: it has no way to compute them anew", trunk.name)
+        except AssertionError:  # as timm's nets do if they cannot
+            log.info("%s stores its activations: it cannot recompute them", trunk.name)
     if not able:
         names = " and ".join(getattr(model, name).name for name in model.architecture.modalities)
-        raise AvscError(f"--machine.checkpoint-activations: {names} cannot compute activations anew; leave it out")
+        raise AvscError(f"--machine.checkpoint-activations: {names} cannot recompute activations; leave the option out")
     return able

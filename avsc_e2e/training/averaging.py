@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one along the steps of a run, and one over checkpoints."""
+"""Averages of weights: a moving average over the steps of a run, and the mean of checkpoints."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def shadow(model: SceneNet) -> SceneNet:
 
 
 class Pairs(NamedTuple):
-    """The tensors of a moving average beside those of the model that it follows."""
+    """The tensors of a moving average and the tensors of its model, in pairs."""
 
     average: list[Tensor]
     model: list[Tensor]
     counters: list[Tensor]
-    """Of the average; integers, which have no mean."""
+    """Integer tensors of the average, which are copied."""
     counted: list[Tensor]
-    """Of the model."""
+    """The same tensors of the model."""
 
 
 def pairs(average: SceneNet, model: SceneNet) -> Pairs:
-    """To be made once both models are where they stay: moving a model replaces its buffers."""
+    """Pair the tensors. Call it when both models are on their final device, because moving a model replaces its
+    buffers."""
     mine, theirs = _local(average), _local(model)
     moving = [name for name, value in mine.items() if value.is_floating_point()]
     counters = [name for name in mine if name not in set(moving)]
@@ -43,13 +44,14 @@ def pairs(average: SceneNet, model: SceneNet) -> Pairs:
 
 @torch.no_grad()
 def follow(tensors: Pairs, decay: float, step: int) -> None:
-    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of
-    the model (Polyak and Juditsky, 1992), less decay in the first steps, when the average still is the start. Running
-    statistics move alike, counters are copied. Takes one kernel a dtype and never waits for a GPU.
+    """Move the average towards the model after its `step`-th step (from 1): decay times the average and the rest of the
+    model (Polyak and Juditsky, 1992), with less decay in the first steps, when the average is still close to the
+    initial weights. Running statistics are averaged too; counters are copied. It takes one kernel for each dtype and
+    never waits for a GPU.
 
-    timm.utils.ModelEmaV3 lacks this: it builds both state dicts in each step, copies counters one by one, and does not
-    know models that are cut among processes. Lightning's callbacks average in a hook of their own, which would not
-    move the average that is validated and saved here."""
+    timm.utils.ModelEmaV3 builds both state dicts in each step, copies counters one by one, and does not support sharded
+    models. Lightning's callback averages in its own hook and so would not update the average that is validated and
+    saved here."""
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(tensors.average, tensors.model, 1 - decay)
     if tensors.counters:
@@ -57,13 +59,13 @@ def follow(tensors: Pairs, decay: float, step: int) -> None:
 
 
 def _local(model: SceneNet) -> dict[str, Tensor]:
-    """The tensors of a model; of one that is cut among processes, this one's parts of them."""
+    """The tensors of a model; for a sharded model, this process's parts of them."""
     return {name: v.to_local() if hasattr(v, "to_local") else v for name, v in model.state_dict().items()}
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The mean of the tensors of checkpoints of one architecture (Izmailov et al., 2018; Wortsman et al., 2022), and
-    the metadata of the first. Raises AvscError where their tensors differ in name or shape."""
+    the metadata of the first. Raises AvscError if their tensors differ in name or shape."""
     if not paths:
         raise AvscError("averaging: no checkpoint given; name two or more")
     total: dict[str, Tensor] = {}
@@ -74,7 +76,7 @@ def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor],
             name: value.shape for name, value in first_tensors.items()
         }
         if not same or metadata["architecture"] != first["architecture"]:
-            raise AvscError(f"{path}: is of another model than {paths[0]}; only weights of one model have a mean")
+            raise AvscError(f"{path}: its model is not that of {paths[0]}; average checkpoints of one model")
         for name, value in tensors.items():
             total[name] = total.get(name, 0) + value.double()
     mean = {name: (value / len(paths)).to(first_tensors[name].dtype) for name, value in total.items()}
@@ -82,7 +84,7 @@ def average_checkpoints(paths: Sequence[str | Path]) -> tuple[dict[str, Tensor],
 
 
 def between(tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Tensors moved by a share of the way to those of the same names; counters stay."""
+    """Interpolation between tensors of the same names, by a share from 0 to 1; counters are not changed."""
     return {
         name: torch.lerp(value, start[name].to(value), share) if value.is_floating_point() else value
         for name, value in tensors.items()
@@ -90,12 +92,12 @@ def between(tensors: Mapping[str, Tensor], start: Mapping[str, Tensor], share: f
 
 
 def save_average(paths: Sequence[str | Path], out: str | Path) -> Path:
-    """Write the mean of two or more checkpoints as one that tells of which it is. Raises AvscError."""
+    """Write the mean of two or more checkpoints as a checkpoint whose notes name them. Raises AvscError."""
     if len(paths) < 2:
         raise AvscError(f"average: {len(paths)} checkpoint given; it takes two or more")
     tensors, metadata = average_checkpoints(paths)
     model = SceneNet(Architecture.from_json(metadata["architecture"]))
     model.load_state_dict(tensors)
-    # Validation figures and calibrations are of one of them, not of the mean.
+    # Validation figures and calibrations of the first checkpoint do not hold for the mean.
     kept = {name: metadata[name] for name in ("recipe",) if name in metadata}
     return save_model(model, out, {**kept, "averaged": json.dumps([str(path) for path in paths])})

@@ -1,4 +1,4 @@
-"""Lightning callbacks of a run: its tables and checkpoints, and the progress bar of an epoch."""
+"""Lightning callbacks of a run: tables and checkpoints of its folder, and the progress bar."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from avsc_e2e.training.sharding import (
 from avsc_e2e.training.watch import LossWatch, Step
 
 LOG_EVERY = 10
-"""Batches between two whose losses and learning rates are logged."""
+"""Losses and learning rates of every tenth batch are logged."""
 
 log = logging.getLogger(__name__)
 
 
 class RunFolder(Callback):
-    """Writes the run's tables, keeps the best model, ends a run that no longer gains, and says how an epoch went."""
+    """Writes the run's tables, keeps the best model, stops early, and logs the results of each epoch."""
 
     def __init__(self, recipe: Recipe, folder: Path, profile: StepProfile | None = None, rows: str = ""):
-        """`rows`: fingerprint of the recordings."""
+        """`rows`: fingerprint of the training and validation recordings."""
         self.recipe, self.folder, self.profile, self.rows = recipe, folder, profile, rows
         self.tables = RunLog(folder)
         self.watch = LossWatch()
@@ -60,7 +60,7 @@ class RunFolder(Callback):
             )
         if state["processes"] != processes.count():
             log.warning(
-                "%s: was started with %d processes and goes on with %d: its batches are of another size",
+                "%s: was started with %d processes and resumes with %d, so the size of its batches changes",
                 *(self.folder, state["processes"], processes.count()),
             )
         self.tables.restore(state)
@@ -69,7 +69,7 @@ class RunFolder(Callback):
         return self.folder / "epochs" / f"{epoch:04d}.safetensors"
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
-        self._stop_without_gain(trainer)  # a run that was killed after its last epoch
+        self._stop_without_gain(trainer)  # if a run was killed after its last epoch
         if trainer.is_global_zero:
             self.tables.forget_steps_after(trainer.global_step)
         if self.profile and trainer.is_global_zero:
@@ -106,12 +106,12 @@ class RunFolder(Callback):
         if self.profile:
             self.profile.leave()
             self.profile.step()
-            if batch_idx + 1 < trainer.num_training_batches:  # after the last one comes the validation
+            if batch_idx + 1 < trainer.num_training_batches:  # the validation follows the last batch
                 self.profile.enter("wait for data")
 
     def _look_at_losses(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, index: int) -> None:
-        """Log the losses of every few steps, and end the run at one whose loss is not finite. A GPU is not waited for
-        but at an epoch's end, so there the step is known a little later."""
+        """Log the losses of some steps, and stop the run at a step whose loss is not finite. It waits for the GPU only
+        at the end of an epoch, so on a GPU the stop comes a few steps later."""
         last = index + 1 == trainer.num_training_batches
         place = trainer.current_epoch + 1, index + 1, trainer.global_step
         self.watch.add(module.losses, Step(*place, batch.file, self.rates))
@@ -141,7 +141,7 @@ class RunFolder(Callback):
         )
 
     def timing(self, trainer: pl.Trainer) -> dict:
-        """How fast the epoch has gone so far, on the host's clock, which never waits for a GPU."""
+        """Rates of the epoch so far, by the host's clock, without waiting for a GPU."""
         seconds = max(self.trained - self.began, 1e-9)
         clips = self.batches * self.recipe.batch_size * trainer.world_size
         cuda = trainer.strategy.root_device.type == "cuda"
@@ -154,7 +154,7 @@ class RunFolder(Callback):
         }
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
-        """Lightning calls it after the epoch's validation."""
+        """Save the results of an epoch. Lightning calls it after the epoch's validation."""
         seconds = time.monotonic() - self.began
         found = {**trainer.callback_metrics, **module.mean_losses()}
         figures = {name: float(value) for name, value in sorted(found.items())}
@@ -224,8 +224,8 @@ class RunFolder(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """The bar of an epoch with what the host knows without asking the GPU: rate, wait for data, rates of learning,
-    memory; and of the validation before, the log loss and the weakest class."""
+    """The progress bar of an epoch, with values that the host knows without waiting for the GPU: clips per second, wait
+    for data, learning rates, memory; and log loss and weakest class of the last validation."""
 
     def __init__(self, run: RunFolder):
         super().__init__(leave=False)

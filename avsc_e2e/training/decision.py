@@ -12,16 +12,17 @@ from avsc_e2e.outputs.fusion import fit
 from avsc_e2e.outputs.loglinear import fit_log_linear
 
 LEAST_WEIGHT = 1e-3
-"""Of a head: one without any would not be built."""
+"""Smallest weight of a head, because a head without a weight is not built."""
 
 
 def fit_decision(
     architecture: Architecture, probabilities: Mapping[str, np.ndarray], targets: np.ndarray, groups: np.ndarray
 ) -> Architecture:
-    """The architecture with the decision of the least macro log loss on clips that have both modalities.
+    """The architecture with the decision that has the lowest macro log loss on clips with both modalities.
 
-    probabilities: head -> (N, K); targets (N,); groups (N,), the sources of the recordings. Cross-validation over them
-    chooses how far the powers of a product are held to equal ones. Expectation maximisation fits the weights of a mean.
+    probabilities: head -> (N, K); targets (N,); groups (N,), the sources of the recordings. For a product,
+    cross-validation over the groups chooses the strength of the regularisation towards equal weights. For a mean,
+    expectation maximisation fits the weights.
     """
     p = np.stack(list(probabilities.values()))
     if architecture.decision_rule == "product":

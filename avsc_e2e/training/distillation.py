@@ -1,4 +1,4 @@
-"""Teachers: models or outputs of other systems, whose probabilities a student learns (Hinton et al., 2015)."""
+"""Teachers: models or outputs of systems whose probabilities a student learns (Hinton et al., 2015)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from avsc_e2e.models.weights.checkpoint import load_model
 from avsc_e2e.outputs.output import SystemOutput, read_output
 
 FLOOR = 1e-7
-"""Least probability of a teacher, so that a temperature can be applied to it."""
+"""Smallest probability of a teacher, so that a temperature can be applied to its logarithm."""
 
 
 class Teachers(nn.Module):
-    """Models and outputs that are asked for the mean of their probabilities. It belongs to no checkpoint."""
+    """Models and outputs whose probabilities are averaged. Checkpoints do not contain them."""
 
     def __init__(self, paths: Sequence[str | Path], classes: Sequence[str]):
-        """Checkpoints (.safetensors) and system outputs (.csv). Raises AvscError where a class is missing."""
+        """`paths`: checkpoints (.safetensors) and system outputs (.csv). Raises AvscError if a class is missing."""
         super().__init__()
         models, self.outputs = [], []
         for path in map(Path, paths):
@@ -36,7 +36,7 @@ class Teachers(nn.Module):
                 continue
             model = load_model(path)
             if set(model.architecture.classes) != set(classes):
-                raise AvscError(f"--distil.teachers {path}: it knows other classes than the data has")
+                raise AvscError(f"--distil.teachers {path}: its classes are not those of the data")
             models.append(model)
         self.models = nn.ModuleList(models).requires_grad_(False)
         for index, model in enumerate(models):
@@ -47,7 +47,7 @@ class Teachers(nn.Module):
         return super().train(False)
 
     def state_dict(self, *args, **kwargs) -> dict:
-        """Nothing: a resumed run reads its teachers again."""
+        """Empty, because a resumed run reads its teachers again."""
         return kwargs.get("destination") or {}
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
@@ -55,7 +55,8 @@ class Teachers(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, batch: Clip, given: Tensor | None, temperature: float) -> Tensor:
-        """(B, K) at a temperature, from a batch as the loader gives it and the sum (B, K) of what outputs say."""
+        """Mean probabilities (B, K) at a temperature, from a batch of the loader and the sum (B, K) of the outputs'
+        probabilities."""
         total = 0.0 if given is None else soften(given / len(self.outputs), temperature) * len(self.outputs)
         for index, model in enumerate(self.models):
             clip = model.preprocess(as_seen_by(batch, model.architecture))
@@ -64,8 +65,8 @@ class Teachers(nn.Module):
         return total / (len(self.models) + len(self.outputs))
 
     def look_up(self, batch: Clip) -> Tensor | None:
-        """What the outputs say of the batch's clips, summed, (B, K), on the CPU. Raises AvscError for a recording that
-        an output lacks."""
+        """Sum (B, K) of the outputs' probabilities of the batch's clips, on the CPU. Raises AvscError for a recording
+        that an output lacks."""
         if not self.outputs:
             return None
         rows = [
@@ -90,32 +91,33 @@ class Output:
             self.rows.setdefault(file, []).append(row / row.sum())
 
     def at(self, file: str, start: float) -> np.ndarray:
-        """(K,) of the segment that starts nearest. Raises AvscError."""
+        """Probabilities (K,) of the segment with the nearest start. Raises AvscError if the output lacks the
+        recording."""
         if file not in self.starts:
-            raise AvscError(f"--distil.teachers {self.path}: says nothing of {file}; predict the training set with it")
+            raise AvscError(f"--distil.teachers {self.path}: has no row of {file}; predict the training set with it")
         return self.rows[file][int(np.abs(np.array(self.starts[file]) - start).argmin())]
 
 
 def soften(probabilities: Tensor, temperature: float) -> Tensor:
-    """Probabilities (B, K) at a temperature."""
+    """Apply a temperature to probabilities (B, K)."""
     return (probabilities.float().clamp(min=FLOOR).log() / temperature).softmax(dim=1)
 
 
 class Needs(NamedTuple):
-    """What is read for a student and its teachers alike."""
+    """The clips that the loader must give for a student and its teachers."""
 
     sampling: Sampling
     size: int
-    """Pixels of the square that is cropped."""
+    """Side of the square that is cropped, pixels."""
 
 
 def needs(student: Architecture, teachers: Sequence[Architecture], short_side: int = 0) -> Needs:
-    """The least that serves everybody: both modalities if anybody wants them, the largest frames, and the most of them.
-    Raises AvscError where sample rates or windows differ."""
+    """The clips that serve all models: both modalities if any model takes both, the largest frames, and the largest
+    number of them. Raises AvscError if sample rates or windows differ."""
     everybody = (student, *teachers)
     wants = [sampling(arch, short_side) for arch in everybody]
     if len({want.window for want in wants}) > 1:
-        raise AvscError("--distil.teachers: hear other windows than the student; set --model.window to theirs")
+        raise AvscError("--distil.teachers: their window is not the student's; set --model.window to theirs")
     rates = {arch.sample_rate for arch in everybody if arch.audio}
     if len(rates) > 1:
         raise AvscError(
@@ -139,7 +141,7 @@ def needs(student: Architecture, teachers: Sequence[Architecture], short_side: i
 
 
 def as_seen_by(clip: Clip, arch: Architecture) -> Clip:
-    """A batch of more than a model wants, as it wants it: its modalities, channels, frames and size."""
+    """A batch reduced to the modalities, channels, frames and size of one model."""
     audio, video, present = clip.audio, clip.video, clip.present
     heard = torch.tensor([bool(arch.audio), bool(arch.video)])
     if not heard.all():

@@ -26,19 +26,19 @@ from avsc_e2e.transforms.frames import CentreCrop
 log = logging.getLogger(__name__)
 
 LEAST_SHARE = 0.5
-"""Of a trunk's tensors that a checkpoint must fill to start it."""
+"""Share of a trunk's tensors that a checkpoint must have in order to initialise it."""
 
 
 def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
-    """The model that training starts from: random weights keyed by the seed, then published ones, then those of
-    earlier stages, each reported. Raises AvscError for stages that are not there and weights that do not fit."""
+    """The model that training starts from: random weights keyed by the seed, then published weights, then those of
+    earlier stages; each is logged. Raises AvscError for missing stages and for weights that do not fit."""
     with keyed(recipe.seed, WEIGHTS_KEY):
         model = SceneNet(recipe.model)
     missing = [name for name in model.architecture.heads if getattr(recipe.heads, name) <= 0]
     if missing:
         raise AvscError(
-            f"--heads.{missing[0]} is 0, so the head would not learn, yet --model.decision gives it a vote: "
-            "set one of the two"
+            f"--heads.{missing[0]} is 0, so the head would not learn, but --model.decision gives it a "
+            "weight: change one of the two"
         )
     stages = [stage_file(recipe, name) for name in recipe.init]
     given = [read_checkpoint(path) for path in stages]
@@ -46,7 +46,7 @@ def initial_model(recipe: Recipe, corpus: Corpus) -> SceneNet:
     for modality in recipe.model.modalities:
         trunk, file = getattr(model, modality), getattr(recipe, f"{modality}_weights")
         if any(_share(model, modality, tensors) == 1 for tensors, _ in given):
-            continue  # an earlier stage fills it
+            continue  # an earlier stage initialises it
         if file or (recipe.pretrained and (modality == "video" or sources(trunk.name))):
             log.info("%s trunk: %s", modality, trunk.load_pretrained(file, f"--{modality}-weights"))
         elif recipe.pretrained:
@@ -66,9 +66,9 @@ def _share(model: SceneNet, modality: str, tensors: Mapping[str, Tensor]) -> flo
 
 
 def take_over(model: SceneNet, tensors: Mapping[str, Tensor], architecture: Mapping, path: str = "checkpoint") -> str:
-    """Copy the tensors of a checkpoint whose name and shape the model has, and say what was matched; `architecture` is
-    the checkpoint's, as in its metadata. Heads whose classes are others are left as they are. Raises AvscError where
-    nothing fits, and where a trunk that both have is mostly another one."""
+    """Copy the tensors of a checkpoint that match the model by name and shape, and return a text on what matched.
+    `architecture` is the checkpoint's, from its metadata. Heads for other classes are not changed. Raises AvscError if
+    nothing matches, or if the trunks of a modality are different nets."""
     own = model.state_dict()
     same_classes = tuple(architecture["classes"]) == model.architecture.classes
     for modality in model.architecture.modalities:
@@ -76,7 +76,7 @@ def take_over(model: SceneNet, tensors: Mapping[str, Tensor], architecture: Mapp
         if there and _share(model, modality, tensors) < LEAST_SHARE:
             raise AvscError(
                 f"--init {path}: its {modality} trunk is {architecture.get(modality) or 'another'}, and the model's is "
-                f"{getattr(model.architecture, modality)}, which would start with next to none of its weights: set "
+                f"{getattr(model.architecture, modality)}, so almost none of its weights would be used: set "
                 f"--model.{modality} to the checkpoint's, or leave it out of --init"
             )
     usable = {
@@ -100,7 +100,7 @@ def take_over(model: SceneNet, tensors: Mapping[str, Tensor], architecture: Mapp
 
 def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
     dataset = train_dataset(recipe, corpus)
-    # Frames matter only to a head that standardises embeddings.
+    # Frames are only needed by a head that standardises embeddings.
     arch = model.architecture
     dataset.transform = CentreCrop(arch.size, arch.crop) if model.standardises_embeddings else None
     dataset.sampling = dataclasses.replace(
@@ -113,7 +113,7 @@ def _fit_statistics(recipe: Recipe, model: SceneNet, corpus: Corpus) -> None:
         clips: Iterable[Clip] = [collate(read[at : at + 32]) for at in range(0, len(read), 32)]
         if recipe.model.audio and not any(clip.present[0] for clip in read):
             raise AvscError(
-                f"{recipe.data.root}: no training recording has audio; use --model.audio '' for video alone"
+                f"{recipe.data.root}: no training recording has audio; use --model.audio '' for a video-only model"
             )
     else:
         clips = loader(dataset, recipe.batch_size, shuffle=False, workers=workers(recipe))

@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from avsc_e2e.errors import AvscError
 
 GRACE = 10.0
-"""Seconds that processes have to end by themselves once one of them has failed."""
+"""Seconds that the other processes have to end after one has failed."""
 
 
 def launched() -> bool:
@@ -25,8 +25,8 @@ def launched() -> bool:
 
 
 def launch(job: Callable[[], object], processes: int) -> None:
-    """Do a job, which must be picklable, in so many processes of this machine, each with a device of its own. What the
-    first one logs is logged here. Raises what the first process to fail raised, as AvscError."""
+    """Run a picklable job in a number of processes on this machine, each with its own device. The log of the first
+    process is relayed. The error of the first process that fails is raised as AvscError."""
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise AvscError(f"--machine.devices {processes}: this machine has {torch.cuda.device_count()} GPUs")
     context = multiprocessing.get_context("spawn")
@@ -57,9 +57,11 @@ def launch(job: Callable[[], object], processes: int) -> None:
 
 
 def _wait(started: list, ends: list) -> str:
-    """Wait for all processes, and tell why one failed, if one did; it ends the others."""
+    """Wait for all processes. If one fails, end the others and return the reason."""
     while True:
-        running = [process.sentinel for process in started if process.exitcode is None]  # asked once: one may end now
+        running = [
+            process.sentinel for process in started if process.exitcode is None
+        ]  # read once: one may end in between
         failed = [index for index, process in enumerate(started) if process.exitcode]
         if failed:
             told = [ends[index].recv() for index in failed if ends[index].poll()]
@@ -80,7 +82,7 @@ def _end(started: list) -> None:
 
 
 class _Relay(logging.Handler):
-    """Hands a record of another process to this one's loggers."""
+    """Passes a log record of another process to this process's loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger(record.name).handle(record)

@@ -10,10 +10,10 @@ from avsc_e2e.clip import MODALITIES, Clip
 
 
 def head_losses(logits: dict[str, Tensor], clip: Clip, temperature: float = 1.0) -> dict[str, Tensor]:
-    """Cross-entropy of each head with targets (B, K), or (B, 2, K) of audio and video where clips were mixed; a
-    modality's head learns only from the clips that have it, and the fusion head's target is the mean of those of the
-    modalities that are present. With a temperature, logits are divided by it and the loss is multiplied by its square
-    (Hinton et al., 2015)."""
+    """Cross-entropy of each head with targets (B, K), or (B, 2, K) of audio and video for mixed clips. The head of a
+    modality learns only from clips that have it. The target of the fusion head is the mean over the modalities that are
+    present. With a temperature, logits are divided by it and the loss is multiplied by its square (Hinton et al.,
+    2015)."""
     losses = {}
     for name, values in logits.items():
         target = target_of(name, clip)
@@ -27,7 +27,7 @@ def head_losses(logits: dict[str, Tensor], clip: Clip, temperature: float = 1.0)
 
 
 def target_of(head: str, clip: Clip) -> Tensor:
-    """The targets (B, K) of a head: what its input shows."""
+    """The targets (B, K) of a head, for the modalities of its input."""
     if clip.target.dim() == 2:
         return clip.target
     if head in MODALITIES:
@@ -38,13 +38,13 @@ def target_of(head: str, clip: Clip) -> Tensor:
 
 
 def smooth(target: Tensor, share: float) -> Tensor:
-    """Targets (B, K) of which `share` is spread over all classes alike (Szegedy et al., 2016)."""
+    """Label smoothing: targets (B, K) of which `share` is spread equally over all classes (Szegedy et al., 2016)."""
     return target if share <= 0 else torch.lerp(target, torch.full_like(target, 1 / target.shape[1]), share)
 
 
 def distilled_losses(logits: dict[str, Tensor], clip: Clip, weight: float, temperature: float) -> dict[str, Tensor]:
-    """Losses where the target (..., 2K) is the truth followed by the teacher's probabilities at `temperature`, of which
-    the latter count for `weight`."""
+    """Losses for targets (..., 2K), the true classes followed by the teacher's probabilities at `temperature`. The
+    latter have the share `weight` of the loss."""
     truth, taught = clip.target.chunk(2, dim=-1)
     own = head_losses(logits, clip._replace(target=truth))
     from_teacher = head_losses(logits, clip._replace(target=taught), temperature)

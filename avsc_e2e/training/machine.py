@@ -34,7 +34,8 @@ class Layout(NamedTuple):
 
 
 def layout() -> Layout:
-    """As torchrun or SLURM started the job; else one process, however many GPUs the machine has."""
+    """The layout with which torchrun or SLURM started the job; otherwise one process, even if the machine has several
+    GPUs."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return Layout(int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ.get("GROUP_WORLD_SIZE", 1)))
     if SLURMEnvironment.detect():
@@ -44,19 +45,19 @@ def layout() -> Layout:
 
 
 def lightning_trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Trainer:
-    """Raises AvscError for what the machine cannot do."""
+    """The trainer of a recipe. Raises AvscError for options that the machine does not support."""
     cuda = torch.cuda.is_available()
     precision = resolved(recipe.precision, torch.device("cuda" if cuda else "cpu"))
     if precision == "fp16" and not cuda:
         raise AvscError("--precision fp16 needs a GPU; use fp32 or bf16")
-    if precision == "fp16" and recipe.machine.shard_model:  # chosen by auto
+    if precision == "fp16" and recipe.machine.shard_model:  # auto chooses it
         precision = "fp32"
     if recipe.machine.sync_batchnorm and not cuda:
         raise AvscError("--machine.sync-batchnorm needs GPUs; leave it out")
     devices, nodes = layout()
     several = devices * nodes > 1
     strategy: DDPStrategy | str = "auto"
-    if several:  # layers that do not learn yet get no gradient
+    if several:  # layers that are still frozen get no gradient
         strategy = DDPStrategy(find_unused_parameters=bool(recipe.optim.unfreeze))
     if recipe.machine.shard_model:
         if not several:
@@ -64,7 +65,7 @@ def lightning_trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Traine
         strategy = ShardedStrategy()
     plugins: list = [WholeCheckpoints()]
     if SLURMEnvironment.detect() and "LOCAL_WORLD_SIZE" not in os.environ:
-        # A checkpoint of Lightning's own amid an epoch would not resume exactly: requeue with --resume instead.
+        # Lightning's own checkpoint within an epoch would not resume exactly: requeue with --resume instead.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     last = ModelCheckpoint(dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     return pl.Trainer(
@@ -73,7 +74,7 @@ def lightning_trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Traine
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        inference_mode=not recipe.machine.shard_model,  # what is gathered in it could not learn afterwards
+        inference_mode=not recipe.machine.shard_model,  # weights gathered in inference mode could not learn afterwards
         precision={"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}[precision],
         gradient_clip_val=recipe.optim.clip or None,
         accumulate_grad_batches=recipe.optim.accumulate,
@@ -84,17 +85,17 @@ def lightning_trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Traine
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        # Shapes stay the same, so the fastest convolutions are worth looking for; but which those are may vary.
+        # Shapes are constant, so a search for the fastest convolutions pays; but its result may vary.
         benchmark=cuda and not recipe.machine.deterministic,
         deterministic="warn" if recipe.machine.deterministic else None,
     )
 
 
 def quiet() -> None:
-    """Lightning's tips on hardware and workers are no news to a user of recipes."""
+    """Hide Lightning's tips on hardware and workers."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    if processes.rank():  # the first process speaks for all
+    if processes.rank():  # only the first process logs
         logging.getLogger("avsc_e2e").setLevel(logging.ERROR)

@@ -64,13 +64,13 @@ class FineTuning(pl.LightningModule):
         if recipe.distil.weight:
             files = [stage_file(recipe, name, "--distil.teachers") for name in recipe.distil.teachers]
             teachers = Teachers(files, model.architecture.classes)
-        self._teachers = (teachers,)  # in a tuple, so that no checkpoint holds them
+        self._teachers = (teachers,)  # in a tuple, so that checkpoints do not contain them
         self._given: Tensor | None = None
         self._validation: list[tuple[Tensor, Tensor, list[str], dict[str, Tensor]]] = []
         self._fitted_on: tuple[dict[str, Tensor], Tensor, list[str]] = ({}, torch.zeros(0), [])
         self.class_scores: list[ClassScore] = []
         self.losses = torch.zeros(0)
-        """Of the last step: the whole, then each head's; on the device, without gradients."""
+        """Losses of the last step, first the total, then each head's; on the device, without gradients."""
         self._pairs: Pairs | None = None
         self._sums: Tensor | None = None
         self._clips = 0
@@ -81,7 +81,7 @@ class FineTuning(pl.LightningModule):
 
     @property
     def judged(self) -> SceneNet:
-        """The model that is validated and saved: the moving average where there is one."""
+        """The model that is validated and saved: the moving average if there is one."""
         return self.model if self.average is None else self.average
 
     @property
@@ -148,7 +148,7 @@ class FineTuning(pl.LightningModule):
         if self.recipe.optim.unfreeze:
             shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
             if self.recipe.optim.keep_statistics:
-                keep_statistics(self.model)  # `unfreeze` sets the mode of every layer
+                keep_statistics(self.model)  # `unfreeze` sets the mode of each layer
             if self.current_epoch <= self.recipe.optim.unfreeze and self.trainer.is_global_zero:
                 learning = ", ".join(f"{100 * share:.0f} % of {part}" for part, share in shares.items())
                 log.info("layers that learn: %s", learning)
@@ -168,11 +168,12 @@ class FineTuning(pl.LightningModule):
             with record_function("teachers"):
                 given = None if self._given is None else self._given.to(self.device, non_blocking=True)
                 taught = self.teachers.probabilities(batch, given, recipe.distil.temperature)
-            target = torch.cat([target, taught], dim=-1)  # what mixes the truth mixes what is taught
+            target = torch.cat([target, taught], dim=-1)  # mixup also mixes the teachers' probabilities
         clip = clip._replace(target=target)
         with record_function("batch transforms"), keyed(recipe.seed, BATCH_KEY, *place):
             clip = augment.drop(self.mixing(augment.spectrum(clip)))
-        # Dropout and stochastic depth draw from the global generators: keyed by the step, whoever resumes before it.
+        # Dropout and stochastic depth draw from the global generators: seeded by the step, they do not depend on where
+        # a run resumed.
         key = np.random.SeedSequence((recipe.seed, STEP_KEY, *place))
         torch.manual_seed(int(key.generate_state(1)[0]))
         with record_function("forward"):
@@ -197,11 +198,11 @@ class FineTuning(pl.LightningModule):
 
     @property
     def loss_names(self) -> list[str]:
-        """Of `losses`."""
+        """Names of `losses`."""
         return ["train_loss", *(f"train_loss_{name}" for name in self.model.architecture.heads)]
 
     def mean_losses(self) -> dict[str, float]:
-        """Over the clips that all processes learned from in this epoch. It waits for the device."""
+        """Mean losses over the clips of all processes in this epoch. It waits for the device."""
         if self._sums is None:
             return {}
         total = torch.cat([self._sums, self._sums.new_tensor([self._clips])])
@@ -211,7 +212,7 @@ class FineTuning(pl.LightningModule):
         return {name: value / clips for name, value in zip(self.loss_names, sums, strict=True)}
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        # Lightning refuses every fused optimiser under autocast, though in bf16 none has scaled gradients to undo.
+        # Lightning refuses fused optimisers under autocast, although bf16 does not scale gradients.
         if gradient_clip_val:
             self.trainer.precision_plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
 
@@ -240,7 +241,7 @@ class FineTuning(pl.LightningModule):
         parts = [heads for *_, heads in self._validation]
         heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
         self._validation.clear()
-        if self.trainer.world_size > 1:  # parts of unequal length: as objects, each clip exactly once
+        if self.trainer.world_size > 1:  # parts of unequal length are gathered as objects, each clip exactly once
             gathered = [None] * self.trainer.world_size
             mine = targets.cpu(), both.cpu(), files, {name: values.cpu() for name, values in heads.items()}
             torch.distributed.all_gather_object(gathered, mine)
@@ -259,7 +260,7 @@ class FineTuning(pl.LightningModule):
         for name, values in heads.items():
             found = values.cpu().double().numpy()
             suffix = "" if name == "decision" else f"_{name}"
-            # Of all clips, so the same in every process.
+            # Computed from all clips, so it is equal in every process.
             self.log(f"validation_log_loss{suffix}", macro_log_loss(found, truth))
             self.log(f"validation_accuracy{suffix}", macro_accuracy(found.argmax(axis=1), truth))
         decision = heads["decision"].cpu().double().numpy()
@@ -267,7 +268,7 @@ class FineTuning(pl.LightningModule):
 
     def fitted_decision(self) -> Architecture | None:
         """The model's architecture with the decision fitted on the last validation's clips with both modalities; None
-        where there are none."""
+        if there are none."""
         probabilities, targets, files = self._fitted_on
         if not len(targets):
             return None
@@ -281,7 +282,7 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self):
         recipe = self.recipe
-        # Lightning cannot clip the gradients of a fused step whose losses are scaled.
+        # Lightning cannot clip gradients in a fused step with scaled losses.
         fused = self.device.type == "cuda" and not (recipe.precision == "fp16" and recipe.optim.clip)
         optimiser = build_optimiser(parameter_groups(self.model, recipe.optim), recipe.optim, fused=fused)
         steps = max(int(self.trainer.estimated_stepping_batches), 1)

@@ -1,4 +1,4 @@
-"""What the optimiser is given: groups of parameters with their learning rates, the schedule, and which layers learn."""
+"""Groups of parameters with their learning rates, the schedule, and the layers that learn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parts(model: SceneNet, optim: Optim) -> dict[str, tuple[nn.Module, float]]:
 
 
 def freeze_still_parts(model: SceneNet, optim: Optim) -> None:
-    """Freeze what has a learning rate of 0, and the layers of trunks below the last `layers`."""
+    """Freeze parts with a learning rate of 0, and the layers of trunks below the last `layers`."""
     learning = parts(model, optim)
     for name in ("audio", "video", "heads"):
         module = getattr(model, name, None)
@@ -39,18 +39,18 @@ def freeze_still_parts(model: SceneNet, optim: Optim) -> None:
 
 
 def last_layers(layer_of: dict[str, int], optim: Optim) -> list[int]:
-    """The layers of a trunk that ever learn, in order."""
+    """The layers of a trunk that learn at any time of the run, in order."""
     return sorted(set(layer_of.values()))[-optim.layers :]
 
 
 def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
     """Groups of the parameters that learn, by part, layer and whether weights decay. A layer's rate is its part's,
-    times `layer_decay` for each layer of the trunk above it (Clark et al., 2020; Bao et al., 2022). Weights decay but
-    for vectors and what a net says must not (`no_weight_decay()`: positions, class tokens). Raises AvscError where
-    nothing learns.
+    times `layer_decay` for each layer of the trunk above it (Clark et al., 2020; Bao et al., 2022). Vectors, and
+    parameters that a net excludes (`no_weight_decay()`: positions, class tokens), have no weight decay. Raises
+    AvscError if nothing learns.
 
-    timm.optim.param_groups_layer_decay lacks this: it gives factors that only timm's own schedules read, of one model
-    at one rate, and does not know the layers of our audio nets."""
+    timm.optim.param_groups_layer_decay is not used: it returns factors that only timm's own schedules read, supports
+    one rate for one model, and does not know the layers of our audio nets."""
     groups: dict[str, dict] = {}
     for part, (module, rate) in parts(model, optim).items():
         layer_of = module.layers() if part != "heads" and optim.layer_decay != 1 else {}
@@ -75,7 +75,7 @@ def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
 
 
 def undecayed(part: nn.Module) -> set[str]:
-    """The parameters of a trunk whose net says that they must not decay, by timm's names or patterns."""
+    """The parameters of a trunk that its net excludes from weight decay, by timm's names or patterns."""
     net = getattr(part, "net", None)
     patterns = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
     names = [name for name, _ in net.named_parameters()] if patterns else []
@@ -89,7 +89,7 @@ def build_optimiser(groups: list[dict], optim: Optim, *, fused: bool = False) ->
 
 
 def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
-    """Share of the highest learning rates in a step, of all steps of a run's epochs."""
+    """Learning rate in a step as a share of the highest one, for a run of a number of steps and epochs."""
     rising = max(round(optim.warmup * steps), 1)
     if step < rising:
         return (step + 1) / rising
@@ -105,7 +105,7 @@ def rate_share(optim: Optim, step: int, *, steps: int, epochs: int) -> float:
 
 
 def schedule(optimiser: torch.optim.Optimizer, optim: Optim, steps: int, epochs: int) -> dict:
-    """What Lightning asks of the learning rates: a scheduler, and when it is told what."""
+    """The scheduler of the learning rates, in Lightning's configuration format."""
     if optim.schedule == "plateau":
         on_plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimiser, factor=optim.factor, patience=optim.every - 1, threshold=1e-4, threshold_mode="abs"
@@ -116,9 +116,9 @@ def schedule(optimiser: torch.optim.Optimizer, optim: Optim, steps: int, epochs:
 
 
 def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:
-    """Let the layers learn that may in `epoch` (from 0) and hold the others still, in evaluation mode: of a trunk's
-    layers that ever learn, counted from its end, the share epoch / `unfreeze` (Howard and Ruder, 2018). Says that share
-    of each trunk. Depends on the epoch alone."""
+    """Gradual unfreezing: in `epoch` (from 0), the share epoch / `unfreeze` of a trunk's layers learns, counted from
+    its end (Howard and Ruder, 2018); the others are frozen in evaluation mode. Returns this share for each trunk. It
+    depends only on the epoch."""
     shares = {}
     model.train()
     for part, (module, _) in parts(model, optim).items():
@@ -136,8 +136,8 @@ def unfreeze(model: SceneNet, optim: Optim, epoch: int) -> dict[str, float]:
 
 
 def _train_what_learns(module: nn.Module, around: bool) -> None:
-    """Put what has learning parameters into training mode and the rest into evaluation mode; what has no parameters,
-    such as dropout, takes the mode of what is `around` it."""
+    """Put modules with learning parameters into training mode and others into evaluation mode; a module without
+    parameters, such as dropout, takes the mode of the module `around` it."""
     learns = [p.requires_grad for p in module.parameters()]
     module.training = any(learns) if learns else around
     for inner in module.children():
@@ -145,7 +145,8 @@ def _train_what_learns(module: nn.Module, around: bool) -> None:
 
 
 def highest_rates(optimiser: torch.optim.Optimizer, of: Sequence[float] = ()) -> dict[str, float]:
-    """lr_PART -> the learning rate of the part's last layer, at present or `of` the groups at another time."""
+    """lr_PART -> learning rate of the part's last layer: the current one, or that in `of`, the rates of the groups at
+    another time."""
     rates: dict[str, float] = {}
     for group, rate in zip(optimiser.param_groups, of or [g["lr"] for g in optimiser.param_groups], strict=True):
         name = f"lr_{group['name'].split('_')[0]}"

@@ -1,4 +1,4 @@
-"""A trace of some training steps, and a table of where their time goes."""
+"""A trace of some training steps, and a table of the time that each part takes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 RANGES = (
     "wait for data", "front end", "teachers", "batch transforms", "forward", "losses", "backward", "optimiser",
 )  # fmt: skip
-"""Parts of a step, in their order."""
+"""Parts of a step, in order."""
 SKIPPED, WARM, STEPS = 1, 1, 6
-"""Steps that are let pass, that warm the profiler up, and that are traced."""
+"""Numbers of steps that are skipped, that warm the profiler up, and that are traced."""
 
 
 class StepProfile:
-    """Profiles some steps early in a run into a folder: trace.json (for Perfetto or chrome://tracing) and where.txt."""
+    """Profiles some early steps of a run and writes trace.json (for Perfetto or chrome://tracing) and where.txt to a
+    folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -28,7 +29,7 @@ class StepProfile:
     def start(self) -> None:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         plan = schedule(wait=SKIPPED, warmup=WARM, active=STEPS, repeat=1)
-        # There is one cycle alone; without `acc_events` torch warns that it forgets those before.
+        # There is only one cycle; without `acc_events` torch warns that earlier ones are dropped.
         self._profile = profile(activities=activities, schedule=plan, on_trace_ready=self._write, acc_events=True)
         self._profile.start()
 
@@ -49,7 +50,7 @@ class StepProfile:
             self._inside = None
 
     def stop(self) -> str:
-        """End the profile and say where the time went."""
+        """End the profile and return the table."""
         self.leave()
         if self._profile:
             self._profile.stop()
@@ -60,13 +61,13 @@ class StepProfile:
         self.folder.mkdir(parents=True, exist_ok=True)
         done.export_chrome_trace(str(self.folder / "trace.json"))
         averages = done.key_averages()
-        # Kernels of a range are counted twice in the table of a GPU: under the range on the host, and as an annotation.
+        # On a GPU, torch counts the kernels of a range twice: under the range on the host, and as an annotation.
         times = {
             e.key: (e.cpu_time_total, e.device_time_total) for e in averages if e.key in RANGES and e.cpu_time_total
         }
         on_gpu = any(device for _, device in times.values())
         total = sum(device if on_gpu else host for host, device in times.values()) or 1.0
-        steps = max(min(self._seen - SKIPPED - WARM, STEPS), 1)  # fewer in a short run
+        steps = max(min(self._seen - SKIPPED - WARM, STEPS), 1)  # fewer steps in a short run
         lines = [f"{'part of a step':<18}{'host ms':>10}{'GPU ms':>10}{'share':>9}"]
         for name in RANGES:
             if name in times:

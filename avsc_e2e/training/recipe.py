@@ -1,5 +1,5 @@
-"""A recipe: all that a training run is, as Python values without behaviour. The command line shows and sets every
-field under its own name, with the text below it as help."""
+"""A recipe: the complete configuration of a training run, as Python values without behaviour. The command line shows
+and sets every field under its own name; the text below a field is its help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment
 from avsc_e2e.transforms.waveform import Waveform
 
 HIGHEST_RATE = 10.0
-"""No optimiser here learns anything with more."""
+"""Higher learning rates cannot be meant."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Data:
     """Media that cannot be read. raise: stop; skip: take another clip in training, leave it out of evaluation; mask:
     use the modality that can be read; empty: skip in training, raise in evaluation."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    """Decoder of frames. pyav: the right frame of every file; decord: wrong frames of many files, for
-    comparison; auto: pyav, since decord was faster on no file."""
+    """Decoder of frames. pyav: exact frames; decord: wrong frames in many files, for comparison; auto: pyav, because
+    decord was faster for no file."""
     workers: int = -1
     """Loader processes for each device; 0: none, -1: its share of the cores minus one with a GPU, none without."""
 
@@ -102,7 +102,7 @@ UNCHANGED = Augment(
 
 @dataclass(frozen=True)
 class Optim:
-    """Optimiser and schedule of the learning rates, by steps; by default AdamW (Loshchilov and Hutter, 2019) with a
+    """Optimiser and schedule of the learning rates over steps; by default AdamW (Loshchilov and Hutter, 2019) with a
     linear warm-up and a cosine to zero."""
 
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -154,7 +154,7 @@ class Optim:
         within("--optim.accumulate", self.accumulate, 1, note="a step needs at least one batch")
         within("--optim.layers", self.layers, 0, note="0 is all of them")
         if self.schedule == "plateau" and self.warmup:
-            raise AvscError("--optim.schedule plateau knows no warm-up: add --optim.warmup 0")
+            raise AvscError("--optim.schedule plateau has no warm-up: add --optim.warmup 0")
         if not 0 < self.factor <= 1 or self.every < 1:
             raise AvscError("--optim.factor is a factor above 0 and up to 1, --optim.every at least one epoch")
         if not 0 < self.layer_decay <= 1:
@@ -209,7 +209,7 @@ class Distil:
     weight: float = 0.0
     """Weight of the teachers in the loss, from 0 to 1; the labels have the rest. 0 is off."""
     temperature: float = 2.0
-    """Temperature that softens the probabilities of teachers and student; 1 leaves them."""
+    """Temperature that softens the probabilities of teachers and student; 1 does not change them."""
 
     def __post_init__(self):
         if not 0 <= self.weight <= 1:
@@ -222,7 +222,7 @@ class Distil:
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices and memory; the result does not depend on them, except for rounding."""
+    """Devices and memory. They change results only by rounding."""
 
     compile: Literal["", "inductor", "aot_eager", "eager", "cudagraphs"] = ""
     """Backend of torch.compile for the trunks; inductor is the fast one, eager only traces. Empty is off."""
@@ -267,20 +267,20 @@ class Recipe:
     """Epoch to keep: best has the lowest macro log loss on the validation set; use last if the validation set is too
     small to choose by."""
     epochs: int = 20
-    """Passes over the training set; 0: only join the stages of `init`."""
+    """Passes over the training set; 0: only combine the stages of `init`."""
     steps: int = 0
     """Limit of optimiser steps: a larger training set gets fewer epochs than `epochs`, but at least two. 0 is off."""
     batch_size: int = 32
     """Clips in a batch, on each device."""
     pretrained: bool = True
-    """Start trunks from published weights, unless an earlier stage gives theirs. Audio trunks without published weights
-    start at random."""
+    """Start trunks from published weights, unless an earlier stage initialises them. Audio trunks without published
+    weights start at random."""
     audio_weights: str = ""
     """Weights of the audio trunk: a file, or the name of a source (`avsc models`); empty: the source of the trunk."""
     video_weights: str = ""
     """Weights of the video trunk, in the same way."""
     init: tuple[str, ...] = ()
-    """Earlier stages, or checkpoint files, that initialise the model; later ones win."""
+    """Earlier stages, or checkpoint files, that initialise the model; later ones overwrite earlier ones."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of trunks and heads, in training and evaluation; auto: bf16 on a GPU that has it, fp16 on others, fp32
     without one."""
@@ -293,7 +293,7 @@ class Recipe:
         within("--patience", self.patience, 0)
         within("--steps", self.steps, 0)
         if self.epochs < 0 or (not self.epochs and not self.init):
-            raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 is for joining the stages of --init")
+            raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 combines the stages of --init")
         if self.batch_size < 2:
             raise AvscError(f"--batch-size {self.batch_size}: batch norm needs at least two clips")
         if not 0 <= self.smoothing < 1:

@@ -1,4 +1,4 @@
-"""What a resumed run must have in common with the run that it goes on with: all that decides what is learned."""
+"""Checks that a resumed run has the recipe and the recordings of the run that it continues."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ FREE = (
     "runs", "patience", "data.root", "data.store", "data.workers", "data.evaluation", "test_time",
     "machine.compile", "machine.checkpoint_activations", "machine.devices", "machine.deterministic",
 )  # fmt: skip
-"""Fields, and groups of fields, that do not change what an epoch learns; a resumed run may have others. (Sharding
-writes its optimiser state in another form, and synchronised batch norm learns something else.)"""
+"""Fields, and groups of fields, that do not change what an epoch learns; a resumed run may change them. (Sharding and
+synchronised batch norm are not among them: the former stores the optimiser state in another form, the latter changes
+what is learned.)"""
 
 
 def check_recipe(recipe: Recipe, file: Path) -> None:
-    """Refuse to resume a run whose recipe, in `file`, would learn something else. A field that the file lacks, because
-    its version did not have it yet, counts as its default. Raises AvscError."""
+    """Raises AvscError if the recipe in `file` differs in a field that changes what is learned. A field that an older
+    version did not write counts as its default."""
     try:
         before = _flat(json.loads(file.read_text()))
     except (OSError, ValueError) as error:
-        raise AvscError(f"{file}: cannot be read, so what the run was cannot be known; start it anew") from error
+        raise AvscError(f"{file}: cannot be read, so the recipe of the run is unknown; start a new run") from error
     now, defaults = _flat(_plain(recipe)), _flat(_plain(Recipe(recipe.name)))
     changed = [
         f"--{name.replace('_', '-')} was {then!r} and is {value!r}"
@@ -43,7 +44,7 @@ def write_recipe(recipe: Recipe, file: Path) -> None:
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """Of the recordings that are trained and validated on: the same wherever the data set lies."""
+    """Fingerprint of the training and validation recordings, independent of the data set's folder."""
     digest = hashlib.sha256()
     for part in (corpus.train, corpus.validation):
         for row in part:

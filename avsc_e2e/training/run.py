@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Where a run writes all that it makes. Raises AvscError for what is no Recipe, such as the name of one."""
+    """The folder of all files of a run. Raises AvscError for a value that is not a Recipe, such as its name."""
     if not isinstance(recipe, Recipe):
         raise AvscError(f"{recipe!r:.80}: give a Recipe, such as avsc_e2e.recipes.zhang_ioa.audio")
     return Path(recipe.runs) / recipe.name
 
 
 def model_file(recipe: Recipe) -> Path:
-    """The checkpoint of the epoch with the lowest macro log loss on the validation set, or of the last one where the
-    recipe wants that."""
+    """The checkpoint of the epoch with the lowest macro log loss on the validation set, or of the last epoch if the
+    recipe keeps that."""
     return run_folder(recipe) / "model.safetensors"
 
 
 def corpus_of(recipe: Recipe) -> Corpus:
-    """The rows that a recipe trains, validates and tests on. Raises AvscError."""
+    """The training, validation and test rows of a recipe. Raises AvscError."""
     data = recipe.data
     root = data.root or data.store
     if not root:
@@ -66,18 +66,18 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
 
 def store_of(recipe: Recipe) -> Store | None:
-    """The store that a recipe reads frames and audio from; None where it reads media files. Raises AvscError."""
+    """The store that a recipe reads frames and audio from; None if it reads media files. Raises AvscError."""
     path = recipe.data.store or (recipe.data.root if recipe.data.root and is_store(recipe.data.root) else "")
     return open_store(path) if path else None
 
 
 def bad_media_file(recipe: Recipe) -> Path:
-    """Lists what could not be read in a run."""
+    """The file that lists media which a run could not read."""
     return run_folder(recipe) / "bad_media.csv"
 
 
 def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
-    """A checkpoint file, or that of a stage by its name. Raises AvscError where the stage has none, naming `flag`."""
+    """A checkpoint file, or that of a stage by its name. Raises AvscError, naming `flag`, if the stage has none."""
     path = Path(name)
     if path.suffix in (".safetensors", ".csv") or path.is_file():
         return path
@@ -88,13 +88,13 @@ def stage_file(recipe: Recipe, name: str, flag: str = "--init") -> Path:
 
 
 def short_side(recipe: Recipe) -> int:
-    """Pixels of the frames' shorter side: the recipe's, or its model's. Where a store has frames that are a little
-    smaller, yet no smaller than what the model sees, theirs. Raises AvscError."""
+    """Shorter side of the frames, pixels: the recipe's value, or its model's. If the frames of a store are smaller than
+    that, but not smaller than the model's input, it is theirs. Raises AvscError."""
     want = sampling(recipe.model, recipe.data.short_side)
     store = store_of(recipe) if want.video else None
     if store and settled(recipe.model).size <= store.short_side < want.short_side:
         log.warning(
-            "%s: its frames have %d pixels a side, %d are wanted; %d are used",
+            "%s: the shorter side of its frames has %d pixels, the recipe asks for %d; %d are used",
             *(store.path, store.short_side, want.short_side, store.short_side),
         )
         return store.short_side
@@ -102,9 +102,9 @@ def short_side(recipe: Recipe) -> int:
 
 
 def store_options(recipe: Recipe, quality: int = DEFAULT.quality) -> Options:
-    """What a store for a recipe holds: frames as large as its model wants, and at the very times at which it takes them
-    in evaluation: an odd multiple of its frames a second, at least as many as by default. Where it has no video, the
-    default. Raises AvscError."""
+    """The options of a store for a recipe. Its frames have the size that the model takes, at exactly the times of
+    evaluation: an odd multiple of the model's frames per second, at least the default. For a model without video, the
+    defaults. Raises AvscError."""
     want = sampling(recipe.model, recipe.data.short_side)
     if not want.video:
         return DEFAULT._replace(quality=quality)
@@ -114,8 +114,8 @@ def store_options(recipe: Recipe, quality: int = DEFAULT.quality) -> Options:
 
 
 def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = None) -> ClipDataset:
-    """Random windows of the training set with the recipe's per-clip augmentation; with teachers, what they want to
-    see and hear as well."""
+    """Random windows of the training set with the recipe's per-clip augmentation; clips also serve the teachers, if
+    there are any."""
     arch, augment = settled(recipe.model), recipe.augment
     side = short_side(recipe)
     want, size = sampling(arch, side), arch.size
@@ -146,7 +146,7 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
 
 
 def epochs_of(recipe: Recipe, corpus: Corpus) -> int:
-    """Passes over the training set after which there were `steps` steps, at most `epochs`."""
+    """Number of passes over the training set that make `steps` steps, at most `epochs`."""
     if not recipe.steps:
         return recipe.epochs
     clips = recipe.batch_size * processes.count() * recipe.optim.accumulate
@@ -154,7 +154,8 @@ def epochs_of(recipe: Recipe, corpus: Corpus) -> int:
 
 
 def workers(recipe: Recipe) -> int:
-    """Loader processes of each of a run's processes; by default none without a GPU, where training needs the cores."""
+    """Loader processes of each process of a run; by default none without a GPU, because training then needs the
+    cores."""
     if recipe.data.workers >= 0:
         return recipe.data.workers
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.csv, classes.csv, timing.csv, and the summary at its end."""
+"""The run log: metrics.csv, classes.csv, timing.csv, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from avsc_e2e.outputs.metrics import score
 
 
 class ClassScore(NamedTuple):
-    """Of one class on the validation set."""
+    """Scores of one class on the validation set."""
 
     name: str
     clips: int
     recall: float
-    """Share of its clips that are decided right."""
+    """Share of its clips with the right decision."""
     log_loss: float
-    """Mean over its clips."""
+    """Mean log loss over its clips, nats."""
 
 
 class RunLog:
-    """The rows of a run's tables, an epoch at a time. They travel in the checkpoint, so that a resumed run writes the
-    same tables as an unbroken one: metrics.csv but for its column `seconds`, classes.csv entirely. What depends on the
-    machine is in timing.csv."""
+    """The rows of a run's tables, one epoch at a time. The checkpoint stores them, so a resumed run writes the same
+    tables as an unbroken one: metrics.csv except for its column `seconds`, and classes.csv. Values that depend on the
+    machine are in timing.csv."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -50,20 +50,20 @@ class RunLog:
         self.timing.append({"epoch": epoch, **timing})
 
     def write(self) -> None:
-        """Write all tables anew. Raises AvscError where the disk is full."""
+        """Write all tables again. Raises AvscError if the disk is full."""
         for name in ("metrics", "classes", "timing"):
             with replacing(self.folder / f"{name}.csv") as partial:
                 partial.write_text(as_csv(getattr(self, name)))
 
     def add_step(self, row: dict) -> None:
-        """Append to steps.csv, which, as it grows, does not travel in the checkpoint."""
+        """Append a row to steps.csv, which is too long to be stored in the checkpoint."""
         path = self.folder / "steps.csv"
         lines = as_csv([row]).splitlines(keepends=True)
         with path.open("a") as file:
             file.writelines(lines if not file.tell() else lines[1:])
 
     def forget_steps_after(self, step: int) -> None:
-        """Leave out of steps.csv what came after the checkpoint that a run is resumed from."""
+        """Remove rows of steps.csv from after the checkpoint that a run resumes from."""
         path = self.folder / "steps.csv"
         if path.is_file():
             with path.open(newline="") as file:
@@ -77,13 +77,13 @@ class RunLog:
         return min(self.metrics, key=lambda row: row["validation_log_loss"])
 
     def ranked(self, count: int) -> list[int]:
-        """The best epochs, from 1, the best first."""
+        """Numbers of the best epochs (from 1), the best first."""
         rows = sorted(self.metrics, key=lambda row: (row["validation_log_loss"], row["epoch"]))
         return [row["epoch"] for row in rows[:count]]
 
     @property
     def without_gain(self) -> int:
-        """Epochs since the best one."""
+        """Number of epochs since the best one."""
         return len(self.metrics) - self.best["epoch"] if self.metrics else 0
 
     def summary(self, name: str, checkpoint: Path, ended: str = "") -> str:

@@ -1,5 +1,5 @@
-"""Models cut among the processes: each holds a part of the weights, gradients and optimiser state, and gathers a block
-of the net when it computes with it (FSDP: Zhao et al., 2023). What is saved is whole."""
+"""Sharding model parameters across processes (FSDP: Zhao et al., 2023): each process holds a part of the weights,
+gradients and optimiser state, and gathers a block of the net to compute with it. Checkpoints are complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def check_sharding(recipe: Recipe) -> None:
-    """Raises AvscError for options that a sharded model does not go with."""
+    """Raises AvscError for options that cannot be combined with a sharded model."""
     others = {
         "--optim.unfreeze": recipe.optim.unfreeze,
         "--averaging.checkpoints": recipe.averaging.checkpoints,
@@ -37,18 +37,18 @@ def check_sharding(recipe: Recipe) -> None:
     }
     for flag, asked in others.items():
         if recipe.machine.shard_model and asked:
-            raise AvscError(f"{flag} does not go with --machine.shard-model; leave one of them out")
+            raise AvscError(f"{flag} and --machine.shard-model cannot be combined; leave one of them out")
 
 
 def blocks(trunk: Trunk) -> list[nn.Module]:
-    """What of a trunk is gathered at a time: its largest modules whose parameters are of one layer (timm's groups).
-    Single layers are left to the whole."""
+    """The blocks of a trunk that are gathered at a time: its largest modules with parameters of one layer (timm's
+    groups). Single layers outside of them belong to the model as a whole."""
     layer_of, found = trunk.layers(), []
 
     def visit(module: nn.Module, path: str) -> None:
         for name, child in module.named_children():
             layers = {layer_of[f"{path}.{name}.{parameter}"] for parameter, _ in child.named_parameters()}
-            chain = isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict))  # which may not be called itself
+            chain = isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict))  # a list is not called itself
             if len(layers) == 1 and not chain and any(child.children()):
                 found.append(child)
             else:
@@ -59,9 +59,9 @@ def blocks(trunk: Trunk) -> list[nn.Module]:
 
 
 def shard(model: SceneNet, device: torch.device) -> None:
-    """Cut a model's parameters among all processes, block by block; all hold the same model before."""
+    """Shard a model's parameters across all processes, block by block; before, all must hold the same model."""
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # channels last cannot be cut
+        parameter.data = parameter.data.contiguous()  # tensors in channels-last format cannot be sharded
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for name in model.architecture.modalities:
         for block in blocks(getattr(model, name)):
@@ -70,8 +70,8 @@ def shard(model: SceneNet, device: torch.device) -> None:
 
 
 def gather(model: SceneNet) -> None:
-    """Hold the whole model in every process, with the buffers of the first, until `release`: in validation processes
-    have clips of their own number, and none may wait for another's."""
+    """Hold the complete model in every process, with the buffers of the first, until `release`. In validation,
+    processes have different numbers of clips and must not wait for each other."""
     for buffer in model.buffers():
         torch.distributed.broadcast(buffer, 0)
     for module in model.modules():
@@ -88,15 +88,16 @@ def release(model: SceneNet) -> None:
 
 
 def whole_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a sharded module put together, in the first process; nothing in the others. All have to ask."""
+    """The complete tensors of a sharded module, in the first process; empty in the others. All processes must call
+    it."""
     return get_model_state_dict(module, options=WHOLE)
 
 
 def whole_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict:
-    """The same of the optimiser's state, by the names of the module's parameters."""
+    """The complete optimiser state by names of the module's parameters, likewise."""
     return get_optimizer_state_dict(module, optimiser, options=WHOLE)
 
 
 def cut_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping) -> None:
-    """Give an optimiser its part of what `whole_optimiser` put together."""
+    """Load this process's part of a state from `whole_optimiser` into an optimiser."""
     set_optimizer_state_dict(module, optimiser, dict(state), options=WHOLE)

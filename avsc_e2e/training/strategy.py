@@ -1,4 +1,4 @@
-"""How Lightning divides a model over processes, and how it writes checkpoints."""
+"""Lightning strategies: sharding over processes, and atomic writes of checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avsc_e2e.training.sharding import (
 
 
 class ShardedStrategy(DDPStrategy):
-    """Processes as those of DDP, but each holds a part of the model; checkpoints are whole."""
+    """Like DDP, but each process holds a part of the model; checkpoints are complete."""
 
     def configure_ddp(self) -> None:
         for model in {self.lightning_module.model, self.lightning_module.judged}:
@@ -36,8 +36,8 @@ class ShardedStrategy(DDPStrategy):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint at once: a run that is killed while it saves has the one before. (Lightning moves it from
-    the system's temporary folder, which on another disk means copying it over the old one.)"""
+    """Replaces a checkpoint atomically: a run that is killed while it saves keeps the previous one. (Lightning moves it
+    from the system's temporary folder; if that is on another disk, the old file is overwritten slowly.)"""
 
     def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options: object = None) -> None:
         with replacing(path) as partial_file, open(partial_file, "wb") as file:

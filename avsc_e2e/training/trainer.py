@@ -36,13 +36,13 @@ from avsc_e2e.training.sharding import check_sharding
 log = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
-"""Of the weights that training started from, among which the validation set chooses."""
+"""Candidate shares of the initial weights; the validation set chooses one."""
 
 
 def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
     """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, classes.csv,
-    timing.csv, TensorBoard's events and last.ckpt, from which `resume` goes on; with `profile` also a trace of some
-    steps and a table of where their time goes. Raises AvscError."""
+    timing.csv, TensorBoard's events and last.ckpt, from which `resume` continues; with `profile` also a trace of some
+    steps and a table of their time. Raises AvscError."""
     folder = run_folder(recipe)
     if recipe.machine.devices > 1 and not launched():
         launch(partial(train, recipe, resume=resume, profile=profile), recipe.machine.devices)
@@ -62,7 +62,9 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")
     if not resume and last.is_file():
-        raise AvscError(f"{folder}: holds an earlier run; go on with --resume, delete it, or choose another --name")
+        raise AvscError(
+            f"{folder}: holds an earlier run; continue it with --resume, delete it, or choose another --name"
+        )
     quiet()
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -73,10 +75,10 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
 
 
 def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path:
-    """`train` of a recipe that is whole, in its folder."""
+    """`train` for a completed recipe, in its folder."""
     folder = run_folder(recipe)
     last = folder / "last.ckpt"
-    # The checkpoint has all tensors, so neither published weights nor earlier stages are needed again.
+    # The checkpoint has all tensors, so published weights and earlier stages are not needed again.
     model = SceneNet(recipe.model) if resume else initial_model(recipe, corpus)
     if not processes.rank():
         write_recipe(recipe, folder / "recipe.json")
@@ -89,7 +91,7 @@ def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path
     processes.leave_at_exit()
     try:
         trainer.fit(tuning, ckpt_path=str(last) if resume else None, weights_only=True if resume else None)
-        processes.meet()  # the first process may still be writing what the others read next
+        processes.meet()  # the first process may still be writing files that the others read next
         if recipe.averaging.checkpoints:
             _average(recipe, run, trainer, tuning)
             processes.meet()
@@ -98,9 +100,9 @@ def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path
             processes.meet()
         if recipe.heads.fit_decision and len(model.architecture.heads) > 1:
             _fit_decision(recipe, trainer, tuning)
-    except SystemExit:  # so Lightning answers Ctrl-C
+    except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    except RuntimeError as error:  # so a collective operation fails: gloo has no type of its own
+    except RuntimeError as error:  # a failed collective operation: gloo has no error type of its own
         if trainer.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
         raise AvscError(
@@ -110,7 +112,7 @@ def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path
     except OSError as error:
         raise AvscError(f"{folder}: cannot be written ({refusal(error)}); make room and go on with --resume") from error
     finally:
-        torch.use_deterministic_algorithms(exact)  # which Lightning may have changed for the whole process
+        torch.use_deterministic_algorithms(exact)  # Lightning may have changed it for the whole process
     if trainer.is_global_zero:
         kept = "; the last one is kept" if recipe.keep == "last" else ""
         log.info(run.tables.summary(recipe.name, model_file(recipe), run.ended + kept))
@@ -118,7 +120,7 @@ def _learnt(recipe: Recipe, corpus: Corpus, resume: bool, profile: bool) -> Path
 
 
 def prepared(recipe: Recipe, model: SceneNet) -> SceneNet:
-    """A model with its batch norms as the recipe wants them."""
+    """A model with batch norms as the recipe asks for."""
     if recipe.machine.sync_batchnorm:
         model = synchronise(model)
     if recipe.optim.keep_statistics:
@@ -127,7 +129,8 @@ def prepared(recipe: Recipe, model: SceneNet) -> SceneNet:
 
 
 def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Put the mean of the best epochs' weights in place of the best ones if it is better on the validation set."""
+    """Replace the best epoch's weights by the mean of those of the best epochs if it is better on the validation
+    set."""
     epochs = run.tables.ranked(recipe.averaging.checkpoints)
     tensors, metadata = average_checkpoints([run.epoch_file(epoch) for epoch in epochs])
     tuning.judged.load_state_dict(tensors)
@@ -150,7 +153,7 @@ def _average(recipe: Recipe, run: RunFolder, trainer: pl.Trainer, tuning: FineTu
 
 
 def _mix_with_start(recipe: Recipe, corpus: Corpus, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Keep the mixture of the kept model and the one that training started from with the least validation log loss."""
+    """Keep the interpolation between the kept and the initial model that has the lowest validation log loss."""
     tensors, metadata = read_checkpoint(model_file(recipe))
     start = initial_model(recipe, corpus).state_dict()
     found: dict[float, dict[str, float]] = {}
@@ -169,13 +172,15 @@ def _mix_with_start(recipe: Recipe, corpus: Corpus, trainer: pl.Trainer, tuning:
 
 
 def _fit_decision(recipe: Recipe, trainer: pl.Trainer, tuning: FineTuning) -> None:
-    """Give the model that was kept the decision with the least macro log loss on the validation set."""
+    """Fit the decision of the kept model to the validation set, for the lowest macro log loss."""
     tensors, metadata = read_checkpoint(model_file(recipe))
     tuning.judged.load_state_dict(tensors)
     trainer.validate(tuning, verbose=False)
     fitted = tuning.fitted_decision()
     if fitted is None:
-        log.warning("%s: no validation clip has audio and video, so the decision keeps its weights", recipe.name)
+        log.warning(
+            "%s: no validation clip has audio and video, so the weights of the decision are not fitted", recipe.name
+        )
         return
     tuning.judged.architecture = fitted
     if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""The losses of each step, checked without waiting for a GPU: a loss that is not finite ends the run at its step."""
+"""Losses of each step, copied without waiting for a GPU, so that a loss that is not finite can stop the run."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """A batch of training, and the rates that it was learned with."""
+    """A training step, and its learning rates."""
 
     epoch: int
-    """From 1."""
+    """Epoch, from 1."""
     index: int
-    """Of the batch in its epoch, from 1."""
+    """Number of the batch in its epoch, from 1."""
     step: int
-    """Of the optimiser in the whole run, from 1."""
+    """Number of the optimiser's step in the run, from 1."""
     files: Sequence[str]
     rates: Sequence[float]
-    """Of the optimiser's groups."""
+    """Learning rates of the optimiser's groups."""
 
 
 class LossWatch:
-    """Copies the losses of steps to the host while the device goes on, and gives them once they are there."""
+    """Copies the losses of steps to the host while the device computes, and returns them when they have arrived."""
 
     def __init__(self):
         self._under_way: deque[tuple[Step, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, losses: Tensor, step: Step) -> None:
-        """Losses (H,) of a step, on any device."""
+        """Add the losses (H,) of a step, on any device."""
         on_gpu = losses.device.type == "cuda"
         host = losses.detach().to("cpu", non_blocking=on_gpu)
         event = None
@@ -42,7 +42,7 @@ class LossWatch:
         self._under_way.append((step, host, event))
 
     def arrived(self, wait: bool = False) -> Iterator[tuple[Step, np.ndarray]]:
-        """Steps in their order with their losses (H,), as far as they are there, or all of them."""
+        """Steps in order with their losses (H,): those that have arrived, or, with `wait`, all."""
         while self._under_way:
             step, host, event = self._under_way[0]
             if event is not None and not event.query():

@@ -69,7 +69,7 @@ class Mixup:
             _to(other, clip.target.device),
         )
         present = clip.present | clip.present[other]
-        # If one of the two lacks a modality, the other's is used as it is: mixing with zeros would only attenuate it.
+        # If one of the two lacks a modality, the other's is used unchanged: mixing with zeros would only attenuate it.
         mine = torch.where(clip.present, torch.where(clip.present[other], weight[:, None], 1.0), 0.0)
         return clip._replace(
             audio=_blend(clip.audio, other, mine[:, 0]),
@@ -113,7 +113,7 @@ class CutMix:
         rows, columns = _within(top, tall, height)[:, :, None], _within(left, wide, width)[:, None, :]
         times = _within(first, length, clip.audio.shape[-1])
         mine, theirs = clip.present, clip.present[other]
-        # If one of the two lacks a modality, the other's is used as it is, as in Mixup.
+        # If one of the two lacks a modality, the other's is used unchanged, as in Mixup.
         take = torch.where(theirs, torch.where(mine, 0, 1), -1)  # all of the other clip's, a part, or nothing
         kept = torch.where(take == 0, 1 - share[:, None], (take < 0).float())
         return clip._replace(
@@ -168,8 +168,8 @@ def _within(first: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def _put(values: Tensor, other: Tensor, inside: Tensor, take: Tensor) -> Tensor:
-    """Values (B, ...) with those of `other` where `inside`, whose axes after B are the last of the values; everywhere
-    where `take` is 1, nowhere where it is -1."""
+    """Values (B, ...), replaced by those of `other` where `inside` is true; its axes after B are the last axes of the
+    values. If `take` is 1, all are replaced; if it is -1, none."""
     import torch
 
     if not values.numel():
@@ -189,7 +189,7 @@ def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 def _blend_targets(target: Tensor, other: Tensor, mine: Tensor) -> Tensor:
-    """Targets (B, K) -> (B, 2, K) of audio and video, of which each clip's own counts for `mine` (B, 2)."""
+    """Targets (B, K) -> (B, 2, K) of audio and video; `mine` (B, 2) are the weights of each clip's own target."""
     import torch
 
     return torch.lerp(target[other, None], target[:, None], mine[:, :, None])

@@ -1,5 +1,5 @@
-"""What can be done to the clips of an evaluation, to see how a model stands it: a modality taken away, noise, darkness.
-Each takes a batch as the loader gives it. torch is imported when one is called, so that options are read without it."""
+"""Disturbances of evaluation clips, to measure the robustness of a model: a missing modality, noise, darkness. Each
+takes a batch of the loader. torch is imported when one is called, so that options are read without it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Without:
 
 @dataclass(frozen=True)
 class Noise:
-    """White Gaussian noise, its level set against the mean power of each clip; silence stays silent. The noise of a
-    clip depends on its file and start alone, and is the same at every level."""
+    """White Gaussian noise at a level relative to the mean power of each clip; silence stays silent. The noise of a
+    clip depends only on its file and start, and is the same at every level."""
 
     ratio: float
-    """Power of the audio over that of the noise, dB."""
+    """Signal-to-noise ratio, dB."""
 
     modality: ClassVar[str] = "audio"
     title: ClassVar[str] = "White noise"
@@ -64,10 +64,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Dark:
-    """Every pixel loses a share of its value."""
+    """Reduces every pixel by a share of its value."""
 
     share: float
-    """From 0, as recorded, to 1, black."""
+    """Share from 0, as recorded, to 1, black."""
 
     modality: ClassVar[str] = "video"
     title: ClassVar[str] = "Darkness"
@@ -87,7 +87,7 @@ Disturbance = Without | Noise | Dark
 
 @dataclass(frozen=True)
 class Disturbances:
-    """What an evaluation also scores the decision under."""
+    """Disturbances under which an evaluation also scores the decision."""
 
     without: tuple[Literal["audio", "video"], ...] = ()
     """Also score without audio, without video, or each in turn (--without audio video)."""
@@ -102,8 +102,8 @@ class Disturbances:
                 raise AvscError(f"--dark {share:g}: give a share above 0 and up to 1, which is black")
 
     def of(self, modalities: Sequence[str]) -> list[Disturbance]:
-        """Those of a model that takes some modalities, the weakest of each kind first. Raises AvscError where it lacks
-        one of them, or would be left with none."""
+        """The disturbances for a model of some modalities, the weakest of each kind first. Raises AvscError if the
+        model lacks the modality, or would have none left."""
         found = [
             *map(Without, self.without),
             *map(Noise, sorted(self.noise_db, reverse=True)),
@@ -114,7 +114,9 @@ class Disturbances:
             if one.modality not in modalities:
                 raise AvscError(f"{flag}: the model takes no {one.modality}; leave it out")
             if isinstance(one, Without) and len(modalities) == 1:
-                raise AvscError(f"{flag} {one.modality}: the model takes {one.modality} alone; leave it out")
+                raise AvscError(
+                    f"{flag} {one.modality}: {one.modality} is the only modality of the model; leave it out"
+                )
         return found
 
 

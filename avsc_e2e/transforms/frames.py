@@ -26,7 +26,7 @@ class RandomResizedCrop:
     size: int = 0
     """Pixels of a side; 0: the size of the model."""
     share: float = 1.0
-    """Of the shorter side that the centre crop takes; the model's."""
+    """Side of the centre crop as a share of the shorter side; the model's `crop`."""
 
     def __call__(self, clip: Clip) -> Clip:
         if not clip.video.numel():
@@ -139,14 +139,14 @@ def _apply(clip: Clip, compose) -> Clip:
 
 
 def _shorter_side(clip: Clip, size: int) -> Clip:
-    """Frames whose shorter side has `size` pixels."""
+    """Resize frames so that their shorter side has `size` pixels."""
     scale = size / min(clip.video.shape[-2:])
     return _resized(clip, *(max(1, round(side * scale)) for side in clip.video.shape[-2:]))
 
 
 def _resized(clip: Clip, height: int, width: int) -> Clip:
-    """Frames of a size, without albumentations: prediction has no use for the rest of it, and importing it takes a
-    third of a second. Means over areas keep the fine texture of a larger frame from aliasing."""
+    """Resize frames without albumentations, whose import takes a third of a second and which prediction does not need
+    otherwise. Averaging over areas avoids aliasing of fine texture."""
     import cv2
     import numpy as np
     import torch
@@ -207,7 +207,7 @@ class TestTime:
     views: int = 1
     """Number of sets of frames, each taken at other times."""
 
-    __test__ = False  # no test, whatever pytest thinks of the name
+    __test__ = False  # not a test class, despite its name
 
     def __post_init__(self):
         if self.views < 1:

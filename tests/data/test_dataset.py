@@ -262,7 +262,7 @@ def test_missing_modalities(corpus):
 
 
 def test_unknown_class(corpus):
-    with pytest.raises(AvscError, match=r"unknown class 'zoo'; the model knows airport, bus"):
+    with pytest.raises(AvscError, match=r"unknown class 'zoo'; the model's classes are airport, bus"):
         ClipDataset([corpus.test[0]._replace(scene="zoo")], corpus.classes, SMALL)
 
 

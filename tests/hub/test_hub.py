@@ -132,7 +132,7 @@ def test_the_card_holds_what_is_known_and_what_is_not(run):
 
 def test_an_address_is_a_target_that_is_not_written_to(hub):
     assert target_of("hf-hub:user/name") == DataTarget("hf-hub:user/name")
-    with pytest.raises(AvscError, match="on a hub, which cannot be written to"):
+    with pytest.raises(AvscError, match="on a hub, which cannot be changed"):
         add_notes("hf-hub:user/name", {"calibration": "{}"})
     with pytest.raises(AvscError, match="on a hub, so name a folder for its evaluation with --out"):
         evaluate_checkpoint("hf-hub:user/name", "VIDEOS")

@@ -363,7 +363,7 @@ def test_naranjo_halves_its_rate_on_a_plateau():
         rates.append(weights.param_groups[0]["lr"])
     assert rates.index(5e-4) == 15
     assert rates.index(2.5e-4) == 31
-    with pytest.raises(AvscError, match="knows no warm-up"):
+    with pytest.raises(AvscError, match="has no warm-up"):
         replace(optim, warmup=0.1)
 
 

@@ -228,7 +228,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not run.exists()
-    with pytest.raises(AvscError, match="is not a checkpoint of tiny as asked for"):
+    with pytest.raises(AvscError, match="does not fit tiny with these changes"):
         create_model("tiny", checkpoint=str(good), size=32, hidden=64)
 
 

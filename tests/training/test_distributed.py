@@ -335,16 +335,22 @@ def test_trunks_cut_up_block_by_block(tmp_path):
     [
         (
             {"optim": Optim(unfreeze=2)},
-            r"^--optim\.unfreeze does not go with --machine\.shard-model; leave one",
+            r"^--optim\.unfreeze and --machine\.shard-model cannot be combined; leave one",
         ),
-        ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints does not go with"),
+        ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints and --machine\.shard-model cannot"),
         (
             {"heads": Heads(fit_decision=True)},
-            r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) does not go with",
+            r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) and --machine\.shard-model cannot",
         ),
-        ({"machine": Machine(shard_model=True, compile="eager")}, r"^--machine\.compile does not go with"),
-        ({"machine": Machine(shard_model=True, sync_batchnorm=True)}, r"^--machine\.sync-batchnorm does not go with"),
-        ({"precision": "fp16"}, r"^--precision fp16 does not go with"),
+        (
+            {"machine": Machine(shard_model=True, compile="eager")},
+            r"^--machine\.compile and --machine\.shard-model cannot",
+        ),
+        (
+            {"machine": Machine(shard_model=True, sync_batchnorm=True)},
+            r"^--machine\.sync-batchnorm and --machine\.shard-model cannot",
+        ),
+        ({"precision": "fp16"}, r"^--precision fp16 and --machine\.shard-model cannot"),
         ({}, r"^--machine\.shard-model needs several processes; start it with torchrun$"),
     ],
 )

@@ -250,7 +250,7 @@ def test_a_store_a_little_smaller_than_wanted_is_trained_from(toy_city, tmp_path
     with caplog.at_level(logging.WARNING, "avsc_e2e"):
         path = train(plan)
     (line,) = {r.getMessage() for r in caplog.records if "frames" in r.getMessage()}
-    assert "60 pixels a side, 64 are wanted; 60 are used" in line
+    assert "has 60 pixels, the recipe asks for 64; 60 are used" in line
     trained = load_model(path)
     assert trained.architecture.short_side == 60
     assert sampling(trained.architecture).short_side == 60

@@ -160,7 +160,7 @@ def test_frozen_trunk_does_not_change(toy_city, tmp_path):
 
 
 def test_a_modality_that_is_missing_in_places(signals, tmp_path):
-    """Among the videos of a class lies a recording of sound alone, and one of pictures alone."""
+    """Among the videos of a class lies a recording of audio only, and one of frames only."""
     root = tmp_path / "mixed"
     for folder in signals.iterdir():
         (root / folder.name).mkdir(parents=True)
@@ -234,7 +234,7 @@ def test_what_is_refused(toy_city, tmp_path, caplog):
     with pytest.raises(AvscError, match="nothing to resume"):
         train(recipe(toy_city, tmp_path), resume=True)
     train(recipe(toy_city, tmp_path, batch_size=10))
-    with pytest.raises(AvscError, match="holds an earlier run; go on with --resume"):
+    with pytest.raises(AvscError, match="holds an earlier run; continue it with --resume"):
         train(recipe(toy_city, tmp_path, batch_size=10))
     other = recipe(toy_city, tmp_path, batch_size=10, seed=3, optim=Optim(lr=1.0, audio_lr=3e-3, video_lr=3e-3))
     with pytest.raises(AvscError, match="started with another recipe") as caught:

@@ -1,4 +1,4 @@
-"""`avsc data check`: is what lies in a root the set that it should be, and can all of it be read?"""
+"""`avsc data check`: whether a folder holds a complete data set, and whether all of it can be read."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ def check(
     validation: float = 0.1,
     progress: Progress | None = None,
 ) -> Check:
-    """Check a development set, an evaluation set, a set of one's own in their layout, class folders, or a table.
-
-    `fast` reads names and headers; otherwise every frame and sample is decoded as well. Without a `part`
-    ("development" or "evaluation") the root is taken for what it looks like. A set nearly as large as the release is
-    compared with it, any other only with itself. Class folders are judged by what a run with `group`, `groups`, `test`
-    and `validation` would refuse or leave out. Raises AvscError only where there is no set to check; whatever is wrong
-    with one is among the problems.
+    """Check a development set, an evaluation set, your own set in their layout, class folders, or a table. `fast` reads
+    names and headers only; otherwise every frame and sample is decoded. `part` is "development" or "evaluation";
+    without it, the files decide. A set nearly as large as the release is compared with the release; others are only
+    checked for consistency. Class folders are checked for everything that a run with `group`, `groups`, `test` and
+    `validation` would refuse or leave out. Raises AvscError only if there is no set to check; everything else is a
+    problem in the result.
     """
     if is_store(root) and not is_url(root):
         return check_store(Path(os.path.abspath(root)), progress)

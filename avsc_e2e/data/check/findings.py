@@ -1,4 +1,4 @@
-"""What a check of a data set finds: problems, counts by class, and the table that shows them."""
+"""The result of a check of a data set: problems, counts by class, and their table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avsc_e2e.data.sets.taulayout import Listing
 
 
 class Published(NamedTuple):
-    """What the development set has of a class."""
+    """Published counts of one class in the development set."""
 
     train: int
     """Clips of the release's fold 1, as are the next three."""
@@ -22,7 +22,7 @@ class Published(NamedTuple):
     train_locations: int
     test_locations: int
     minutes: float
-    """As Table 1 of Wang et al., ICASSP 2021, has them."""
+    """Minutes, from Table 1 of Wang et al., ICASSP 2021."""
 
 
 class Problem(NamedTuple):
@@ -44,7 +44,7 @@ class ClassCount(NamedTuple):
     locations: Counter[str]
     """Locations, or source recordings, by part."""
     minutes: float
-    """What the lists promise: ten seconds a clip; in class folders the same as `found`."""
+    """Minutes according to the lists: ten seconds for each clip; in class folders the same as `found`."""
     found: float
     """Minutes of recordings whose headers could be read."""
 
@@ -55,25 +55,25 @@ class Check:
 
     root: str
     kind: str
-    """What the root was taken for, and what it was compared with."""
+    """The kind of set that was recognised, and what it was compared with."""
     parts: tuple[str, ...]
     counts: tuple[ClassCount, ...]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    """What is worth knowing and not wrong."""
+    """Remarks on things that are not problems."""
     files: int
-    """Media files looked at."""
+    """Number of media files that were checked."""
     size: int
-    """Bytes of them."""
+    """Size of these files, bytes."""
     published: dict[str, Published] = field(default_factory=dict)
-    """What the table is compared with; empty where nothing is published."""
+    """Published counts for the table; empty if there are none."""
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
     def table(self) -> str:
-        """Clips, locations and minutes by class, beside what is published where the root is that set."""
+        """Clips, locations and minutes by class, with the published values if the folder holds the release."""
         header = ["class", *self.parts, "clips", *(["release"] if self.published else []), "locations", "min listed",
                   "min found", *(["min paper"] if self.published else [])]  # fmt: skip
         lines = [header]
@@ -117,7 +117,7 @@ class Check:
         return "\n".join(text)
 
     def problem_list(self, limit: int = 20) -> str:
-        """The first problems, one a line with its file; empty where there are none."""
+        """The first problems, one on each line with its file; empty if there are none."""
         lines = [f"{problem.kind}: {problem.path}: {problem.reason}" for problem in self.problems[:limit]]
         if len(self.problems) > limit:
             lines.append(f"and {len(self.problems) - limit} more problems")
@@ -130,13 +130,14 @@ class Check:
 
 
 Progress = Callable[[int, int], None]
-"""Called with the number of files looked at and of all files."""
+"""Called with the number of files checked so far and the number of all files."""
 
 
 def count_classes(
     parts: dict[str, Sequence[Row | Listing]], seconds: Counter[str], clip_seconds: float | None
 ) -> tuple[ClassCount, ...]:
-    """Count the clips and locations of each class by part; `clip_seconds` is the length that the lists promise."""
+    """Count the clips and locations of each class by part; `clip_seconds` is the length of a clip according to the
+    lists."""
     clips: dict[str, Counter[str]] = defaultdict(Counter)
     places: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for part, rows in parts.items():

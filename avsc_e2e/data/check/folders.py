@@ -1,4 +1,4 @@
-"""Class folders, judged by what training and evaluation ask of them."""
+"""Checks of class folders against the requirements of training and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avsc_e2e.data.sets.listing import scan
 from avsc_e2e.data.sets.table import is_table
 
 MEND = "remove it, or copy it anew"
-"""Of a file that cannot be read, where the reason has none."""
+"""Advice for a file that cannot be read, if its error gives none."""
 
 
 def check_folders(
@@ -26,7 +26,7 @@ def check_folders(
     fast: bool,
     progress: Progress | None,
 ) -> Check:
-    """Find what a run would refuse of class folders or leave out, and what cannot be read."""
+    """Find everything in class folders that a run would refuse or leave out, and files that cannot be read."""
     root = os.path.abspath(root)
     found = scan(root)
     order = [part for part in ("", "train", "validation", "test") if part in found.parts]

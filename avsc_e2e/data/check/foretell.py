@@ -1,4 +1,4 @@
-"""What training, evaluation and prediction would refuse or leave out of class folders, found before they run."""
+"""Recordings in class folders that training, evaluation or prediction would refuse or leave out, found before a run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from avsc_e2e.data.sets.rows import measure
 from avsc_e2e.errors import AvscError
 
 SHOWN = 20
-"""Files passed over that are named; more are counted."""
+"""Number of ignored files that are named; more are counted."""
 
 
 class Foretold(NamedTuple):
-    """What will happen to a root of class folders."""
+    """What runs would do with class folders."""
 
     parts: dict[str, list[Row]]
     """Measured rows with their sources."""
     faults: list[tuple[str, Fault]]
-    """What stops a run, or keeps evaluation from being fair: kind (list, count, split, format) and fault."""
+    """Faults that stop a run or make evaluation unfair: kind (list, count, split, format) and fault."""
     notes: list[str]
-    """What is left out of some stages."""
+    """What some stages leave out."""
 
 
 def foretell(
     root: str, found: Scan, *, group: str = "", groups: str | os.PathLike[str] = "", test: float, validation: float
 ) -> Foretold:
-    """Judge a scan by all that a run would ask of it."""
+    """Check a scan against all requirements of a run."""
     faults = [("list", fault) for fault in found.faults]
     notes = [f"{one.path}: {one.reason}: {one.mend}" for one in found.passed_over[:SHOWN]]
     if len(found.passed_over) > SHOWN:
@@ -70,7 +70,7 @@ def foretell(
 def _few_sources(
     root: str, parts: Mapping[str, Sequence[Row]], test: float, validation: float
 ) -> list[tuple[str, Fault]]:
-    """Classes that cannot be cut into the parts asked for, or that no training set has."""
+    """Classes with too few sources for the requested parts, and classes without training recordings."""
     trained = "" if "" in parts else "train"
     needed = 1 + bool(validation and "validation" not in parts) + bool(test and not trained)
     faults = []
@@ -94,7 +94,7 @@ def _few_sources(
 
 
 def _without(root: str, parts: Mapping[str, Sequence[Row]], notes: list[str]) -> list[tuple[str, Fault]]:
-    """Recordings that stages of one modality leave out, and classes that they would be left without."""
+    """Recordings that stages of one modality leave out, and classes of which these stages would have no recording."""
     faults = []
     rows = [row for rows in parts.values() for row in rows]
     trained = parts.get("", parts.get("train", ()))

@@ -1,4 +1,4 @@
-"""The media files of a set: whether each can be read, and whether they are alike in length, rate and size."""
+"""Checks of the media files of a set: readability, and equal length, rate and size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from avsc_e2e.data.media import Media, give_up, probe, read_audio, read_frames
 from avsc_e2e.errors import MediaError
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
-"""Of the release's audio."""
+"""Sample rate and channels of the release's audio."""
 
 
 def look_at(
     files: dict[str, list[str]], fast: bool, problems: list[Problem], progress: Progress | None
 ) -> tuple[dict[str, Media], int]:
-    """Read the headers of files, and unless `fast` all that they hold; what cannot be read becomes a problem."""
+    """Read the headers of files, and unless `fast` all of their content; a file that cannot be read is a problem."""
     media: dict[str, Media] = {}
     unreadable: list[Problem] = []
     size = 0
@@ -31,7 +31,7 @@ def look_at(
         path = tasks[index][0]
         if isinstance(found, Died):
             found = MediaError(path, found.reason)
-            give_up(found)  # what else is looked at of the set is read by this process
+            give_up(found)  # this process reads the rest
         if isinstance(found, MediaError):
             empty = found.path == path and os.path.isfile(path) and not os.path.getsize(path)
             unreadable.append(Problem("empty" if empty else "unreadable", path, found.reason))
@@ -45,7 +45,8 @@ def look_at(
 
 
 def _read(task: tuple[str, tuple[str, ...], bool]) -> Iterator[Media | MediaError]:
-    """What a file holds, or why it cannot be read: in a process of its own, because a decoder may crash."""
+    """The content of a file, or the reason why it cannot be read. It runs in a separate process, because a decoder may
+    crash."""
     try:
         yield _media(*task)
     except MediaError as error:
@@ -59,7 +60,7 @@ def _media(path: str, modalities: Sequence[str], fast: bool) -> Media:
     if fast:
         return media
     if media.has_video and "video" in modalities:
-        # Every frame is decoded, and made small at once, so that a long video stays small in memory.
+        # Every frame is decoded and reduced at once, so that a long video needs little memory.
         frames = max(media.frames, round(media.duration * media.frame_rate), 1)
         for first in range(0, frames, 256):
             times = (np.arange(first, min(first + 256, frames)) + 0.5) / (media.frame_rate or 1)
@@ -73,7 +74,7 @@ def _media(path: str, modalities: Sequence[str], fast: bool) -> Media:
 def compare_media(
     files: dict[str, list[str]], media: dict[str, Media], *, seconds: float | None, sample_rate: int
 ) -> list[Problem]:
-    """Lengths, rates, channels and frame counts, against the release's or else what most files of the set have."""
+    """Compare lengths, rates, channels and frame counts with the release's, or with those of most files of the set."""
     problems = []
     for modality in MODALITIES:
         headers = {path: header for path, header in media.items() if modality in files[path]}

@@ -1,4 +1,4 @@
-"""A set in the official layout, compared with its own lists, with the release, and with the paper's table."""
+"""Checks of a set in the official layout against its own lists, the release, and the paper's table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVALUATION_FILES = 72_000
 def check_development(
     layout: Layout, fold: int, modalities: Sequence[str], fast: bool, progress: Progress | None
 ) -> Check:
-    """Compare lists, parts, files and headers of a development set, with the release where it is about as large."""
+    """Check lists, parts, files and headers of a development set, against the release if it is about as large."""
     known = read_meta(layout)
     problems: list[Problem] = []
     parts = {"train": _read_list(layout, f"fold{fold}_train.csv", known, problems)}
@@ -162,7 +162,7 @@ def looks_like_evaluation(root: str | os.PathLike[str]) -> bool:
 def check_evaluation(
     root: str | os.PathLike[str], modalities: Sequence[str], fast: bool, progress: Progress | None
 ) -> Check:
-    """Compare names, numbers and headers of an evaluation set, with the release where it is about as large."""
+    """Check names, numbers and headers of an evaluation set, against the release if it is about as large."""
     layout = find_layout(root, "evaluation")
     rows = read_evaluation(root, modalities=modalities, verify=False)
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Every byte of a store, compared with the checksums that were taken when it was written."""
+"""Check of every byte of a store against the checksums from when it was written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avsc_e2e.data.store.layout import damage, read_index, read_manifest, shard_
 
 
 def check_store(path: Path, progress: Progress | None) -> Check:
-    """Every byte of a store against the checksums that were taken when it was written."""
+    """Compare every byte of a store with the checksums from when it was written."""
     manifest = read_manifest(path)
     mend = f"run `avsc data prepare {manifest['root']} {path}` again"
     problems: list[Problem] = []

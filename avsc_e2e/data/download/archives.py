@@ -1,4 +1,4 @@
-"""The published archives of TAU Urban Audio-Visual Scenes 2021: names, sizes, checksums and where they lie."""
+"""The published archives of TAU Urban Audio-Visual Scenes 2021: names, sizes, checksums and addresses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ RECORDS = {
     "development": "https://zenodo.org/records/4477542/files",
     "evaluation": "https://zenodo.org/records/4767103/files",
 }
-"""Where the archives of each part are published (DOI 10.5281/zenodo.4477542 and 10.5281/zenodo.4767103)."""
+"""Addresses of the archives of each part (DOI 10.5281/zenodo.4477542 and 10.5281/zenodo.4767103)."""
 
 
 KINDS = ("doc", "meta", "examples", "audio", "video")
 
 
 EXPANSION = {"audio": 1.17, "video": 1.01, "examples": 1.17}
-"""Unpacked bytes to each byte of an archive, from 12,291 WAV files of 2.88 MB; for others see LARGEST_EXPANSION."""
+"""Unpacked size divided by the size of an archive, from 12,291 WAV files of 2.88 MB; for others see
+LARGEST_EXPANSION."""
 
 
 LARGEST_EXPANSION = 20
-"""An archive that would unpack to more than this many times its size, and 64 MiB, is refused as a bomb."""
+"""An archive that would unpack to more than this many times its size, plus 64 MiB, is refused as a zip bomb."""
 
 
 class Archive(NamedTuple):
@@ -42,12 +43,12 @@ class Archive(NamedTuple):
         return next((kind for kind in KINDS if f".{kind}." in self.name), "doc")
 
     def url(self, base_url: str = "") -> str:
-        """Its address where it is published, or below another base URL."""
+        """Its published address, or that below another base URL."""
         return f"{(base_url or RECORDS[self.part]).rstrip('/')}/{self.name}"
 
     @property
     def unpacked(self) -> int:
-        """Bytes that its files take, estimated."""
+        """Estimated size of its unpacked files, bytes."""
         return int(self.size * EXPANSION.get(self.kind, LARGEST_EXPANSION))
 
 

@@ -12,16 +12,16 @@ from urllib.request import Request, urlopen
 from avsc_e2e.data.download.unpacking import CHUNK
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a connection is given up and made anew."""
+"""Seconds without any data after which a connection is closed and opened again."""
 
 
 class Unreachable(Exception):
-    """The network failed, as opposed to the disk."""
+    """A failure of the network, not of the disk."""
 
 
 @contextmanager
 def connected(request: Request) -> Iterator[http.client.HTTPResponse]:
-    """An open response. Raises Unreachable, or HTTPError for an answer that is a refusal."""
+    """An open response. Raises Unreachable, or HTTPError if the server refuses."""
     try:
         response = urlopen(request, timeout=TIMEOUT)
     except HTTPError:
@@ -33,7 +33,7 @@ def connected(request: Request) -> Iterator[http.client.HTTPResponse]:
 
 
 def read_chunk(response: http.client.HTTPResponse) -> bytes:
-    """What has come, at most CHUNK bytes; empty at the end. Raises Unreachable."""
+    """The next bytes, at most CHUNK; empty at the end. Raises Unreachable."""
     try:
         return response.read1(CHUNK)
     except OSError as error:
@@ -41,7 +41,7 @@ def read_chunk(response: http.client.HTTPResponse) -> bytes:
 
 
 def announced(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """The first byte that comes, and the size of the whole file where the server says it."""
+    """The index of the first byte, and the size of the whole file if the server gives it."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if match is None:

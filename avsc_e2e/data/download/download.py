@@ -1,11 +1,11 @@
-"""Fetch TAU Urban Audio-Visual Scenes 2021: resumes where it stopped, trusts nothing it has not checked.
+"""Download of TAU Urban Audio-Visual Scenes 2021: it resumes after an interruption and verifies every file.
 
     ROOT/archives/<name>.zip.part    what has come so far of an archive
     ROOT/archives/<name>.zip         a whole archive of the right size and MD5
     ROOT/archives/<name>.done        what was unpacked from it: its MD5, then size and path of each file
     ROOT/TAU-urban-audio-visual-scenes-2021-<part>/    the set, in its official layout
 
-Each file takes its place whole, by a rename, so the process may be killed at any moment and be started again.
+Each complete file is renamed into its place, so the process can be killed at any time and started again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ def download(
     pause: float = 1.0,
     progress: Callable[[Progress], None] | None = None,
 ) -> Path:
-    """Fetch, verify and unpack archives below `root`; give the folder of the set.
+    """Download, verify and unpack archives below `root`, and return the folder of the set.
 
-    `base_url` replaces the published place; an archive's name is appended to it. `keep` leaves the archives in
-    ROOT/archives. A broken connection is made anew `retries` times without a byte between, after a pause that starts
-    at `pause` seconds and doubles. `progress` is called twice a second.
-
-    Raises AvscError where disk, server or archive fails; archives that can be had are still finished before.
+    `base_url` replaces the published address; an archive's name is appended to it. `keep` leaves the archives in
+    ROOT/archives. A broken connection is opened again up to `retries` times in a row without new data, after a pause
+    that starts at `pause` seconds and doubles. `progress` is called twice a second. Raises AvscError if the disk, the
+    server or an archive fails, after all other archives are finished.
     """
     for archive in archives:
         if not re.fullmatch(r"[\w-][\w.-]*\.zip", archive.name):

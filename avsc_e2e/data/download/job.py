@@ -1,4 +1,4 @@
-"""A download at work: threads fetch, verify and unpack archives."""
+"""The threads of a download, which fetch, verify and unpack archives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avsc_e2e.errors import AvscError
 
 
 class Job:
-    """A download at work: threads take archives from a queue, the caller's thread tells how it goes."""
+    """A running download: threads take archives from a queue; the caller's thread reports progress."""
 
     def __init__(self, plan: Plan, base_url: str, keep: bool, retries: int, pause: float):
         self.plan, self.base_url, self.keep, self.retries, self.pause = plan, base_url, keep, retries, pause
@@ -35,14 +35,14 @@ class Job:
         self.stage: dict[str, str] = {}
 
     def run(self, parallel: int, progress: Callable[[Progress], None] | None) -> None:
-        """Finish all archives that can be, then raise AvscError for those that failed."""
+        """Finish all archives that do not fail, then raise AvscError for those that failed."""
         for archive in self.plan.archives:
             if archive in self.plan.finished:
-                self._delete(archive)  # a kill may have come between the unpacking and this
+                self._delete(archive)  # the process may have been killed after unpacking
             else:
                 self.waiting.put(archive)
         open_ones = len(self.plan.archives) - len(self.plan.finished)
-        # Daemons, so that Ctrl-C needs not wait for a silent server: they can be cut off anywhere.
+        # Daemon threads, so that Ctrl-C does not wait for a silent server; they can be stopped anywhere.
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(parallel, open_ones))]
         for thread in threads:
             thread.start()
@@ -117,7 +117,7 @@ class Job:
             resumed = partial.is_file() and partial.stat().st_size > 0
             self._fetch(archive, partial)
             found = self._md5(partial, archive)
-            if found != archive.md5 and resumed:  # perhaps what an earlier run left was damaged
+            if found != archive.md5 and resumed:  # the part from an earlier run may be damaged
                 self._count(-partial.stat().st_size)
                 partial.unlink()
                 self._fetch(archive, partial)
@@ -154,7 +154,7 @@ class Job:
         return digest.hexdigest()
 
     def _fetch(self, archive: Archive, path: Path) -> None:
-        """Append to `path` what it lacks of the archive."""
+        """Append the missing part of the archive to `path`."""
         url, failures = archive.url(self.base_url), 0
         self._tell(archive, "fetching")
         while (have := path.stat().st_size if path.is_file() else 0) != archive.size:
@@ -190,7 +190,7 @@ class Job:
                 raise AvscError(f"{url}: has {size} bytes, not the published {archive.size}: see to the base URL")
             if first not in (0, have):
                 raise http.client.HTTPException(f"sent bytes from {first} on, not from {have}")
-            if first != have:  # a server that knows no ranges starts anew
+            if first != have:  # a server without range requests starts again
                 self._count(first - have)
                 have = first
                 os.truncate(path, first)

@@ -1,4 +1,4 @@
-"""What a download has to do, what it needs and how far it is."""
+"""The plan and the progress of a download."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from avsc_e2e.data.download.archives import Archive
 
 
 class Progress(NamedTuple):
-    """How far a download is."""
+    """The progress of a download."""
 
     done: int
     """Bytes fetched, in earlier runs too."""
     total: int
-    """Bytes of all archives asked for."""
+    """Bytes of all requested archives."""
     rate: float
     """Bytes a second, over the last half minute."""
     finished: int
     """Archives fetched, verified and unpacked."""
     archives: int
     at_work: tuple[str, ...]
-    """What is being done, one entry for each archive at work."""
+    """Current work, one entry for each archive in progress."""
 
     @property
     def seconds_left(self) -> float:
-        """For the fetching; infinite while nothing comes."""
+        """Estimated seconds until all is fetched; infinite without new data."""
         return (self.total - self.done) / self.rate if self.rate else math.inf
 
     def __str__(self) -> str:
@@ -42,17 +42,17 @@ class Progress(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a download has to do and what it needs."""
+    """The work and the disk space of a download."""
 
     root: Path
     archives: tuple[Archive, ...]
-    """All that were asked for."""
+    """All requested archives."""
     finished: tuple[Archive, ...]
-    """Those unpacked already."""
+    """Archives that are already unpacked."""
     to_fetch: int
-    """Bytes that are still to come."""
+    """Bytes that are still to be fetched."""
     needed: int
-    """Bytes of disk that the download takes at its peak, estimated, beyond what is taken already."""
+    """Estimated peak of additional disk space, bytes."""
     free: int
     """Bytes."""
 
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 def plan_download(
     root: str | os.PathLike[str], archives: Sequence[Archive], *, keep: bool = False, parallel: int = 4
 ) -> Plan:
-    """Look at what is there already, and tell what remains and how much disk it takes."""
+    """Compare the files on disk with the requested archives: what remains, and the disk space that it needs."""
     root = Path(os.path.abspath(root))
     finished = tuple(archive for archive in archives if _is_finished(root, archive))
     remaining = [archive for archive in archives if archive not in finished]
@@ -81,7 +81,7 @@ def plan_download(
 
 
 def folder_of_set(root: Path, part: str) -> Path:
-    """Where the archives of a part are unpacked."""
+    """Folder into which the archives of a part are unpacked."""
     name = f"TAU-urban-audio-visual-scenes-2021-{part}"
     return root if root.name == name else root / name
 
@@ -96,7 +96,7 @@ def bytes_there(root: Path, archive: Archive) -> int:
 
 
 def _is_finished(root: Path, archive: Archive) -> bool:
-    """Whether an archive was unpacked, and each file that came out of it is still there at its size."""
+    """Whether an archive was unpacked and each of its files still exists with its size."""
     try:
         md5, *files = (root / "archives" / f"{archive.name}.done").read_text(encoding="utf-8").split("\n")[:-1]
         target = folder_of_set(root, archive.part)

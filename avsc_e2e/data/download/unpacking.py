@@ -1,4 +1,4 @@
-"""Unpacking a zip archive, of which nothing is trusted before it has been checked."""
+"""Safe unpacking of a zip archive: everything is checked before it is written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from avsc_e2e.data.download.archives import LARGEST_EXPANSION
 from avsc_e2e.errors import AvscError
 
 ENVELOPE = re.compile(r"TAU-urban-audio-visual-scenes-2021-\w+(\.\w+)*")
-"""Name of a folder around all that an archive holds."""
+"""Name of a single top-level folder of an archive."""
 
 
 CHUNK = 1 << 20
 
 
 class Stopped(Exception):
-    """The download was stopped: the work is left as it is."""
+    """The download was stopped; the files stay for a later run."""
 
 
 def unpack(archive: str | os.PathLike[str], target: Path, stop: threading.Event | None = None) -> dict[str, int]:
-    """Unpack a zip archive below `target`; give the size of each file by its path there.
-
-    A folder named like an archive around all that it holds is left away, so that the parts of a set come together in
-    its official layout; examples go into a folder of their own. Each file takes its place whole.
+    """Unpack a zip archive below `target` and return the size of each file by its path there. A single top-level folder
+    with the name of an archive is removed, so that the parts of a set are combined in its official layout; examples
+    have their own folder. Each complete file is renamed into its place.
 
     Raises AvscError, before anything is written, for an archive with an absolute path, '..', a link, a second file of
     the same name, a password, or more to unpack than LARGEST_EXPANSION allows; and for a damaged one.
@@ -44,7 +43,7 @@ def unpack(archive: str | os.PathLike[str], target: Path, stop: threading.Event 
                 destination = target / name
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(member) as source, open(temporary, "wb") as file:
-                    while chunk := source.read(CHUNK):  # no more than the size that was declared, checked by CRC
+                    while chunk := source.read(CHUNK):  # reads at most the declared size, and checks the CRC
                         file.write(chunk)
                         if stop and stop.is_set():
                             raise Stopped
@@ -54,7 +53,7 @@ def unpack(archive: str | os.PathLike[str], target: Path, stop: threading.Event 
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         if (
             isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # a directory that points before the file's begin
+        ):  # a directory that points before the beginning of the file
             raise
         temporary.unlink(missing_ok=True)
         raise AvscError(f"{path}: a damaged archive ({error}): delete it and fetch it again") from None
@@ -62,7 +61,7 @@ def unpack(archive: str | os.PathLike[str], target: Path, stop: threading.Event 
 
 
 def _members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive by the path they shall get; nothing of an archive with an unsafe member."""
+    """The files of an archive by their target path. Raises AvscError for an archive with an unsafe member."""
     total = sum(info.file_size for info in infos)
     if total > LARGEST_EXPANSION * path.stat().st_size + (64 << 20) or len(infos) > 1_000_000:
         raise AvscError(

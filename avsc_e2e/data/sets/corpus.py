@@ -1,4 +1,4 @@
-"""Any data set that the library reads, told apart by what lies in its folder."""
+"""Reading of any supported data set; its layout is recognised by the files in its folder."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def read_corpus(
     (see `read_folder`, which alone uses `test`, `group` and `groups`). A store made of one of them, or the URL of one,
     gives the same rows, without its media.
 
-    Rows carry only the `modalities` asked for. Where `lenient`, files that cannot be read are left for their reader to
-    deal with, and recordings that a store does not hold are left out. Raises AvscError for a root that is neither, and
-    what they raise.
+    Rows carry only the `modalities` asked for. If `lenient`, files that cannot be read stay in the rows, and recordings
+    that a store does not hold are left out. Raises AvscError for a root of another layout, and the errors of these
+    readers.
     """
     if is_store(root):
         return _read_stored(

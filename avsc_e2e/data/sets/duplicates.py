@@ -1,10 +1,10 @@
-"""Copies of one recording under several names, which no split may divide.
+"""Detection of copies of one recording under several names, which no split may divide.
 
 Exact copies have the same bytes. Near copies, such as another encoding, size or container, last equally long, show the
 same frame in their middle (a grey thumbnail of 16 x 16 pixels, so brightness and composition must agree) and have the
-same audio there (signs of changes of energy between bands and instants: Haitsma and Kalker, ISMIR 2002). Without
-audio, the frames at a fifth and at four fifths must agree too. A silent or black middle is no evidence. Files whose
-length no other source shares are not opened.
+same audio there (signs of changes of energy between bands and instants: Haitsma and Kalker, ISMIR 2002). Without audio,
+the frames at a fifth and at four fifths must agree too. A silent or black middle is not used as evidence. Files are
+only opened if another source has the same length.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from avsc_e2e.errors import MediaError
 log = logging.getLogger(__name__)
 
 LENGTH = 0.1
-"""Seconds by which near copies may differ in length: encoders pad."""
+"""Largest difference in length of near copies, seconds, because encoders pad."""
 SIDE = 16
-"""Pixels of a thumbnail's side."""
+"""Side of a thumbnail, pixels."""
 LEVELS, MEAN_LEVELS, CONTRAST = 14.0, 3.0, 4.0
-"""Of 255: the largest and the mean difference of thumbnails of one frame, and the least deviation of one that tells
-frames apart."""
+"""Largest and mean difference between thumbnails of the same frame, and smallest deviation of a usable thumbnail, on a
+scale of 255."""
 RATE, FRAME, HOP, SECONDS = 8000, 2048, 256, 1.5
-"""Of the audio fingerprint: Hz, samples of a spectrum and between two of them, seconds."""
+"""Audio fingerprint: sample rate (Hz), samples of a spectrum, hop, and length (seconds)."""
 QUIET = 1e-4
-"""Root mean square below which audio is silence."""
+"""Audio with a smaller root mean square counts as silence."""
 ERRORS, LAGS = 0.25, 4
-"""Share of bits in which fingerprints of one recording may differ (those of two differ in half), and spectra by which
-an encoder may have shifted them."""
+"""Largest share of different bits in fingerprints of the same recording (half of them differ by chance), and largest
+shift by an encoder, in spectra."""
 MOST = 4000
-"""Files that are opened to compare them; sets with more candidates are searched for exact copies only."""
+"""Largest number of files that are opened; sets with more candidates are searched for exact copies only."""
 
 
 class Fingerprint(NamedTuple):
     """The frame and the audio in the middle of a recording, as bits."""
 
     frame: np.ndarray | None
-    """(SIDE, SIDE) uint8; None where there is none that tells frames apart."""
+    """(SIDE, SIDE) uint8; None if there is no usable frame."""
     audio: np.ndarray | None
-    """(spectra, bands) bool; None where it is silent."""
+    """(spectra, bands) bool; None if it is silent."""
 
 
 class Copies(NamedTuple):
-    """Two recordings that are one."""
+    """Two files with the same recording."""
 
     first: Row
     second: Row
@@ -62,8 +62,8 @@ class Copies(NamedTuple):
 
 
 def join(parts: dict[str, list[Row]], copies: Sequence[tuple[str, str]]) -> dict[str, list[Row]]:
-    """The rows with one location for all sources that share a recording, by pairs of their files; what is joined is
-    told."""
+    """The rows, with a common location for all sources that share a recording according to `copies`. Joined sources are
+    logged."""
     place = {row.file: row.location for rows in parts.values() for row in rows}
     joined: dict[str, str] = {}
 
@@ -87,7 +87,8 @@ def join(parts: dict[str, list[Row]], copies: Sequence[tuple[str, str]]) -> dict
 
 
 def find_copies(rows: Sequence[Row]) -> Iterator[Copies]:
-    """Pairs of measured rows of different sources that are one recording: each row with the first that it copies."""
+    """Pairs of measured rows of different sources with the same recording: each row with the first one that it
+    copies."""
     copies: set[str] = set()
     same_size: dict[tuple[int, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -117,7 +118,7 @@ def find_copies(rows: Sequence[Row]) -> Iterator[Copies]:
 
 
 def _of_one_length(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Runs of rows, sorted by length, in which neighbours last equally long, and which are of several sources."""
+    """Groups of rows of several sources with equal length."""
     run: list[Row] = []
     for row in rows:
         if run and row.duration - run[-1].duration > LENGTH:
@@ -147,7 +148,7 @@ def _alike(rows: Sequence[Row], fingerprints: dict[Row, Fingerprint]) -> Iterato
 
 
 def _agree(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether all evidence that there is, on both sides alike, agrees; thumbnails have been compared."""
+    """Whether all evidence that both have agrees; thumbnails have been compared before."""
     if (one.frame is None) != (other.frame is None) or (one.audio is None) != (other.audio is None):
         return False
     if one.audio is None:
@@ -156,8 +157,9 @@ def _agree(one: Fingerprint, other: Fingerprint) -> bool:
 
 
 def _agree_further(one: Row, other: Row, evidence: Fingerprint) -> bool:
-    """Without audio one frame is little evidence: those of a camera that stands still differ in what moves. A copy at
-    another rate may show the frame before, so more difference is allowed than in the middle."""
+    """Compare further frames, because without audio one frame is little evidence: a fixed camera's recordings differ
+    only in moving objects. A copy at another frame rate may show the frame before, so a larger difference is allowed
+    than in the middle."""
     if evidence.audio is not None:
         return True
     pairs = [[_frame(row, share) for row in (one, other)] for share in (0.21, 0.79)]
@@ -178,7 +180,7 @@ def _frame(row: Row, share: float) -> np.ndarray | None:
 
 
 def _bit_errors(one: np.ndarray, other: np.ndarray) -> float:
-    """The least share of differing bits over shifts of a few spectra."""
+    """The smallest share of different bits over shifts of a few spectra."""
     length = min(len(one), len(other)) - LAGS
     if length < 8:
         return 1.0
@@ -188,7 +190,7 @@ def _bit_errors(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def fingerprint(row: Row) -> Fingerprint:
-    """Of the middle of a measured recording; what cannot be read tells nothing."""
+    """The fingerprint of the middle of a measured recording; parts that cannot be read are None."""
     statuses = [_status(path) for path in (row.audio, row.video)]
     return _fingerprint(row.audio, row.video, row.duration, *statuses)
 
@@ -239,7 +241,7 @@ def _status(path: str) -> tuple[int, int]:
 
 @lru_cache(maxsize=65536)
 def _digest(path: str, size: int, _changed: int) -> bytes:
-    """Of a file's content; unreadable files are equal to none."""
+    """Digest of a file's content; an unreadable file is equal to no other."""
     digest = blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:

@@ -40,13 +40,13 @@ def read_folder(
 ) -> Corpus:
     """Read class folders, part folders with class folders in them, or a table.
 
-    Files of one source recording are never divided, over classes neither: `group`, `groups`, a table's column group or
-    the names tell sources (see grouping.py), and copies of one recording are of one source (see duplicates.py). Parts
-    without a folder or a split of their own are cut from the rest: `test`, then `validation` of what is left, per
-    class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test set is cut from it. A row's file is its
-    path below the root, or as the table has it, without extension, its location the source.
+    Files of one source recording are never divided among parts, even if they are of several classes: `group`, `groups`,
+    a table's column group or the names tell sources (see grouping.py), and copies of one recording are of one source
+    (see duplicates.py). Parts without a folder or a split are cut from the rest: `test`, then `validation` of what is
+    left, per class, keyed by `seed`; 0 leaves a part empty. With a train/ folder no test set is cut from it. A row's
+    file is its path below the root, or as the table has it, without extension, its location the source.
 
-    Parts are the same whatever `modalities` are asked for; rows with none of them are then left out and counted.
+    `modalities` do not change the parts; rows with none of them are left out and counted.
 
     Raises AvscError for a root, class or file that cannot be used, MediaError for an unreadable file unless `lenient`
     (see `measure`).
@@ -62,8 +62,8 @@ def read_folder(
 def select(
     root: Path | str, corpus: Corpus, measured: Callable[[Sequence[Row]], list[Row]], modalities: Sequence[str]
 ) -> Corpus:
-    """The rows of each part that have one of the modalities, as `measured` gives them; those left out are counted.
-    Raises AvscError where a class has no training recording left."""
+    """The measured rows of each part that have one of the modalities; the number left out is logged. Raises AvscError
+    if a class has no training recording left."""
     parts = [tuple(measured(part)) for part in corpus[1:]]
     left = sum(map(len, corpus[1:])) - sum(map(len, parts))
     if left:
@@ -81,8 +81,8 @@ def select(
 
 
 def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float, test: float, seed: int) -> Corpus:
-    """The corpus of measured rows by their part, "" those that are not in a part yet, as `read_folder` makes it.
-    Raises AvscError, in which `root` names the set."""
+    """The corpus of `read_folder` from measured rows by part, "" for rows without a part. Raises AvscError, which names
+    the set by `root`."""
     way_out = f"add recordings of other sources; {ADVICE}; or ask for no such part (0)"
     train, held_validation, held_test = (
         found.get("train", []),
@@ -111,8 +111,8 @@ def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float,
 
 
 def read_rows(root: str | os.PathLike[str]) -> dict[str, list[Row]]:
-    """The rows of each part, not yet measured and without locations (see `Scan`). Raises AvscError for the first fault
-    of the root, saying how many there are."""
+    """The rows of each part, not yet measured and without locations (see `Scan`). Raises AvscError with the first fault
+    of the root and the number of faults."""
     found = scan(root)
     if found.faults:
         more = f" (and {len(found.faults) - 1} more faults: `avsc data check` lists all)" * (len(found.faults) > 1)

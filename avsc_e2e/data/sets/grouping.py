@@ -1,10 +1,9 @@
-"""The source of each recording: what no split may divide.
-
-Without a rule of the user's the names tell it. Names that cameras, phones and sites give count as one source each,
-those of parts (`holiday-3_007`, `v_Archery_g12_c01`, `speaker03_take2`) as parts of what is left without the number. A
-number alone is weak evidence: it is taken for a part only where the names of a class then still fall into several
-sources of moderate size. Else each file is a source of its own, since one source too many costs a little accuracy of
-the estimate, and one source for a whole class costs the training.
+"""The source of each recording, which no split may divide. Without a rule given by the user, it is guessed from the
+names. Names given by cameras, phones and sites are one source each. Names of parts (`holiday-3_007`,
+`v_Archery_g12_c01`, `speaker03_take2`) belong to the source named by the rest of the name. A plain number is weak
+evidence: it is read as a part number only if the class then still has several sources of moderate size. Otherwise each
+file is its own source, because one source too many makes the estimate a little less accurate, but one source for a
+whole class makes training impossible.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from avsc_e2e.errors import AvscError
 log = logging.getLogger(__name__)
 
 ADVICE = "--data.group '(.+)' makes each file a source, --data.groups FILE.csv lists them (columns file and group)"
-"""The way out that errors about sources name."""
+"""Advice in errors about sources."""
 
 _COPY = re.compile(r"(?:[-_. ]*\(\d{1,3}\)|[-_. ]+(?:copy|kopie|copie)(?:[-_. ]*\d+)?|~\d+|[-_. ]edited)$", re.I)
-"""What browsers, file managers and phones add to the name of a second or an edited copy."""
+"""Additions of browsers, file managers and phones to the name of a second or an edited copy."""
 _PART = r"(?:c|clip|part|pt|seg|segment|chunk|split|slice|take|trial|rep|utt|utterance|sentence|phrase|shot|scene)"
 _MARKED = re.compile(rf"(.*?)[-_. ]*(?<![a-z]){_PART}[-_. ]*\d+$", re.I)
 """A number with a word for "part"; a letter before it makes another word."""
 _SPAN = re.compile(r"(.+?)[-_. ]+(?:\d{5}[-_. ]+\d{5}|\d{6}[-_. ]+\d{6}|\d+\.\d+[-_ ]+\d+\.\d+)$")
-"""Start and end, in seconds or frames, as Kinetics, AudioSet and their like have them."""
+"""Start and end, in seconds or frames, as in Kinetics and AudioSet."""
 _LISTED = re.compile(r"(?:\d-(\d{3,7})-[A-Z]-\d{1,2}|(?!(?:19|20)\d\d-)(\d{3,7})-\d{1,2}-\d{1,2}-\d{1,3})$")
 """The recording in names of ESC-50 (fold-recording-take-class) and UrbanSound8K (recording-class-occurrence-slice)."""
 _NUMBERED = re.compile(r"(.+?)[-_. ]+\d+$")
@@ -59,29 +58,29 @@ _GENERIC = re.compile(
     "|audio|capture|clip|file|frame|image|img|item|movie|output|part|rec|record|recording|sample|scene|seg|segment|"
     "sequence|shot|take|test|track|train|trim|untitled|v|vid|video"
 )
-"""Words that tell no source."""
+"""Words that do not identify a source."""
 SOURCES, LARGEST = 3, 0.5
-"""Weak evidence is taken where a class has at least so many sources, none with more than that share of its files, or
-where so many sources have several files."""
+"""Weak evidence is used if a class then has at least this many sources, none with more than this share of its files, or
+if this many sources have several files."""
 
 
 class Guess(NamedTuple):
-    """What a name alone tells."""
+    """The evidence in a file name."""
 
     source: str
     evidence: str
-    """own: a counter or a number, which means another recording in another folder. known: an identifier or a moment,
-    the same recording wherever it occurs; name: a name without a number, also. marked: a part, with a word for it.
-    weak: a number that may be that of a part."""
+    """own: a counter or a number; in another folder it is another recording. known: an identifier or a time, which is
+    the same recording everywhere; name: a name without a number, likewise. marked: a part, marked by a word. weak: a
+    number that may be a part number."""
 
 
 def guess(name: str, scene: str = "") -> Guess:
-    """The source that the name of a file, without extension, tells of; `scene` is its class."""
+    """Guess the source from the name of a file without extension; `scene` is its class."""
     plain = name
     while (shorter := _COPY.sub("", plain)) != plain and shorter and not _is_generic(shorter, scene):
         plain = shorter
     told = _guess(plain, scene)
-    # `name (2)` is a browser's second copy of `name`, or the second of the files that were renamed together.
+    # `name (2)` is a browser's second copy of `name`, or the second of several files that were renamed together.
     return (
         told._replace(evidence="weak") if told.evidence == "name" and told.source == plain and plain != name else told
     )
@@ -112,11 +111,10 @@ def _guess(name: str, scene: str) -> Guess:
 def group_rows(
     parts: dict[str, list[Row]], group: str = "", groups: str | os.PathLike[str] = ""
 ) -> dict[str, list[Row]]:
-    """The rows of recordings by their part, with their source as location: by the CSV `groups`, by the first group
-    of the regular expression `group` (matched against the whole name without extension, case ignored), else the one
-    that they have, else by `guess`.
-
-    Raises AvscError for a rule or a list that cannot be used, or that leaves a recording out.
+    """The rows of recordings by their part, with their source as location: by the CSV `groups`, by the first group of
+    the regular expression `group` (matched against the whole name without extension, case ignored), else by the
+    location that they have, else by `guess`. Raises AvscError for a rule or a list that is not valid or that leaves a
+    recording out.
     """
     if group and groups:
         raise AvscError("--data.group and --data.groups exclude each other: give one of them")
@@ -165,7 +163,7 @@ def _guessed(parts: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
 
 def _source(row: Row, told: Guess) -> str:
-    """A source's name in the set: counters are counted anew in every folder, names and stamps are not."""
+    """Name of a source in the set: counters are distinct in each folder, names and time stamps are not."""
     folder = PurePosixPath(row.file).parent
     if told.evidence == "own":
         return (folder / told.source).as_posix()
@@ -180,13 +178,13 @@ def below_class(row: Row) -> PurePosixPath:
 
 
 def _is_generic(text: str, scene: str) -> bool:
-    """Whether a text tells no source: empty, a number, a word of no meaning, or the class."""
+    """Whether a text does not identify a source: it is empty, a number, a generic word, or the class."""
     letters = re.sub(r"[\W\d_]+", "", text.lower())
     return bool(_GENERIC.fullmatch(letters)) or letters == re.sub(r"[\W\d_]+", "", scene.lower())
 
 
 def _is_random(text: str) -> bool:
-    """Whether letters and digits change too often for words with numbers."""
+    """Whether letters and digits alternate too often for words with numbers."""
     kinds = ["l" if c.islower() else "u" if c.isupper() else "d" if c.isdigit() else "-" for c in text]
     changes = sum(one != other for one, other in itertools.pairwise(kinds))
     return len(set(kinds) - {"-"}) >= 2 and changes >= 5
@@ -213,7 +211,7 @@ def _matched(row: Row, pattern: re.Pattern[str]) -> str:
 
 def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     """File -> source of a CSV with the columns file and group, separated by commas, semicolons or tabs. Files are paths
-    below the root, with or without extension, or names alone. Raises AvscError, naming the line."""
+    below the root, with or without extension, or only names. Raises AvscError, naming the line."""
     listed: dict[str, str] = {}
     for number, cells in read_table(path, ("file", "group"), flag="--data.groups")[0]:
         name, source = cells["file"], cells["group"]
@@ -234,7 +232,7 @@ def _listed(row: Row, listed: dict[str, str], groups: str | os.PathLike[str]) ->
 
 
 def tell_far_shares(whole: Sequence[Row], held: Iterable[Row], share: float, part: str) -> None:
-    """Warn of classes whose held-out part is far from the share asked for, with the source that makes it so."""
+    """Warn of classes whose held-out part is far from the requested share, and name the source that causes it."""
     counts, of_part = Counter(row.scene for row in whole), Counter(row.scene for row in held)
     for scene, count in sorted(counts.items()):
         wanted = share * count

@@ -1,5 +1,5 @@
-"""What lies in a root of class folders, or what a table lists, found without opening a medium: recordings by part and
-class, what is wrong with them, and what is passed over."""
+"""Listing of class folders or of a table, without opening media: recordings by part and class, faults, and ignored
+files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PARTS = {
     "val": "validation",
     "test": "test",
 }
-"""Names of sub-folders that stand for parts, not for classes."""
+"""Names of sub-folders that are parts, not classes."""
 
 
 class Fault(NamedTuple):
-    """Something that keeps a root from being read."""
+    """A fault because of which a root cannot be used."""
 
     path: str
     reason: str
@@ -37,19 +37,19 @@ class Fault(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A root of class folders, or a table."""
+    """The listing of a root of class folders, or of a table."""
 
     parts: dict[str, list[Row]]
     """Rows by part, "" where the root is not divided into parts, not yet measured: both paths of a row may name the
     same video. A row's location is the group that a table gives it, else empty."""
     faults: tuple[Fault, ...]
     passed_over: tuple[Fault, ...]
-    """Files and links that are no recordings, with the reason."""
+    """Ignored files and links, with the reason."""
 
 
 def scan(root: str | os.PathLike[str]) -> Scan:
-    """List a root or a table. Raises AvscError only where it is neither: no folder, one without class folders, or a
-    file that is not such a table."""
+    """List a root or a table. Raises AvscError only if it is neither: not a folder, a folder without class folders, or
+    a file that is not such a table."""
     root = Path(os.path.abspath(root))
     if is_table(root):
         return _scan_table(root)
@@ -69,7 +69,7 @@ def scan(root: str | os.PathLike[str]) -> Scan:
 
 
 COLUMNS = ("audio", "group", "split")
-"""Of a table, beside file and label. audio: a file of its own with the audio of a video."""
+"""Optional columns of a table, beside file and label. audio: a separate file with the audio of a video."""
 
 
 def _scan_table(path: Path) -> Scan:
@@ -98,7 +98,7 @@ def _scan_table(path: Path) -> Scan:
 
 
 def _faults_of(cells: dict[str, str], folder: Path, divided: bool) -> Iterator[tuple[str, str]]:
-    """Reason and mend of each fault of a line."""
+    """Reason and remedy of each fault of a line."""
     if not cells["file"] or not cells["label"]:
         yield "no file or no label", "give both"
     if not all(text.isprintable() for text in cells.values()):
@@ -113,8 +113,8 @@ def _faults_of(cells: dict[str, str], folder: Path, divided: bool) -> Iterator[t
 
 
 def class_folders(root: Path) -> tuple[dict[str, list[Path]], list[Fault], list[Fault]]:
-    """The class folders of each part, the part "" where the root holds them itself, what is wrong with them, and what
-    is passed over. Raises AvscError where the root is no folder or holds no class folders."""
+    """The class folders of each part ("" if the root itself contains them), their faults, and what is ignored. Raises
+    AvscError if the root is not a folder or contains no class folders."""
     if not root.is_dir():
         raise AvscError(
             f"{_shown(root)}: no such folder: give a folder with one sub-folder per class, or a table, "
@@ -172,7 +172,7 @@ def _strays(folder: Path, reason: str, mend: str) -> Iterator[Fault]:
 
 
 def _files(root: Path, folder: Path, seen: dict[tuple[int, int], str], passed: list[Fault]) -> Iterator[Path]:
-    """The media files of a class folder at any depth, each folder and file once, however many links lead to it."""
+    """The media files of a class folder at any depth. Each folder and file is listed once, even if links lead to it."""
     try:
         here = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
@@ -214,7 +214,7 @@ def _files(root: Path, folder: Path, seen: dict[tuple[int, int], str], passed: l
 def _rows(
     root: Path, folder: Path, files: list[Path], images: bool, faults: list[Fault], passed: list[Fault]
 ) -> Iterator[Row]:
-    """Rows of one class folder; images count only in a set without videos, else they are thumbnails."""
+    """Rows of one class folder. Images are only used in a set without videos; otherwise they are thumbnails."""
     recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
     for path in files:
         if not str(path.relative_to(root)).isprintable():
@@ -235,7 +235,7 @@ def _rows(
                 faults.append(Fault(str(other), reason, "rename one"))
         video = str(found["video"][0]) if found["video"] else ""
         audio = str(found["audio"][0]) if found["audio"] else video
-        # Tables do not keep spaces at the end of a cell, so the name in system outputs goes without.
+        # Tables drop spaces at the end of a cell, so names in system outputs have none.
         yield Row(stem.relative_to(root).as_posix().strip(), audio, video, scene=folder.name)
 
 

@@ -28,13 +28,12 @@ def is_places(root: str | os.PathLike[str]) -> bool:
 
 
 def read_places(root: str | os.PathLike[str]) -> Corpus:
-    """Read the training and the validation list, in the order of the published categories; the test set, which has
-    no labels, is left empty. Where both sizes of the images are there the small ones (256 x 256 pixels) are taken.
+    """Read the training and the validation list, in the order of the published categories; the test set, which has no
+    labels, is left empty. If both sizes of the images exist, the small ones (256 x 256 pixels) are used.
 
-    Class names are the categories without their letter, such as "airfield" and "apartment_building/outdoor". Lists
-    that are not the published ones, such as those of a subset, are taken with a warning.
-
-    Raises AvscError for a root, list, line or folder that is missing or not as the layout has it.
+    Class names are the categories without their letter, such as "airfield" and "apartment_building/outdoor". Lists that
+    are not the published ones, such as those of a subset, are used with a warning. Raises AvscError for a root, list,
+    line or folder that is missing or does not follow the layout.
     """
     root = Path(os.path.abspath(root))
     if not is_places(root):
@@ -46,14 +45,14 @@ def read_places(root: str | os.PathLike[str]) -> Corpus:
 
 
 def _read_split(root: Path, split: str) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-    from torchvision.datasets import Places365  # brings torch, which other readers do without
+    from torchvision.datasets import Places365  # imports torch, which other readers do not need
 
     class Places(Places365):
         def _check_integrity(self, file: str, md5: str, download: bool) -> bool:
             if not os.path.isfile(file):
                 raise AvscError(f"{file}: is absent: unpack the file lists of Places365 in its folder")
             if not super()._check_integrity(file, md5, download=True):
-                log.warning("%s is not the published list; it is taken as it is", file)
+                log.warning("%s is not the published list; it is used as it is", file)
             return True
 
     name = Places365._FILE_LIST_META[split][0]

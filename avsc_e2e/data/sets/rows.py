@@ -1,4 +1,4 @@
-"""What the readers of all layouts share: measuring recordings, and dividing them by whole locations."""
+"""Functions that readers of all layouts share: measuring recordings, and splitting them by whole locations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from avsc_e2e.errors import AvscError, MediaError
 def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out: str) -> tuple[list[Row], list[Row]]:
     """Divide rows into (kept, held out for `part`) by whole locations, class by class.
 
-    Per class, locations are drawn in an order keyed by `seed` and `part` until 1 - `share` of the class's
-    clips are kept; the locations left over, at least one, are held out. A location of several classes goes
-    where the one with the fewest locations sends it. The order of the rows stays; a share of 0 holds nothing
-    out.
-
-    Raises AvscError, ending in `way_out`, where a class cannot be in both halves.
+    Per class, locations are drawn in an order keyed by `seed` and `part` until 1 - `share` of the class's clips are
+    kept; the locations left over, at least one, are held out. A location of several classes is assigned by the class
+    with the fewest locations. The order of the rows is kept; a share of 0 holds nothing out. Raises AvscError, which
+    ends with `way_out`, if a class cannot be in both halves.
     """
     rows = list(rows)
     if not 0 <= share < 1:
@@ -33,7 +31,8 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
         clips[row.scene][row.location] += 1
     held: dict[str, bool] = {}
     for scene, counts in sorted(clips.items(), key=lambda item: (len(item[1]), item[0])):
-        # A hash orders them: the same everywhere, and a new location leaves the order of the others alone.
+        # A hash orders them: the order is the same on every machine, and a new location does not change the order of
+        # the others.
         order = sorted(counts, key=lambda name: blake2b(f"{seed}/{part}/{scene}/{name}".encode()).digest())
         free = [location for location in order if location not in held]
         kept = sum(counts[location] for location in order if held.get(location) is False)
@@ -51,12 +50,10 @@ def hold_out(rows: Iterable[Row], share: float, *, seed: int, part: str, way_out
 def measure(
     rows: Iterable[Row], modalities: Sequence[str] = MODALITIES, *, lenient: bool = False, drop: bool = False
 ) -> list[Row]:
-    """Read the headers of all files: fill in the duration that video and audio share, and empty the path of what
-    a file has not, or of a modality not asked for.
-
-    Raises MediaError for a file that cannot be read, AvscError for one with none of the modalities, which `drop`
-    leaves out instead. Where `lenient` an unreadable file stays in its row, with the duration of the other or 0, for
-    its reader to deal with.
+    """Read the headers of all files: fill in the duration that video and audio share, and clear the path of a missing
+    modality and of one that is not requested. Raises MediaError for a file that cannot be read, and AvscError for one
+    with none of the modalities, which `drop` leaves out instead. If `lenient`, an unreadable file stays in its row,
+    with the duration of the other file or 0.
     """
 
     def measured(row: Row) -> Row | None:

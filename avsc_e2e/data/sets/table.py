@@ -1,4 +1,4 @@
-"""Tables of a user: CSVs whose first line names the columns, separated by commas, semicolons or tabs."""
+"""Reading and writing of tables: CSVs whose first line names the columns, separated by commas, semicolons or tabs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 
 TABLES = frozenset({".csv", ".tsv", ".txt"})
-"""Extensions by which a file, in place of a folder, is taken for a list of recordings."""
+"""Extensions of a file that, in place of a folder, lists recordings."""
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -20,7 +20,8 @@ def is_table(path: str | os.PathLike[str]) -> bool:
 
 
 def folder_of(root: str | os.PathLike[str]) -> Path:
-    """What the paths of a set are relative to: its folder, or that of its table, be the table still there or not."""
+    """The folder that the paths of a set are relative to: its own, or that of its table, even if the table is
+    deleted."""
     root = Path(root)
     return root.parent if root.suffix.lower() in TABLES and not root.is_dir() else root
 
@@ -28,9 +29,8 @@ def folder_of(root: str | os.PathLike[str]) -> Path:
 def read_table(
     path: str | os.PathLike[str], needed: Sequence[str], optional: Collection[str] = (), flag: str = ""
 ) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """The number and the cells of each line by their column, without surrounding spaces, and the columns of other
-    names, which are left out. Columns of `optional` that are absent are empty. Raises AvscError, naming `flag` and the
-    line."""
+    """The number of each line with its cells by column, without surrounding spaces, and the names of ignored columns.
+    Missing columns of `optional` are empty. Raises AvscError, naming `flag` and the line."""
     shown = f"{flag} {path}".strip()
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -70,8 +70,8 @@ def _cells(
 
 
 def write_table(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
-    """Write rows as a table of recordings with whole paths, in which audio of its own files and groups are listed too.
-    Raises AvscError for a row without a class or a file."""
+    """Write rows as a table of recordings with absolute paths, including separate audio files and groups. Raises
+    AvscError for a row without a class or a file."""
     path = Path(path)
     with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)

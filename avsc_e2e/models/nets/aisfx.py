@@ -1,4 +1,4 @@
-"""The sound-effect net aisfx, whose weights come in a package that any mirror of PyPI has."""
+"""The sound-effect net aisfx, whose weights are in a package on PyPI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 from avsc_e2e.models.nets.audioset import ConvBlock
 
 GAIN = 10_000.0
-"""The net knows log10(GAIN x + 1) of band powers x, while planes are ln(x + 1 / GAIN)."""
+"""The net takes log10(GAIN x + 1) of band powers x, while planes are ln(x + 1 / GAIN)."""
 LARGEST = 9.457798957824707
-"""Largest value of the training data, by which the published net divides its input."""
+"""Largest value of its training set, by which the published net divides its input."""
 
 
 class Aisfx(AudioNet):
@@ -30,7 +30,7 @@ class Aisfx(AudioNet):
         return self.above(self.below(x))
 
     def below(self, x: Tensor) -> Tensor:
-        """Planes to the input of the last block."""
+        """Planes -> the input of the last block."""
         x = (x + math.log(GAIN)) / (math.log(10) * LARGEST)
         x = x.transpose(2, 3)  # the published layout is (B, 1, frames, bands)
         for index in range(1, 4):
@@ -38,7 +38,7 @@ class Aisfx(AudioNet):
         return x
 
     def above(self, x: Tensor) -> Tensor:
-        """The last block, and the mean over bands."""
+        """The last block and the mean over bands: its input -> tokens."""
         return self.conv_block4(x).mean(dim=3).transpose(1, 2)
 
     def pool(self, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What our own nets have in common: tokens over time first, one embedding of them then, and no classifier."""
+"""The base of our own audio nets: tokens over time, an embedding of them, and no classifier."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class AudioNet(nn.Module, ABC):
 
 
 def no_classifier(options: dict) -> None:
-    """Refuse a classifier asked of a net of ours; what else timm's factory adds is no business of these nets. Raises
-    AvscError."""
+    """Raises AvscError if a classifier is asked of one of our own nets; other options that timm's factory adds are
+    ignored."""
     if options.get("num_classes") or options.get("drop_rate"):
-        raise AvscError("our nets give embeddings: create them with num_classes=0; the heads are the model's")
+        raise AvscError("this net has no classifier: create it with num_classes=0; the model adds the heads")
 
 
 def parameter_count(module: nn.Module, statistics: bool = False) -> int:
-    """Trainable weights; with the running statistics of batch norm too, as Keras counts."""
+    """Number of trainable weights; with `statistics`, also the running statistics of batch norm, as Keras counts."""
     count = sum(p.numel() for p in module.parameters())
     if statistics:
         count += sum(b.numel() for name, b in module.named_buffers() if name.split(".")[-1].startswith("running_"))

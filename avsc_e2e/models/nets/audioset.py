@@ -12,7 +12,7 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
 PATCH = 96
-"""Time frames of 10 ms that VGGish and YAMNet see at once."""
+"""Time frames of 10 ms in a patch of VGGish and YAMNet."""
 
 
 class ConvBlock(nn.Module):
@@ -29,8 +29,8 @@ class ConvBlock(nn.Module):
 
 
 class Cnn14(AudioNet):
-    """Kong et al., "PANNs", 2020: six blocks of two convolutions, 64 to 2048 filters; embedding of 2048. Takes raw dB
-    of 64 bands at 32 kHz. The published `fc_audioset` and the layers of its front end are not part of it."""
+    """Kong et al., "PANNs", 2020: six blocks of two convolutions, 64 to 2048 filters; embedding of 2048. Its input is
+    dB of 64 bands at 32 kHz. It does not contain the published `fc_audioset` and front-end layers."""
 
     def __init__(self, in_chans: int, bands: int):
         super().__init__(2048)
@@ -44,12 +44,12 @@ class Cnn14(AudioNet):
         return self.above(self.below(x))
 
     def below(self, x: Tensor) -> Tensor:
-        """Planes to the output of the first block, (B, 64, frames / 2, bands / 2)."""
+        """Planes -> the output of the first block, (B, 64, frames / 2, bands / 2)."""
         x = self.bn0(x.transpose(1, 2)).permute(0, 2, 3, 1)  # the published layout is (B, 1, frames, bands)
         return avg_pool2d(self.conv_block1(x), 2)
 
     def above(self, x: Tensor) -> Tensor:
-        """The other blocks, and the mean over bands."""
+        """The other blocks and the mean over bands: output of the first block -> tokens."""
         x = dropout(x, 0.2, self.training)
         for index in range(2, 7):
             x = getattr(self, f"conv_block{index}")(x)
@@ -75,11 +75,11 @@ class _WaveBlock(nn.Module):
 
 
 class WavegramCnn14(Cnn14):
-    """Kong et al., "PANNs", 2020: CNN14 whose second block also sees a wavegram, 32 learned bands of the waveform every
-    10 ms. Takes the planes of CNN14 and, below them, the 320 samples of each frame."""
+    """Kong et al., "PANNs", 2020: CNN14 whose second block also takes a wavegram, 32 learned bands of the waveform
+    every 10 ms. Its input is the planes of CNN14 and, below them, the 320 samples of each frame."""
 
     HOP = 5 * 4**3
-    """Samples that the convolutions over time make one frame of."""
+    """Samples of the waveform that become one frame."""
 
     def __init__(self, in_chans: int, bands: int):
         super().__init__(in_chans, bands)
@@ -109,8 +109,8 @@ class WavegramCnn14(Cnn14):
 
 
 def patches(x: Tensor, hop: int) -> tuple[Tensor, int]:
-    """(B, P, bands, frames) -> (B * E, P, bands, 96) and E: windows of 96 frames, every `hop`; what remains at the end
-    is left out, as published, and a clip too short for one is filled up with its last frame."""
+    """(B, P, bands, frames) -> (B * E, P, bands, 96) and E: windows of 96 frames, every `hop`. The rest at the end is
+    left out, as published; a clip that is too short for one window is padded with its last frame."""
     if x.shape[-1] < PATCH:
         x = pad(x.flatten(1, 2), (0, PATCH - x.shape[-1]), mode="replicate").unflatten(1, x.shape[1:3])
     x = x.unfold(3, PATCH, hop).movedim(3, 1)  # (B, E, P, bands, 96)
@@ -153,7 +153,7 @@ class _Separable(nn.Module):
 
 
 class _SameConv(nn.Sequential):
-    """3x3 convolution, batch norm, ReLU; padded as TensorFlow does, which for stride 2 is at the end alone."""
+    """3x3 convolution, batch norm, ReLU; padded as in TensorFlow, that is, for stride 2 only at the end."""
 
     def __init__(self, width_in: int, width: int, stride: int, groups: int = 1):
         edges = (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
@@ -166,7 +166,7 @@ class _SameConv(nn.Sequential):
 
 
 def _shift_norm(width: int) -> nn.BatchNorm2d:
-    """Batch norm that centres and does not scale: its weight stays 1 and is no parameter."""
+    """Batch norm that centres and does not scale: its weight is a constant 1."""
     norm = nn.BatchNorm2d(width, eps=1e-4)
     del norm.weight
     norm.register_buffer("weight", torch.ones(width), persistent=False)
@@ -199,7 +199,7 @@ def cnn14(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **option
 
 @register_model
 def cnn14_16k(pretrained: bool = False, in_chans: int = 1, bands: int = 64, **options) -> Cnn14:
-    """CNN14 with weights of its own for audio at 16 kHz."""
+    """CNN14, for the weights that were trained on audio at 16 kHz."""
     no_classifier(options)
     return Cnn14(in_chans, bands)
 

@@ -1,5 +1,6 @@
-"""BEATs (Chen et al., ICML 2023): a transformer over patches of Kaldi's filter banks, pretrained on AudioSet by tokens
-of its own. Its positions are relative, so clips of any length go through it. The front end is in zoo/frontends.py."""
+"""BEATs (Chen et al., ICML 2023): a transformer over patches of Kaldi's filter banks, pretrained on AudioSet with a
+tokenizer that was learned with it. Its positions are relative, so it takes clips of any length. The front end is in
+zoo/frontends.py."""
 
 from __future__ import annotations
 
@@ -15,14 +16,15 @@ from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 PATCH = 16
 """Bands and frames of a patch; patches do not overlap."""
 SHIFT, SPREAD = 15.41663 - 30 * math.log(2), 2 * 6.55582
-"""That the published net subtracts from log energies and divides them by; its samples are 2^15 times ours."""
+"""Mean and divisor with which the published net normalises log energies; its samples are 2^15 times ours."""
 BUCKETS, FARTHEST = 320, 800
-"""Kinds of distance between two tokens, half of them for each direction, and the distance from which on all are one."""
+"""Number of distance buckets, half of them for each direction, and the distance from which all share the last
+bucket."""
 
 
 def buckets(length: int) -> Tensor:
-    """(L, L) int64: the kind of distance from each token to each other one; a quarter of the kinds is exact, the rest
-    grows with the logarithm (as in T5, Raffel et al., 2020)."""
+    """(L, L) int64: the distance bucket of each pair of tokens. A quarter of the buckets are exact; the others grow
+    logarithmically (as in T5, Raffel et al., 2020)."""
     distance = torch.arange(length)[None, :] - torch.arange(length)[:, None]
     half, exact = BUCKETS // 2, BUCKETS // 4
     far = distance.abs().clamp(min=1).float()
@@ -49,7 +51,8 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Norms come after the sums, and the carried part is `carry` times as strong (DeepNorm, Wang et al., 2022)."""
+    """A transformer block whose norms follow the sums and whose residual input is multiplied by `carry` (DeepNorm, Wang
+    et al., 2022)."""
 
     def __init__(self, width: int, inner: int, heads: int, carry: float):
         super().__init__()

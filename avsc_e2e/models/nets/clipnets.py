@@ -1,5 +1,4 @@
-"""Video nets over several frames at once, one trunk over the frames of a clip: torchvision's, with weights from
-Kinetics-400, and VideoMAE v2."""
+"""Video nets that take all frames of a clip at once: torchvision's, with weights from Kinetics-400, and VideoMAE v2."""
 
 from __future__ import annotations
 
@@ -36,9 +35,9 @@ class ClipNet(nn.Module):
 
 
 class VideoMae(nn.Module):
-    """VideoMAE v2 (Wang et al., CVPR 2023): a ViT over patches of 16 x 16 pixels and two frames, with sines for
-    positions; the norm of the mean over tokens is the embedding. (B, T, 3, H, W) -> (B, num_features). Layers have the
-    names and shapes of the published code, but for the biases of queries, keys and values, which are one."""
+    """VideoMAE v2 (Wang et al., CVPR 2023): a ViT over patches of 16 x 16 pixels and two frames, with sinusoidal
+    positions; the layer norm of the mean over tokens is the embedding. (B, T, 3, H, W) -> (B, num_features). Layers
+    have the names and shapes of the published code, except that queries, keys and values share one bias tensor."""
 
     takes_clips = True
     FRAMES, PATCH = 16, 16

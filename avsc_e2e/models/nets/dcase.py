@@ -21,7 +21,8 @@ class _PreActivation(nn.Sequential):
 
 
 class _SameMean(nn.Module):
-    """The mean over 3x3 positions, time halved; what Keras pads to the end of an even length does not count."""
+    """The mean over 3x3 positions with time halved; as in Keras, padding at the end of an even length does not
+    count."""
 
     def forward(self, x: Tensor) -> Tensor:
         means, counts = (avg_pool2d(pad_same(y, [3, 3], [1, 2]), 3, (1, 2)) for y in (x, torch.ones_like(x[:1, :1])))
@@ -29,8 +30,8 @@ class _SameMean(nn.Module):
 
 
 class _SplitBlock(nn.Module):
-    """Two pre-activation convolutions; where the width doubles, time is halved, and the shortcut is averaged over time
-    and filled up with zero channels."""
+    """Two pre-activation convolutions; where the width doubles, time is halved and the shortcut is averaged over time
+    and padded with zero channels."""
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
@@ -44,10 +45,10 @@ class _SplitBlock(nn.Module):
 
 
 class SplitResNet(AudioNet):
-    """Low and high bands go through two paths alike, 24 to 192 filters, which never lower the resolution in frequency,
-    and meet before a 1x1 convolution to 768 (Gao and McDonnell, DCASE 2019). Its tokens are all positions of bands and
-    time; with the head "pointwise" it is the published net: 3,254,468 parameters with the running statistics,
-    3,247,416 trainable, for 6 planes."""
+    """Low and high bands go through two equal paths of 24 to 192 filters that keep the resolution in frequency; a 1x1
+    convolution to 768 joins them (Gao and McDonnell, DCASE 2019). Its tokens are all positions in band and time. With
+    the head "pointwise" it is the published net: 3,254,468 parameters with the running statistics, 3,247,416 trainable,
+    for 6 planes."""
 
     def __init__(self, in_chans: int, width: int = 24, stacks: int = 4):
         last = width * 2 ** (stacks - 1)
@@ -70,7 +71,7 @@ class SplitResNet(AudioNet):
 
 class Fcnn(AudioNet):
     """A VGG-like fully convolutional net: a 5x5 convolution with stride 2, then 3x3 ones, two, two and four to a block
-    (Hu et al., DCASE 2020, of the same team). Filters go with the planes: 24, 48 and 96 for each."""
+    (Hu et al., DCASE 2020, of the same team). The numbers of filters are 24, 48 and 96 for each plane."""
 
     def __init__(self, in_chans: int, width: int = 24):
         widths = [in_chans * width * 2**block for block in range(3)]
@@ -89,8 +90,8 @@ class Fcnn(AudioNet):
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, x: Tensor) -> Tensor:
-        # Published: 1x1 convolution to the classes with channel attention; our choice: means, so that fusion has an
-        # embedding.
+        # The published net ends in a 1x1 convolution to the classes with channel attention. Our choice is means, so
+        # that fusion has an embedding.
         return self.layers(x).mean(dim=2).transpose(1, 2)
 
 
@@ -109,7 +110,7 @@ class _ScSe(nn.Module):
 
 
 class _SeBlock(nn.Module):
-    """Two convolutions, a 1x1 shortcut that is added before and after the excitation."""
+    """Two convolutions and an excitation, with a 1x1 shortcut that is added before and after the excitation."""
 
     def __init__(self, width_in: int, width: int, ratio: int):
         super().__init__()
@@ -126,9 +127,9 @@ class _SeBlock(nn.Module):
 
 
 class SeResNet(AudioNet):
-    """Three residual squeeze-excitation blocks of 32, 64 and 128 filters; time is pooled by two after the first two, 50
-    frames to 12, and the bands are kept (Naranjo-Alcazar et al., DCASE 2021). With its head 323,274 parameters, running
-    statistics counted, for 3 planes."""
+    """Three residual squeeze-excitation blocks of 32, 64 and 128 filters; after the first two, time is pooled by two,
+    so 50 frames become 12, and the bands are kept (Naranjo-Alcazar et al., DCASE 2021). With its head 323,274
+    parameters, running statistics counted, for 3 planes."""
 
     def __init__(self, in_chans: int, widths: tuple[int, ...] = (32, 64, 128), pools: tuple[int, ...] = (2, 2, 1)):
         super().__init__(widths[-1])
@@ -143,12 +144,13 @@ class SeResNet(AudioNet):
 
 
 def _keras_norm(width: int, affine: bool = True) -> nn.BatchNorm2d:
-    """With the constants of Keras."""
+    """Batch norm with the constants of Keras."""
     return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01, affine=affine)
 
 
 def _same_conv(width_in: int, width: int, kernel: int, stride: tuple[int, int]) -> nn.Conv2d:
-    """Padded as Keras does, for an even length and stride 2 at the end alone, and with He's random weights."""
+    """Convolution padded as in Keras, that is, for an even length and stride 2 only at the end, with He's
+    initialisation."""
     conv = Conv2dSame(width_in, width, kernel, stride, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv
@@ -163,8 +165,8 @@ def mcdonnell_resnet(pretrained: bool = False, in_chans: int = 6, **options) -> 
 
 @register_model
 def du_resnet17(pretrained: bool = False, in_chans: int = 6, **options) -> SplitResNet:
-    """The 17-layer ResNet of Du_USTC: McDonnell's at twice the width, as the team's DCASE 2020 code for ten classes has
-    it (Hu et al.)."""
+    """The 17-layer ResNet of Du_USTC: McDonnell's net at twice the width, as in the team's DCASE 2020 code for ten
+    classes (Hu et al.)."""
     no_classifier(options)
     return SplitResNet(in_chans, width=48)
 
@@ -184,8 +186,8 @@ def naranjo_se(pretrained: bool = False, in_chans: int = 3, **options) -> SeResN
 
 
 class Vgg16Features(nn.Module):
-    """The convolutions of timm's vgg16 under their own names and the maximum over the map: (B, 3, H, W) -> (B, 512).
-    Takes frames from 0 to 255; `mean` and `std` are those that its weights were trained with, by default none."""
+    """The convolutions of timm's vgg16, under timm's names, and the maximum over the map: (B, 3, H, W) -> (B, 512).
+    Frames are from 0 to 255. `mean` and `std` belong to the loaded weights; by default they have no effect."""
 
     def __init__(self, in_chans: int):
         super().__init__()
@@ -205,6 +207,6 @@ default_cfgs = generate_default_cfgs(  # frames from 0 to 255
 
 @register_model
 def vgg16_features(pretrained: bool = False, in_chans: int = 3, **options) -> Vgg16Features:
-    """VGG16 without its fully connected layers, as Naranjo-Alcazar_UV has it: 14.7 M of its 138 M parameters."""
+    """VGG16 without its fully connected layers, as in Naranjo-Alcazar_UV: 14.7 M of its 138 M parameters."""
     no_classifier(options)
     return Vgg16Features(in_chans)

@@ -1,6 +1,6 @@
 """Dynamic MobileNets of EfficientAT (Schmid et al., IEEE/ACM TASLP 2024): MobileNetV3 whose convolutions, rectifiers
-and attention follow a context of each clip. Layers have the names and shapes of the published code; the front end is
-EfficientAT's."""
+and attention depend on a context vector of each clip. Layers have the names and shapes of the published code; the front
+end is EfficientAT's."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KERNELS = 4
 
 
 class _Context(nn.Module):
-    """Of a map (B, C, F, T): a vector (B, H) that steers convolutions and rectifiers, and logits of an attention over
-    bands (B, W, F', 1) and over time (B, W, 1, T')."""
+    """The context of a map (B, C, F, T): a vector (B, H) for convolutions and rectifiers, and logits of an attention
+    over bands (B, W, F', 1) and over time (B, W, 1, T')."""
 
     def __init__(self, width_in: int, width: int, context: int, stride: int):
         super().__init__()
@@ -49,13 +49,13 @@ class _DynamicConv(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         shares = self.residuals(context).softmax(dim=1)
         kernels = (shares @ self.weight[0, 0].to(shares)).unflatten(1, self.shape).flatten(0, 1)
-        # All clips go through one convolution, each with channels of its own.
+        # One grouped convolution processes all clips, each in its own group of channels.
         out = conv2d(x.flatten(0, 1)[None], kernels.to(x), None, self.stride, self.padding, 1, self.groups * len(x))
         return out[0].unflatten(0, (len(x), -1))
 
 
 class _DynamicRelu(nn.Module):
-    """The larger of two linear maps of each channel, drawn from the context (Chen et al., 2020)."""
+    """The maximum of two linear maps of each channel, whose coefficients depend on the context (Chen et al., 2020)."""
 
     def __init__(self, width: int, context: int):
         super().__init__()
@@ -98,8 +98,8 @@ class _DynamicResidual(nn.Module):
 
 
 class DynamicMobileNet(AudioNet):
-    """Tokens and embedding as those of the MobileNet, and the same widths. The temperature of the mixtures, which falls
-    to 1 in the authors' training, is 1."""
+    """Tokens, embedding and widths are those of `MobileNet`. The temperature of the mixtures is 1, to which it falls in
+    the authors' training."""
 
     def __init__(self, in_chans: int, width: float):
         before = make_divisible(16 * width, 8)

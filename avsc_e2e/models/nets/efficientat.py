@@ -1,4 +1,4 @@
-"""EfficientAT (Schmid et al., ICASSP 2023): MobileNetV3 over log-mels at several widths, taught by transformers on
+"""EfficientAT (Schmid et al., ICASSP 2023): MobileNetV3 on log-mels at several widths, distilled from transformers on
 AudioSet. Layers have the names and shapes of the published code; the front end is in zoo/frontends.py."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
 SHIFT, SPREAD = -4.5, 5.0
-"""That the published net subtracts from log-mels and divides them by."""
+"""Mean and divisor with which the published net normalises log-mels."""
 
 
 class Step(NamedTuple):
@@ -42,14 +42,14 @@ def norm(width: int) -> nn.BatchNorm2d:
 def conv_norm(
     width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: nn.Module | None = None
 ) -> nn.Sequential:
-    """Convolution of the same size but for its stride, batch norm, activation."""
+    """Convolution with "same" padding, batch norm, activation."""
     conv = nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
     return nn.Sequential(conv, norm(width), *([act] if act else []))
 
 
 class _Excitation(nn.Module):
-    """Squeeze and excitation over channels, with the sigmoid instead of MobileNetV3's linear pieces."""
+    """Squeeze and excitation over channels, with a sigmoid instead of MobileNetV3's piecewise linear one."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -78,8 +78,8 @@ class _Residual(nn.Module):
 
 
 class MobileNet(AudioNet):
-    """Its tokens are the last map's mean over bands; their mean over time is the embedding of 960 times the width. The
-    published classifier of two layers is not part of it."""
+    """Its tokens are the last map's mean over bands; their mean over time is the embedding of 960 times the width. It
+    does not contain the published classifier of two layers."""
 
     def __init__(self, in_chans: int, width: float):
         before = make_divisible(16 * width, 8)

@@ -1,5 +1,5 @@
 """HTSAT, the audio encoder of LAION's CLAP (Chen et al., ICASSP 2022; Wu et al., ICASSP 2023): a Swin transformer over
-a spectrogram that is cut into four stretches of time, one below the other. The front end is in zoo/frontends.py."""
+a spectrogram that is cut into four parts in time, stacked one below the other. The front end is in zoo/frontends.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ STRETCHES = 4
 
 
 class Htsat(AudioNet):
-    """Takes dB of 64 bands at 48 kHz. Ten seconds, 1001 frames, are stretched to 1024; a shorter clip is repeated up to
-    ten seconds, as CLAP pads it, a longer one shrunk. Its tokens are 32 steps in time, the mean over bands; their mean
-    is the embedding of 768."""
+    """Its input is dB of 64 bands at 48 kHz. Ten seconds, 1001 frames, are interpolated to 1024. A shorter clip is
+    repeated up to ten seconds, as in CLAP; a longer one is compressed. Its tokens are 32 steps in time, the mean over
+    bands; their mean is the embedding of 768."""
 
     def __init__(
         self,

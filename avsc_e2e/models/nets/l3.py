@@ -1,5 +1,5 @@
-"""The two nets of OpenL3 (Cramer et al., "Look, listen, and learn more", ICASSP 2019): the embeddings of the DCASE 2021
-Task 1B baseline. Trainable here; its recipe freezes them."""
+"""The two nets of OpenL3 (Cramer et al., "Look, listen, and learn more", ICASSP 2019): they give the embeddings of the
+DCASE 2021 Task 1B baseline. Both can be trained; the baseline's recipe freezes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class L3(AudioNet):
             layers.append(nn.Conv2d(width, width, 3, padding=1))
             if index < len(WIDTHS) - 1:  # the last convolution is linear
                 tail = [_norm(width), nn.ReLU()]
-                # The image net's authors have the second pair of its first block the other way round.
+                # In the authors' image net, the second pair of the first block is in reverse order.
                 layers += [*(tail[::-1] if norm_last and not index else tail), nn.MaxPool2d(2)]
             blocks.append(nn.Sequential(*layers))
             before = width

@@ -1,4 +1,4 @@
-"""A trunk without weights: its tokens are the bands of each time frame, of which a head may take statistics."""
+"""A trunk without weights: its tokens are the bands of each time frame, so that a head can take their statistics."""
 
 from __future__ import annotations
 

@@ -17,16 +17,16 @@ from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 from avsc_e2e.models.nets.residual import rising
 
 PATCH, STRIDE = 16, 10
-"""Bands and frames of a patch, and from one patch to the next."""
+"""Size of a patch and distance of neighbouring patches, in bands and frames."""
 
 
 class PatchTransformer(AudioNet):
     """A distilled DeiT-B (Touvron et al., 2021) over overlapping patches of log-mels. Its tokens are the class token,
-    the distillation token and a token for each patch in time, the mean over bands; the mean of the first two is the
+    the distillation token, and one token for each step in time, the mean over bands. The mean of the first two is the
     embedding of 768."""
 
     SHIFT, SPREAD = 0.0, 1.0
-    """Mean and deviation of the training data that the published net subtracts and divides by."""
+    """Mean and divisor with which the published net normalises its input."""
 
     def __init__(self, in_chans: int, width: int = 768, depth: int = 12, heads: int = 12, drop_path: float = 0.0):
         super().__init__(width)
@@ -43,7 +43,7 @@ class PatchTransformer(AudioNet):
 
     @abstractmethod
     def placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (B, width, F, T) and the two first tokens (1, 2, width), with their positions."""
+        """Patches (B, width, F, T) and the first two tokens (1, 2, width), with positions added."""
 
     def tokens(self, x: Tensor) -> Tensor:
         x = self.patch_embed.proj((x - self.SHIFT) / self.SPREAD)
@@ -61,8 +61,9 @@ class PatchTransformer(AudioNet):
 
 
 class Passt(PatchTransformer):
-    """PaSST (Koutini et al., Interspeech 2022): positions in bands and in time apart. A shorter clip takes the first
-    positions in time; for a longer one they are interpolated. The patchout of its training is left out."""
+    """PaSST (Koutini et al., Interspeech 2022): separate positions for bands and for time. A shorter clip uses the
+    first positions in time; for a longer one they are interpolated. Patchout, used in its training, is not
+    implemented."""
 
     SHIFT, SPREAD = -4.5, 5.0
 
@@ -82,8 +83,8 @@ class Passt(PatchTransformer):
 
 
 class Ast(PatchTransformer):
-    """AST (Gong et al., Interspeech 2021): a position for each patch of 128 bands and 1024 frames. A shorter clip takes
-    those in the middle, a longer one interpolates them, as published."""
+    """AST (Gong et al., Interspeech 2021): a position for each patch of 128 bands and 1024 frames. A shorter clip uses
+    those in the middle; for a longer one they are interpolated, as published."""
 
     SHIFT, SPREAD = -4.2677393, 2 * 4.5689974
     GRID = (12, 101)

@@ -1,5 +1,5 @@
-"""Audio trunks of our own and after Zhang_IOA. Like all our nets they are registered with timm, so that one path
-creates every trunk, and take planes (B, P, bands, frames)."""
+"""Audio trunks of our own, and one after Zhang_IOA. They are registered with timm, so that timm creates every trunk,
+and take planes (B, P, bands, frames)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around which the input is carried (He et al., 2016)."""
+    """Two 3x3 convolutions with a residual connection (He et al., 2016)."""
 
     def __init__(self, width_in: int, width: int, stride: int, drop_path: float):
         super().__init__()
@@ -32,13 +32,13 @@ class _Block(nn.Module):
 
 
 def rising(share: float, count: int) -> list[float]:
-    """Shares of stochastic depth, from 0 at the first block to `share` at the last (Huang et al., 2016)."""
+    """Shares of stochastic depth for each block, from 0 at the first to `share` at the last (Huang et al., 2016)."""
     return [share * index / max(count - 1, 1) for index in range(count)]
 
 
 class AudioResNet(AudioNet):
-    """A residual network over planes of bands and time frames. The mean over time of the mean and the maximum over
-    bands is its embedding."""
+    """A residual network over planes of bands and time frames. Its embedding is the mean over time of the mean and the
+    maximum over bands."""
 
     def __init__(self, in_chans: int, width: int, blocks: tuple[int, ...], drop_path: float = 0.0):
         super().__init__(2 * width * 2 ** (len(blocks) - 1))
@@ -60,8 +60,9 @@ class AudioResNet(AudioNet):
 
 
 class AudioCnn1d(AudioNet):
-    """A deep residual network over time alone: the bands of all planes are its input channels. After the audio branch
-    of Wang, Chen et al., DCASE 2021 (Zhang_IOA); layers and widths are our choice, none is published."""
+    """A deep residual network with convolutions over time only; the bands of all planes are its input channels. It
+    follows the audio branch of Wang, Chen et al., DCASE 2021 (Zhang_IOA). Layers and widths are our choice, because
+    none are published."""
 
     def __init__(self, in_chans: int, bands: int, width: int, depth: int, drop_path: float = 0.0):
         super().__init__(2 * width, token_width=width)

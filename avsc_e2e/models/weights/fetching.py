@@ -1,4 +1,4 @@
-"""Files of published weights: from a package, the cache, or the network into the cache, and checked."""
+"""Files of published weights: found in a package or the cache, or downloaded into the cache and checked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.models.weights.published import Source
 
 TIMEOUT = 10.0
-"""Seconds without an answer, or without a byte of it, after which a download has failed."""
+"""Seconds without any data after which a download has failed."""
 PATIENCE = 4.0
-"""Seconds within which a server has to answer at all."""
+"""Seconds that a server has for its first answer."""
 
 
 def fetch(source: Source, flag: str = "--video-weights") -> Path:
-    """The file of a source: from its package, the cache, or the network into the cache, verified before it gets its
-    name. Raises AvscError that says which file to put where."""
+    """The file of a source: from its package, the cache, or the network. A download is verified before it gets its name
+    in the cache. Raises AvscError that says which file to put where."""
     path = source.path()
     if path.is_file():
         return path
@@ -52,8 +52,8 @@ def fetch(source: Source, flag: str = "--video-weights") -> Path:
         if isinstance(error, AvscError) and part.is_file():  # what came is another file
             raise
         raise AvscError(
-            f"the weights of {trunk} cannot be had ({str(error)[:120]}): download {source.url} elsewhere and put it as "
-            f"{path}, or give it with {flag} FILE, or train with --no-pretrained"
+            f"the weights of {trunk} are not available ({str(error)[:120]}): download {source.url} elsewhere and put "
+            f"it as {path}, or give it with {flag} FILE, or train with --no-pretrained"
         ) from error
     finally:
         part.unlink(missing_ok=True)
@@ -61,8 +61,8 @@ def fetch(source: Source, flag: str = "--video-weights") -> Path:
 
 
 def look(url: str) -> None:
-    """One quick look whether the server of a URL can be reached, since the hub's client goes on trying for most of a
-    minute, and a resolver may hang. Raises AvscError."""
+    """Check quickly whether the server of a URL can be reached, because the hub's client retries for most of a minute
+    and name resolution may hang. Raises AvscError if it cannot."""
     parts = urllib.parse.urlsplit(url)
     answers: queue.Queue[Exception | None] = queue.Queue()
 
@@ -87,7 +87,7 @@ def look(url: str) -> None:
 
 
 def record(path: Path) -> Path:
-    """Holds the sha256 that a file without a published one had when it was first fetched."""
+    """The file that stores the sha256 of the first download, for a source that publishes none."""
     return path.with_name(f"{path.name}.sha256")
 
 

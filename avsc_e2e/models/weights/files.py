@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, told without reading it and without torch."""
+"""Paths of checkpoints, found without reading them and without torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from avsc_e2e.errors import AvscError
 
 MODEL = "model.safetensors"
 HUB = "hf-hub:"
-"""What the address of a checkpoint on a hub begins with: hf-hub:user/name, or hf-hub:user/name@revision."""
+"""Prefix of the address of a checkpoint on a hub: hf-hub:user/name, or hf-hub:user/name@revision."""
 
 
 def checkpoint_file(path: str | os.PathLike) -> Path:
-    """The file of a checkpoint; the folder of a run stands for its model.safetensors, `hf-hub:user/name` for that of a
-    repository, which is fetched into the hub's cache. Raises AvscError where there is none."""
+    """The file of a checkpoint; the folder of a run stands for its model.safetensors. `hf-hub:user/name` stands for
+    that of a repository on a hub, which is downloaded into the hub's cache. Raises AvscError if there is none."""
     if str(path).startswith(HUB):
         return _fetched(str(path))
     path = Path(path)
@@ -30,7 +30,7 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file, a folder with a checkpoint in it, or an address on a hub is named."""
+    """Whether a path is a checkpoint file, a folder with a checkpoint, or an address on a hub."""
     if str(path).startswith(HUB):
         return True
     path = Path(path)
@@ -48,7 +48,7 @@ def _fetched(address: str) -> Path:
     ask = {"repo_id": name, "filename": MODEL, "revision": revision or None}
     try:
         try:
-            look(constants.ENDPOINT)  # its client goes on trying for most of a minute
+            look(constants.ENDPOINT)  # its client retries for most of a minute
         except AvscError:
             return Path(hf_hub_download(**ask, local_files_only=True))
         return Path(hf_hub_download(**ask))

@@ -1,4 +1,4 @@
-"""Weights in Keras files: their layers, and these as those of a net."""
+"""Weights in Keras files: reading their layers, and converting them to the layers of a net."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from avsc_e2e.models.weights.tensors import match
 
 
 def read_keras(file: Path) -> dict[str, dict[str, Tensor]]:
-    """Layers of a Keras .h5 or .h5.gz file that have weights, in the file's order: `conv2d_1`: `kernel`, `bias`. Needs
-    h5py. Raises AvscError."""
+    """Layers with weights of a Keras .h5 or .h5.gz file, in the file's order, such as `conv2d_1`: `kernel`, `bias`.
+    Needs h5py. Raises AvscError."""
     try:
         import h5py
     except ImportError as error:
@@ -38,7 +38,7 @@ def read_keras(file: Path) -> dict[str, dict[str, Tensor]]:
     except FileNotFoundError as error:
         raise AvscError(f"{file}: there is no such file") from error
     except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise AvscError(f"{file}: is no Keras file of weights ({str(error).splitlines()[0][:80]})") from error
+        raise AvscError(f"{file}: is not a Keras file of weights ({str(error).splitlines()[0][:80]})") from error
 
 
 def _text(value: bytes | str) -> str:
@@ -56,8 +56,8 @@ _NAMES = {
 def from_keras(
     file: Path, net: nn.Module, layers: Iterable[dict[str, Tensor]], more: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Layers of Keras as those of the net, one by one: convolutions, full layers and batch norms in their order; and
-    `more` of the net's tensors."""
+    """Tensors of the net from layers of Keras (convolutions, full layers and batch norms in their order), and `more`
+    tensors of the net."""
     layers = list(layers)
     names = [name for name, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
     if len(names) != len(layers):

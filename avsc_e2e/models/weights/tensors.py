@@ -1,4 +1,4 @@
-"""Tensors of a file, without running what it holds, and whether they are those of a net."""
+"""Reading tensors of a file without running code in it, and matching them with a net."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from avsc_e2e.errors import AvscError
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth, .pt or .tar file, out of the tables that training scripts wrap them in and
-    without DataParallel's prefix. Raises AvscError where the file is another, or could run code."""
+    """The tensors of a .safetensors, .pth, .pt or .tar file, taken out of the dictionaries that training scripts wrap
+    them in and without DataParallel's prefix. Raises AvscError if the file is of another kind or could run code."""
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -24,13 +24,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         else:
             # Encoding: strings of Python 2, as in files of 2017. Numbers of numpy are data; all else is refused.
             with torch.serialization.safe_globals(_numpy_data()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on the encoding, heeded all the same, and on old protocols
+                warnings.simplefilter("ignore")  # on the encoding and on old protocols
                 table = torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
     except FileNotFoundError as error:
         raise AvscError(f"{file}: there is no such file") from error
     except Exception as error:  # the readers raise what they like: KeyError, EOFError, UnpicklingError ...
         raise AvscError(
-            f"{file}: is no file of plain tensors ({type(error).__name__}), and nothing else is opened, since it could "
+            f"{file}: is not a file of plain tensors ({type(error).__name__}), and other files could "
             f"run code; save its state_dict as safetensors where it can be trusted"
         ) from error
     if isinstance(table, (tuple, list)) and table:
@@ -57,8 +57,8 @@ def _numpy_data() -> list:
 
 
 def match(file: Path, tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """The tensors, if they are the net's by name and shape. Counters of batches, which old files lack and nothing
-    uses, are taken from the net. Raises AvscError that names the first that differs."""
+    """The tensors, if their names and shapes are the net's. Counters of batches, which old files lack and nothing uses,
+    are taken from the net. Raises AvscError that names the first difference."""
     own = net.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     tensors = counters | tensors

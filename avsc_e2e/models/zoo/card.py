@@ -1,4 +1,4 @@
-"""What `avsc models` says of an entry of the zoo."""
+"""The text that `avsc models` prints for an entry of the zoo."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from avsc_e2e.models.zoo.systems import ENSEMBLES
 
 
 def model_card(name: str, count: bool = True) -> str:
-    """A few lines: what it is, what it costs beside what its authors say, its weights and recipe. Raises AvscError for
-    an unknown name."""
+    """A few lines on an entry: parameters and multiply-adds, published figures, weights and recipe. Raises AvscError
+    for an unknown name."""
     arch = architecture(name)
     trunks = [trunk for trunk in (arch.audio, arch.video) if trunk]
     first = [name, " and ".join(arch.modalities), " + ".join(trunks)]

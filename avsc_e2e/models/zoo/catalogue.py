@@ -33,8 +33,8 @@ def architecture(name: str) -> Architecture:
 
 
 def create_model(name: str, pretrained: bool = False, checkpoint: str | None = None, **changes) -> SceneNet:
-    """Build an entry of the zoo, with `changes` to fields of its Architecture; `pretrained` fills the trunks with
-    published weights (audio trunks where there are any), `checkpoint` the whole model from a file of the same
+    """Build an entry of the zoo, with `changes` to fields of its Architecture. `pretrained` loads published weights
+    into the trunks (audio trunks only if there are any); `checkpoint` loads the whole model from a file of the same
     Architecture."""
     base = architecture(name)
     known = [field.name for field in fields(base)]
@@ -61,9 +61,7 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
         try:
             model.load_state_dict(read_checkpoint(checkpoint)[0])
         except RuntimeError as error:
-            raise AvscError(
-                f"{checkpoint}: is not a checkpoint of {name} as asked for; use load_model(path)"
-            ) from error
+            raise AvscError(f"{checkpoint}: does not fit {name} with these changes; use load_model(path)") from error
     return model
 
 

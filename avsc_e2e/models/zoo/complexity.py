@@ -1,4 +1,4 @@
-"""What a model costs: parameters, and multiply-adds for one clip, without any weights being made."""
+"""Cost of a model: its parameters, and multiply-adds for one clip, computed without allocating weights."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from avsc_e2e.models.scenenet import SceneNet
 
 
 class Complexity(NamedTuple):
-    """Of a model of random weights, before any recipe freezes parts of it."""
+    """Cost of a model before a recipe freezes parts of it."""
 
     parameters: int
-    """All weights, whether trained or frozen."""
+    """All weights, trained or frozen."""
     with_statistics: int
-    """Those and the running statistics of batch norm, as some authors count."""
+    """Weights and running statistics of batch norm, as some authors count."""
     multiply_adds: int
-    """Of trunks and heads for one clip; the front end, which no training touches, is left out."""
+    """Multiply-adds of trunks and heads for one clip, without the front end."""
 
 
 def complexity(architecture: Architecture) -> Complexity:
-    """Count what a model of this architecture costs."""
+    """Count parameters and multiply-adds of a model of this architecture."""
     with torch.device("meta"):
         model = SceneNet(architecture).eval().requires_grad_(False)
         clip = blank_batch(model)

@@ -1,4 +1,4 @@
-"""Front ends: fields of Architecture that go with a trunk, since a net needs the input that it was trained with."""
+"""Front ends: fields of Architecture that belong to a trunk, because a net needs the input that it was trained with."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ AST = {
 """Gong et al., Interspeech 2021: (1, 128, 98) for a second."""
 
 BEATS = {**AST, "audio": "beats", "taper": "povey", "floor": 1.1920929e-7 / 2**30}
-"""Chen et al., ICML 2023: (1, 128, 98) for a second. Their samples are integers of 16 bits: the floor is Kaldi's for
-these."""
+"""Chen et al., ICML 2023: (1, 128, 98) for a second. Their samples are 16-bit integers, so the floor is Kaldi's, scaled
+to samples in [-1, 1]."""
 
 VGGISH = {
     "audio": "vggish", "channels": "mono", "sample_rate": 16_000,
@@ -92,5 +92,5 @@ NARANJO = {
     "bands": 64, "low": 0.0, "high": 20_511.0, "area_norm": False,
     "log": "db", "floor": 1e-10, "rescale": True, "standardise": False,
 }  # fmt: skip
-"""Naranjo-Alcazar et al., 2021: (3, 64, 50) for a second. Their 64 centres start at 0 Hz and would end, as a 65th, at
-22,050 Hz; each crop is scaled by its own extremes."""
+"""Naranjo-Alcazar et al., 2021: (3, 64, 50) for a second. Their 64 centre frequencies start at 0 Hz; a 65th would be at
+22,050 Hz. Each crop is scaled by its own minimum and maximum."""

@@ -13,29 +13,30 @@ HALF = (0.5, 0.5, 0.5)
 
 @system
 def lite0() -> Architecture:
-    """EfficientNet-Lite0 and a small audio ResNet, hybrid fusion: our own, fine-tunes on a laptop's CPU."""
+    """EfficientNet-Lite0 and a small audio ResNet with hybrid fusion: our own, small enough to train on a laptop's
+    CPU."""
     return Architecture(
         audio="audio_resnet10",
         bands=64,
         video="tf_efficientnet_lite0",
         size=160,
         hidden=256,
-        # The fusion head knows both; the single heads, less sure by design, would only dim it.
+        # The fusion head uses both modalities; a larger weight of the single heads would only make it less sure.
         decision=(0.1, 0.4, 2.0),
     )
 
 
 @system
 def lite0_aisfx() -> Architecture:
-    """lite0 with aisfx for the audio (Ma and Lerch, ISMIR 2022): both trunks pretrained, from packages."""
+    """lite0 with aisfx for the audio (Ma and Lerch, ISMIR 2022): both pretrained trunks come from packages."""
     return replace(lite0(), **AISFX)
 
 
 @system
 def flagship() -> Architecture:
     """SigLIP2 ViT-L and EfficientAT mn40 joined by bottleneck tokens: our own, to beat the challenge's ensembles."""
-    # SigLIP2 (Tschannen et al., 2025) learned images with texts that name scenes. mn40 has the best AudioSet figure of
-    # the CNNs here, and a CNN has no positions that a clip of one second would cut.
+    # SigLIP2 (Tschannen et al., 2025) was trained on images with captions, which often name scenes. mn40 has one of the
+    # best AudioSet figures of the CNNs here, and a CNN has no position embeddings that clips of one second would cut.
     return Architecture(
         **dict(EFFICIENTAT, audio="mn40"),
         video="vit_large_patch16_siglip_256.v2_webli",
@@ -49,7 +50,7 @@ def flagship() -> Architecture:
 
 @system
 def flagship_student() -> Architecture:
-    """What the flagship teaches, for small devices: EfficientNet-Lite0 and EfficientAT mn04, our own."""
+    """The flagship's student for small devices: EfficientNet-Lite0 and EfficientAT mn04, our own."""
     return Architecture(**dict(EFFICIENTAT, audio="mn04"), video="tf_efficientnet_lite0", fusion="concat", hidden=256)
 
 

@@ -1,4 +1,4 @@
-"""What is published of the systems, so that our own figures can stand beside it.
+"""Published figures of the systems, for comparison with our own.
 
 dev is fold 1 of TAU Urban Audio-Visual Scenes 2021, eval the hidden evaluation set of DCASE 2021 Task 1B. "1 s" scores
 one-second segments, as the challenge does; "10 s" whole clips by the sum of their segments' probabilities. Accuracies
@@ -17,20 +17,20 @@ class Published(NamedTuple):
     source: str
     """The report or paper; for a challenge submission its label."""
     rank: int = 0
-    """In DCASE 2021 Task 1B; 0: no submission."""
+    """Rank in DCASE 2021 Task 1B; 0: no submission."""
     protocol: str = ""
-    """Part and length of what was scored, such as "eval 1 s"."""
+    """Part of the data and length of its clips, such as "eval 1 s"."""
     log_loss: float | None = None
     accuracy: float | None = None
     """%."""
     dev_log_loss: float | None = None
-    """On dev, 1 s, where the first figures are on eval."""
+    """Log loss on dev, 1 s, if the first figures are on eval."""
     dev_accuracy: float | None = None
     """%, likewise."""
     parameters: float | None = None
-    """Of the whole submission or model, as its authors count."""
+    """Parameters of the whole submission or model, as its authors count."""
     note: str = ""
-    """Where our count differs from theirs, and why."""
+    """Reason why our count differs from theirs."""
 
     def __str__(self) -> str:
         figures = [
@@ -101,7 +101,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "ioa_joint": Published("Chen et al., arXiv 2204.11420", 0, "dev 1 s", 0.1517, 94.59),
 }  # fmt: skip
-"""By the name of the zoo entry."""
+"""Published figures by the name of the zoo entry."""
 
 MAP = "AudioSet mAP"
 TRUNKS: dict[str, str] = {
@@ -121,8 +121,8 @@ TRUNKS: dict[str, str] = {
     "tv_mvit_v2_s": "Kinetics-400 top 1 80.76 %", "tv_swin3d_t": "Kinetics-400 top 1 77.72 %",
     "tv_s3d": "Kinetics-400 top 1 68.37 %", "tv_r2plus1d_18": "Kinetics-400 top 1 67.46 %",
 }  # fmt: skip
-"""Trunks of which recipes/README.md has a table, and what their authors, or torchvision, say of them: the name of the
-published file, or the repository's table. Empty where we have read no figure."""
+"""Trunks in the table of recipes/README.md, with the figure that their authors or torchvision publish, from the name of
+the file or the repository's table. Empty if we have not found a figure."""
 
 RECIPES = {
     "openl3_*": "openl3_baseline.py",

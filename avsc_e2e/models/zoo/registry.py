@@ -1,4 +1,4 @@
-"""The decorator that makes a function an entry of the zoo. It knows no entry, so that every entry may know it."""
+"""The decorator that registers a function as an entry of the zoo. It imports no entry, so every entry can import it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ entries: dict[str, Entry] = {}
 
 
 def system(entry: Entry) -> Entry:
-    """Makes a function that returns an Architecture an entry of the zoo, under its own name."""
+    """Register a function that returns an Architecture as an entry of the zoo, under its own name."""
 
     def named() -> Architecture:
         return replace(entry(), name=entry.__name__)

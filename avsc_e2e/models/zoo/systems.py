@@ -1,7 +1,7 @@
 """The published systems, each as one entry of the zoo.
 
-What an entry says without a comment is published; `published.py` has the figures. A submission that averages several
-models is an entry for each member (`du_ustc_fcnn`), listed in ENSEMBLES, whose outputs `avsc fuse` joins.
+Values without a comment are published; `published.py` has the figures. A submission that averages several models has an
+entry for each member (such as `du_ustc_fcnn`), listed in ENSEMBLES; `avsc fuse` combines their outputs.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from avsc_e2e.models.zoo.registry import system
 
 @system
 def openl3_audio() -> Architecture:
-    """OpenL3 audio embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    """OpenL3 audio net and the baseline's head (Wang et al., ICASSP 2021)."""
     return Architecture(**OPENL3_MEL256, video="", head="baseline")
 
 
 @system
 def openl3_video() -> Architecture:
-    """OpenL3 image embedding and the baseline's head (Wang et al., ICASSP 2021), the L3 net part of the model."""
+    """OpenL3 image net and the baseline's head (Wang et al., ICASSP 2021)."""
     return Architecture(audio="", **OPENL3_IMAGE, head="baseline")
 
 
 @system
 def openl3_early() -> Architecture:
-    """Early fusion, Fig. 1a: both OpenL3 embeddings joined before one head (Wang et al., ICASSP 2021)."""
+    """Early fusion, Fig. 1a: one head on both concatenated OpenL3 embeddings (Wang et al., ICASSP 2021)."""
     return Architecture(**OPENL3_MEL256, **OPENL3_IMAGE, fusion="early", decision=(0.0, 0.0, 1.0))
 
 
@@ -48,7 +48,7 @@ def openl3_joint() -> Architecture:
 
 @system
 def mcdonnell_usa() -> Architecture:
-    """McDonnell_USA's split-frequency ResNet on audio alone (Gao and McDonnell, DCASE 2019)."""
+    """McDonnell_USA's split-frequency ResNet, audio only (Gao and McDonnell, DCASE 2019)."""
     # Ten seconds are classified at once; the recipe trains on 400 of their 461 frames.
     return Architecture(**MCDONNELL, video="", window=10.0)
 
@@ -128,21 +128,22 @@ def ioa_joint() -> Architecture:
 
 @system
 def du_ustc() -> Architecture:
-    """Joint FCNN and ResNet-50, the main member of Du_USTC's ensemble, rank 5 (Wang et al., arXiv 2203.04114)."""
-    # Published: log-mels into an FCNN from scratch, nets of ImageNet and Places365, joint training. Widths: our choice.
+    """FCNN and ResNet-50 trained jointly: the main member of Du_USTC's ensemble, rank 5 (Wang et al., arXiv
+    2203.04114)."""
+    # Published: an FCNN on log-mels from scratch, nets from ImageNet and Places365, joint training. Widths: our choice.
     return replace(du_ustc_fcnn(), video="resnet50.tv_in1k", size=224, fusion="concat", decision=(0.0, 0.0, 1.0))
 
 
 @system
 def du_ustc_fcnn() -> Architecture:
-    """Du_USTC's fully convolutional net on audio alone (Hu et al., DCASE 2020)."""
-    # As the team had it in DCASE 2020: log-mels with deltas; stereo is our choice.
+    """Du_USTC's fully convolutional net, audio only (Hu et al., DCASE 2020)."""
+    # Log-mels with deltas, as in the team's DCASE 2020 code; stereo is our choice.
     return Architecture(**dict(MCDONNELL, audio="du_fcnn", head="linear"), video="")
 
 
 @system
 def du_ustc_resnet17() -> Architecture:
-    """Du_USTC's 17-layer ResNet on audio alone (Hu et al., DCASE 2020)."""
+    """Du_USTC's 17-layer ResNet, audio only (Hu et al., DCASE 2020)."""
     return Architecture(**dict(MCDONNELL, audio="du_resnet17"), video="")
 
 
@@ -161,15 +162,15 @@ def du_ustc_pann() -> Architecture:
 @system
 def du_ustc_video() -> Architecture:
     """Du_USTC's member on video, ResNet-50 from Places365."""
-    # Which nets is not published.
+    # The team's nets are not published.
     return Architecture(audio="", video="resnet50.tv_in1k", size=224)
 
 
 @system
 def du_ustc_segments() -> Architecture:
     """du_ustc with the embedding of the audio-visual segment model in its fusion (Wang et al., DCASE 2021)."""
-    # Published: units, n-grams and text categorisation. That it takes the trunks' own frames is our choice: train the
-    # two trunks in earlier stages, on which its units are then fitted.
+    # Published: units, n-grams and text categorisation. It is our choice that units are fitted to the tokens of both
+    # trunks, so train the trunks in earlier stages.
     return replace(du_ustc(), frames=4, fusion="segments")
 
 
@@ -178,7 +179,7 @@ def du_ustc_segments() -> Architecture:
 
 @system
 def okazaki_ldsl() -> Architecture:
-    """Audio and video of Okazaki_LDSLVision's ensemble, rank 9, joined in the decision alone."""
+    """Audio and video members of Okazaki_LDSLVision's ensemble, rank 9, with decision-level fusion only."""
     return Architecture(
         **PANN, video="resnest50d.in1k", size=224, frames=4, fusion="", decision=(1.0, 1.0, 0.0), decision_rule="mean"
     )
@@ -192,7 +193,7 @@ def okazaki_ldsl_audio() -> Architecture:
 
 @system
 def okazaki_ldsl_video() -> Architecture:
-    """Okazaki_LDSLVision_1, video alone, rank 12: its ResNeSt-50 member."""
+    """Okazaki_LDSLVision_1, video only, rank 12: its ResNeSt-50 member."""
     return Architecture(audio="", video="resnest50d.in1k", size=224, frames=4)
 
 
@@ -216,8 +217,9 @@ def okazaki_ldsl_clip() -> Architecture:
 
 @system
 def okazaki_ldsl_text() -> Architecture:
-    """Okazaki_LDSLVision's text-guided features: CLIP's images compared with scenes in words (Radford et al.)."""
-    # Filled by text.guide(): zero-shot as it is, or trained on. The sentences are our choice.
+    """Okazaki_LDSLVision's text-guided features: CLIP compares images with sentences about the scenes (Radford et
+    al.)."""
+    # text.guide() loads CLIP: zero-shot at first, then trained if wanted. The sentences are our choice.
     return replace(okazaki_ldsl_clip(), head="text")
 
 
@@ -236,8 +238,8 @@ def yang_thu() -> Architecture:
 @system
 def hou_ugent() -> Architecture:
     """Self-attention over audio embeddings, ResNet-50 on ten frames, late fusion over time; rank 16 (Hou et al.)."""
-    # As the authors do for the evaluation set: of a second, six embeddings of OpenL3 and ten frames. They train on ten
-    # seconds.
+    # Six embeddings of OpenL3 and ten frames for each second, as the authors do for the evaluation set. They train on
+    # ten seconds.
     return Architecture(
         **dict(OPENL3_MEL256, audio_window=1.0, audio_hop=0.1),
         video="resnet50.tv_in1k",
@@ -255,13 +257,14 @@ def hou_ugent() -> Architecture:
 
 @system
 def naranjo_uv_audio() -> Architecture:
-    """Squeeze-excitation CNN on gammatones of left, right and difference, rank 32 (Naranjo-Alcazar et al., 2021)."""
+    """Squeeze-excitation CNN on gammatones of left, right and difference channels, rank 32 (Naranjo-Alcazar et al.,
+    2021)."""
     return Architecture(**NARANJO, video="", dropout=0.0)
 
 
 @system
 def naranjo_uv() -> Architecture:
-    """naranjo_uv_audio, VGG16 of Places365 with a BiGRU, a BiGRU on both, and one layer on all three (2021)."""
+    """naranjo_uv_audio, VGG16 from Places365 with a BiGRU, a BiGRU on both, and one layer on all three (2021)."""
     return replace(
         naranjo_uv_audio(),
         video="vgg16_features",
@@ -282,4 +285,4 @@ ENSEMBLES = {
     ),
     "okazaki_ldsl_video": ("okazaki_ldsl_video", "okazaki_ldsl_regnet", "okazaki_ldsl_hrnet", "okazaki_ldsl_clip"),
 }  # fmt: skip
-"""Members of the submissions that average several models, as far as is known."""
+"""Members of the submissions that average several models, as far as they are known."""

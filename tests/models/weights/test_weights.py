@@ -71,7 +71,7 @@ def test_a_malicious_file_is_refused_and_not_run(tmp_path, monkeypatch, zipped, 
     content = {"state_dict": {"fc.weight": torch.ones(2, 2)}, "epoch": Exploit()} if inside else Exploit()
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     net = Trunk("audio_test", 1)
-    with pytest.raises(AvscError, match=r"evil\.pth: is no file of plain tensors .*could run code"):
+    with pytest.raises(AvscError, match=r"evil\.pth: is not a file of plain tensors .*could run code"):
         net.load_pretrained(str(file))
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(content))
     with pytest.raises(AvscError, match="plain"):
