@@ -116,8 +116,8 @@ def write(data: Path, docs: Path) -> str:
 
 <!-- Written by benchmarks/outputs.py: change that, not this. -->
 
-How to score, calibrate, fuse and compare systems without training again. It is for people who have system outputs:
-tables with a probability for each recording and class.
+This page explains how to score, calibrate, fuse and compare systems without training again. It is for people who have
+system outputs: tables with a probability for each recording and class.
 
 The examples are the outputs of five real systems for the 3,645 clips (126 locations) of the official test set of
 fold 1. All figures are for **10 s clips** and are macro averages over the ten scenes. The probability of the true scene
@@ -136,8 +136,8 @@ is scored by a fit that has not seen any clip of its location.
 |---|---|---|---|---|---|---|---|
 {chr(10).join(score_row(compared, name) for name in compared.systems)}
 
-*By Wald* is how the challenge publishes intervals: clips are taken as independent. They are not, since clips of one
-place resemble one another. *By location* draws whole places anew (bootstrap), and the intervals become about
+The challenge publishes intervals *by Wald*, which treats clips as independent. They are not, because clips of one
+place resemble each other. *By location* resamples whole places (bootstrap), and the intervals become about
 {width_ratio(compared):.1f} times as wide. Most differences between neighbours in a ranking are smaller than that.
 
 ![Accuracies with both intervals](pictures/outputs_intervals.svg)
@@ -156,10 +156,10 @@ Macro log loss before, and after each method:
 |---|---|{"---|" * len(calibrated)}
 {chr(10).join(calibration_row(calibrated, name) for name in SYSTEMS)}
 
-One temperature, a single exponent for all classes, is the default: it changes no decision, cannot lose much, since one
-number can be learnt from few places, and brings about as much as any. The richer methods are held back by how well they
-do in a cross-validation inside the rows that they are fitted to; a set of 126 places is small for them. `floor` is
-confidence replacement: it only bounds what a confident miss costs.
+One temperature, a single exponent for all classes, is the default. It changes no decision and cannot lose much, because
+a few places suffice to fit one number, and it gains about as much as any method. The richer methods are regularised by
+a cross-validation inside the rows that they are fitted to; a set of 126 places is small for them. `floor` is
+confidence replacement: it only bounds the log loss of a confident error.
 
 ![Reliability before and after](pictures/outputs_reliability.svg)
 
@@ -178,27 +178,28 @@ calibration.json` does so later.
 
 ![Log loss of systems and fusions](pictures/outputs_fusion.svg)
 
-A mean of probabilities is too unsure where the systems agree; a product is what independent evidence asks for, but too
-sure where they err together. The log-linear pool learns how far to go from one to the other, with one number a system:
+A mean of probabilities is not confident enough where the systems agree. A product is right for independent evidence,
+but too confident where systems make the same errors. The log-linear pool learns one exponent for each system:
 **{pool.log_loss:.4f} at {100 * pool.accuracy:.2f} %**, where the best single system has
 {fused.scores["baseline"].log_loss:.4f} at {100 * fused.scores["baseline"].accuracy:.2f} %. {gains(fused)}:
 
 ![Log loss by class](pictures/outputs_classes.svg)
 
-How much of this is luck? The pool is pulled towards equal exponents with a strength of 0.1, which was set with these
-files in view. What other choices give:
+Part of this may be luck: the pool is regularised towards equal exponents with a strength of 0.1, which was chosen on
+these files. Other choices give:
 
 | | log loss | accuracy |
 |---|---|---|
 {chr(10).join(variants(outputs, targets))}
 
-Naming the best of nine methods after the fact flatters it a little too; the product needs no fit at all and has
+The choice of the best of nine methods afterwards also makes its figure a little too good. The product, which needs no
+fit, has
 {fused.scores["product"].log_loss:.4f}.
 
 ## Comparison
 
-The kinds of figures of section 4.2 of the challenge's analysis (Wang et al., DCASE Workshop 2021), which has for its
-top three systems on the evaluation set: vote 94.9 % (± 0.2), oracle 97.5 % (± 0.1), Spearman of
+These are the kinds of figures in section 4.2 of the challenge's analysis (Wang et al., DCASE Workshop 2021). It has,
+for its top three systems on the evaluation set: vote 94.9 % (± 0.2), oracle 97.5 % (± 0.1), Spearman of
 accuracy and log loss over 43 systems 0.93. Here: vote of the best three {100 * best.vote:.1f} %
 (± {half(best.vote_intervals[0])} by Wald, as published; ± {half(best.vote_intervals[1])} by location), oracle
 {100 * best.oracle:.1f} % (± {half(best.oracle_intervals[0])}; ± {half(best.oracle_intervals[1])}), of all five
@@ -209,14 +210,14 @@ published intervals for the published accuracies: {published()}.
 {said["compare"]}
 ```
 
-McNemar's test takes clips as independent, as is usual; the interval and p of the difference in log loss are by
+McNemar's test treats clips as independent, as usual; the interval and p of the difference in log loss are by
 location. `--parameters` adds Spearman's correlation of the systems' sizes and ranks (0.75 in the challenge).
 
 ## Submission
 
 `avsc submission pack` writes the challenge's package, the same bytes for the same content, and checks it first; `avsc
 submission check` lists every violation with its line. Measured by this script on 72,000 rows: packed and checked in
-{seconds["pack"]:.1f} s, the zip checked in {seconds["check"]:.1f} s. Of a spoilt output it says:
+{seconds["pack"]:.1f} s, the zip checked in {seconds["check"]:.1f} s. For an output with errors it prints:
 
 ```
 {defects}

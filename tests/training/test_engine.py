@@ -353,7 +353,7 @@ def test_mean_of_checkpoints(tmp_path):
     name = "heads.fusion.head.0.weight"
     torch.testing.assert_close(tensors[name], sum(model.state_dict()[name] for model in models) / 3)
     other = save_model(SceneNet(replace(MODEL, hidden=8)), tmp_path / "other.safetensors")
-    with pytest.raises(AvscError, match="is of another model"):
+    with pytest.raises(AvscError, match="its model is not that of"):
         average_checkpoints([*paths, other])
     save_model(models[0], paths[0], {"recipe": "{}", "validation": "{}", "calibration": "{}"})
     out = tmp_path / "mean.safetensors"
@@ -532,7 +532,7 @@ def test_what_a_student_sees_of_the_teachers_clip():
     torch.testing.assert_close(seen.audio, clip.audio.mean(1, keepdim=True))
     deaf = as_seen_by(clip, replace(small, audio=""))
     assert not deaf.present[:, 0].any()
-    for changes, message in (({"window": 2.0}, "windows"), ({"sample_rate": 16_000}, "sample rates"),
+    for changes, message in (({"window": 2.0}, "their window is not"), ({"sample_rate": 16_000}, "sample rates"),
                              ({"frames": 3}, "numbers of frames")):  # fmt: skip
         with pytest.raises(AvscError, match=message):
             needs(small, [replace(small, **changes)])
@@ -541,7 +541,10 @@ def test_what_a_student_sees_of_the_teachers_clip():
 def test_teachers_that_cannot_teach(toy_city, unbroken, tmp_path):
     for paths, message in (
         (("nowhere",), "--distil.teachers nowhere: .* train that stage first"),
-        ((str(save_model(SceneNet(replace(MODEL, classes=("a", "b"))), tmp_path / "m.safetensors")),), "other classes"),
+        (
+            (str(save_model(SceneNet(replace(MODEL, classes=("a", "b"))), tmp_path / "m.safetensors")),),
+            "its classes are not those of the data",
+        ),
     ):
         with pytest.raises(AvscError, match=message):
             train(recipe(toy_city, tmp_path, distil=Distil(paths, 0.5)))
