@@ -11,6 +11,7 @@ from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.filterbanks import erb_centres
+from avsc_e2e.models.frontend import mix
 from avsc_e2e.models.heads import PointwiseHead
 from avsc_e2e.models.moments import Moments
 from avsc_e2e.models.nets.audionet import parameter_count
@@ -19,6 +20,7 @@ from avsc_e2e.models.sequencefusion import SequenceFusion
 from avsc_e2e.models.trunk import Trunk, settled
 from avsc_e2e.models.zoo.catalogue import architecture, list_models
 from avsc_e2e.models.zoo.complexity import complexity
+from avsc_e2e.outputs.fusion import fit
 from avsc_e2e.training.optimiser import rate_share, schedule
 from avsc_e2e.training.recipe import Optim
 from avsc_e2e.transforms.frames import CentreCrop
@@ -378,6 +380,67 @@ def test_moments_are_those_of_all_values(sizes):
     whole = torch.cat(parts).double()
     torch.testing.assert_close(moments.mean, whole.mean(0))
     torch.testing.assert_close(moments.std, whole.std(0))
+
+
+# ---- The baseline: shanwangshan/TAU-urban-audio-visual-scenes, train_audio/train.py and train_combine/train.py
+
+
+def test_baseline_heads_and_their_joint_layer():
+    """Linear layers 512-512-128-64-10, 1024-512-128-64-10, and 256-128-10, batch norms between the inner ones."""
+    dense = [(512, 512), (512, 128), (128, 64), (64, 10)]
+    layers = sum(given * out + out for given, out in dense) + sum(2 * out for _given, out in dense[:-1])
+    joint = 256 * 128 + 128 + 128 * 10 + 10
+    with torch.device("meta"):
+        heads = SceneNet(architecture("openl3_joint")).heads
+        early = SceneNet(architecture("openl3_early")).heads["fusion"]
+    assert [parameter_count(heads[name]) for name in ("audio", "video", "fusion")] == [layers, layers, joint]
+    assert (layers, joint, 2 * layers + joint) == (338_634, 34_186, 711_454)
+    assert parameter_count(early) == layers + 512 * 512 == 600_778
+
+
+# ---- Systems without public code: what their reports and papers state
+
+
+STATED = {
+    # Wang et al., ICASSP 2021, section 4: one random frame a second
+    "resnet50_video": {"audio": "", "video": "resnet50.tv_in1k", "frames": 1, "window": 1.0},
+    # Wang, Chen et al., DCASE 2021: average and difference of the channels, model and decision level
+    "zhang_ioa": {"audio": "audio_cnn1d", "channels": "mid_side", "features": "log_mel", "fusion": "concat"},
+    "zhang_ioa_wavelet": {"features": "wavelet", "channels": "mid_side"},
+    "zhang_ioa_bark": {"features": "bark", "channels": "mid_side"},
+    # Chen, Wang and Zhang, arXiv 2204.11420: one classifier on both, trained jointly
+    "ioa_joint": {"audio": "audio_cnn1d", "fusion": "concat", "decision": (0.0, 0.0, 1.0)},
+    # Wang, Zheng et al., DCASE 2021, and Wang et al., arXiv 2203.04114
+    "du_ustc": {"audio": "du_fcnn", "features": "log_mel", "fusion": "concat", "decision": (0.0, 0.0, 1.0)},
+    "du_ustc_vggish": {"audio": "vggish", "video": ""},
+    "du_ustc_pann": {"audio": "cnn14", "video": ""},
+    # Okazaki, Kong and Yoshinaga, DCASE 2021: an ensemble, so no model-level fusion
+    "okazaki_ldsl": {"audio": "cnn14", "fusion": "", "decision_rule": "mean"},
+    "okazaki_ldsl_regnet": {"audio": "", "video": "regnety_064.pycls_in1k"},
+    "okazaki_ldsl_hrnet": {"audio": "", "video": "hrnet_w48.ms_in1k"},
+    # The challenge's analysis, Wang et al., DCASE Workshop 2021, Table 1: early fusion
+    "yang_thu": {"fusion": "concat", "decision": (0.0, 0.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_systems_without_public_code_follow_their_reports(name):
+    arch = architecture(name)
+    assert {field: getattr(arch, field) for field in STATED[name]} == STATED[name]
+
+
+def test_zhang_hears_average_and_difference():
+    """Wang, Chen et al., DCASE 2021; ours halves the difference, so that no plane is louder than the recording."""
+    left, right = torch.tensor([0.5, -0.25]), torch.tensor([0.25, 0.75])
+    mixed = mix(torch.stack([left, right])[None], "mid_side")[0]
+    torch.testing.assert_close(mixed, torch.stack([(left + right) / 2, (left - right) / 2]))
+
+
+def test_okazaki_weighs_systems_by_their_confidence_in_each_class():
+    """Okazaki et al., DCASE 2021: an ensemble weighted class-wise by confidence; the rule itself is ours."""
+    sure, unsure = np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([[0.5, 0.5], [0.1, 0.9]])
+    rule = fit(np.stack([sure, unsure]), np.array([0, 1]), np.array(["a", "b"]), "confidence")
+    np.testing.assert_allclose(rule.weights, [[0.8 / 1.3, 0.6 / 1.5], [0.5 / 1.3, 0.9 / 1.5]])
 
 
 # ---- Image transformers as audio trunks
