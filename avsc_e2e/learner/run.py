@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from avsc_e2e.learner.ladder import Ladder, Rung
 from avsc_e2e.learner.look import Look
 from avsc_e2e.learner.probe import joined, probe
 from avsc_e2e.learner.results import Learned, Results
-from avsc_e2e.learner.tuning import PLANS, Cache, Plan, tune
+from avsc_e2e.learner.tuning import PLANS, Cache, Plan, plans, tune
 from avsc_e2e.models.ensemble import Ensemble, Member, Tower
 
 log = logging.getLogger(__name__)
@@ -49,8 +48,7 @@ FIRST = "first look"
 """Stage of the checkpoint that is left before all segments are looked at."""
 TRIAL = 96
 """Segments that the machine's rate of embedding is measured on."""
-CHANCE = 0.95
-"""Share of the log loss of equal probabilities, above which a regression has learnt next to nothing."""
+
 Progress = Callable[[str], Callable[..., None]]
 
 
@@ -96,7 +94,8 @@ class Run:
             self.recall()
         self.probes()
         self.decide("probes")
-        waiting = self.plans()
+        video = [name for name, one in self.towers.items() if one.member.modality == "video"]
+        waiting = plans(self.alone, video, self.classes)
         for _ in range(2):  # what does not fit into its share of the time may fit into what the others leave
             skipped = []
             for place, (name, plan) in enumerate(waiting):
@@ -122,15 +121,6 @@ class Run:
         """Seconds that the test part will take."""
         count = sum(max(row.duration, 1.0) for row in self.seen.corpus.test)
         return min(1.2 * self.each * count, JUDGED * self.clock.seconds) + 10.0
-
-    def plans(self) -> list[tuple[str, Plan]]:
-        """Which trunks are fine-tuned, and how: audio trunks for long and with masks and mixup, the better one of the
-        video trunks for short; last those whose regression is hardly better than chance."""
-        found = [(name, plan) for name, plan in PLANS.items() if name in self.alone]
-        video = [name for name, _ in found if self.towers[name].member.modality == "video"]
-        best = min(video, key=self.alone.__getitem__, default="")
-        found = [(name, plan) for name, plan in found if name not in video or name == best]
-        return sorted(found, key=lambda one: self.alone[one[0]] > CHANCE * math.log(self.classes))
 
     def tune(self, name: str, plan: Plan, seconds: float) -> bool:
         """Fine-tune a trunk, and decide anew; False where some seconds are too few for it."""
@@ -199,8 +189,13 @@ class Run:
         """Features of the training part, of as many segments as the budget allows."""
         corpus, room = self.seen.corpus, SHARE * (self.clock.left - self.ending)
         kept = every.chosen(every.within(room / (self.each + REGRESSED)))
-        seconds = len(kept) * self.each
-        log.info("embedding %d of %d segments, spread over them, about %.0f s", len(kept), len(every), seconds)
+        seconds, tuned = len(kept) * (self.each + REGRESSED), [name for name in PLANS if name in self.towers]
+        rest = self.clock.left - self.ending - seconds
+        log.info(
+            "plan, in seconds: %.0f for regressions on frozen trunks (%d of %d segments, spread over them), %.0f to "
+            "fine-tune %s, %.0f for the test part and the report",
+            seconds, len(kept), len(every), max(rest, 0), ", ".join(tuned) or "nothing", self.ending,
+        )  # fmt: skip
         saved = self.results.folder / "embeddings.npz"
         there, place = read_arrays(saved, kept)
         if set(there) == {"present", *self.towers} and (place >= 0).all():

@@ -8,6 +8,7 @@ Axes: N segments, V cached views, K classes.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,17 @@ PLANS = {
     "aisfx": Plan(8, 3e-4, mixup=0.3),
 }
 """How trunks are fine-tuned, the cheapest first; epochs are the most, of which those out of fold choose."""
+CHANCE = 0.95
+"""Share of the log loss of equal probabilities, above which a regression has learnt next to nothing."""
+
+
+def plans(alone: Mapping[str, float], video: Sequence[str], classes: int) -> list[tuple[str, Plan]]:
+    """Which trunks are fine-tuned, and how, by the losses out of fold of their regressions: audio trunks for long and
+    with masks and mixup, the better one of the `video` trunks for short; last those whose regression is hardly better
+    than chance."""
+    best = min((name for name in video if name in alone), key=alone.__getitem__, default="")
+    found = [(name, plan) for name, plan in PLANS.items() if name in alone and (name not in video or name == best)]
+    return sorted(found, key=lambda one: alone[one[0]] > CHANCE * math.log(classes))
 
 
 @dataclass(frozen=True, eq=False)
