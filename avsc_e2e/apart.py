@@ -63,17 +63,27 @@ class _Worker:
         self.pipe.close()
 
 
+IDLE: list[_Worker] = []
+"""Processes that are kept for the next call."""
+
+
 def apart(
-    function: Callable[[Any], Iterable[Any]], items: Sequence[Any], workers: int = 0, *, patience: float = PATIENCE
+    function: Callable[[Any], Iterable[Any]],
+    items: Sequence[Any],
+    workers: int = 0,
+    *,
+    patience: float = PATIENCE,
+    keep: bool = False,
 ) -> Iterator[tuple[int, Any]]:
     """Call `function` (of a module, no closure) on each item, in `workers` processes (0: one for each core), and yield
     the index of an item with each value that its call yields, in the order in which they come. Where the process ends,
-    or gives no value for `patience` seconds, the index comes with a `Died`. Raises what `function` raises."""
+    or gives no value for `patience` seconds, the index comes with a `Died`. With `keep` the
+    processes wait for the next call, for one takes a second to start. Raises what `function` raises."""
     waiting = deque(enumerate(items))
     crew: list[_Worker] = []
     try:
         for _ in range(min(workers or os.cpu_count() or 1, len(waiting))):
-            crew.append(_Worker())
+            crew.append(IDLE.pop() if IDLE else _Worker())
             crew[-1].give(*_next(waiting, function))
         while crew:
             ready = wait([worker.pipe for worker in crew], timeout=1.0)
@@ -105,8 +115,11 @@ def apart(
                 elif waiting:
                     worker.give(*_next(waiting, function))
                 else:
-                    worker.end()
                     crew.remove(worker)
+                    if keep:
+                        IDLE.append(worker)
+                    else:
+                        worker.end()
     finally:
         for worker in crew:
             worker.end()

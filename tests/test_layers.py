@@ -19,7 +19,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avsc_e2e"
 
 ROOMS = (
-    ("avsc_e2e", "apart", "clip", "devices", "durable", "errors", "memory", "processes", "randomness"),
+    (
+        "avsc_e2e",
+        "apart",
+        "clip",
+        "cluster",
+        "devices",
+        "durable",
+        "errors",
+        "memory",
+        "parquet",
+        "processes",
+        "randomness",
+    ),
     ("data", "toycity", "transforms", "models", "outputs"),
     ("submission",),
     ("report",),
@@ -80,6 +92,8 @@ OWNERS = {
     "markupsafe": {"report.template"},
     "matplotlib": {"report.images"},
     "pandas": {"tables"},
+    "pyarrow": {"parquet"},
+    "ray": {"cluster"},
     "pytorch_lightning": {
         "training.callbacks",
         "training.launch",
@@ -121,7 +135,7 @@ OWNERS = {
 }
 """The files that may know a package: media.py reads what toycity.py writes. numpy and torch are everybody's."""
 
-EXTRAS = ("clip", "datasets", "keras", "onnx", "pandas")
+EXTRAS = ("clip", "datasets", "keras", "onnx", "pandas", "ray")
 """Extras of setup.cfg whose packages some files import when they need them."""
 
 UNSEEN = {"onnx", "onnxscript", "tensorboard"}

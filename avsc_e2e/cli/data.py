@@ -120,22 +120,25 @@ def check(
 
 
 def prepare(
-    root: Annotated[Path, Positional],
-    store: Annotated[Path, Positional],
+    root: Annotated[str, Positional],
+    store: Annotated[str, Positional],
     stage: For = "",
     short_side: int = 0,
     rate: float = 0.0,
     quality: int = 95,
     decoder: Literal["auto", "pyav", "decord"] = "auto",
     workers: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    patience: float = 300.0,
 ) -> int:
     """Decode a data set once into a store, which reads a clip in about a millisecond; resumes an interrupted run.
 
     Several machines with a shared folder divide the work by RANK and WORLD_SIZE, which torchrun sets.
 
     Args:
-        root: Folder of the data set, or FILES.csv with the columns file and label.
-        store: Folder for the store; pass it to a stage as --data.store.
+        root: Folder of the data set, or FILES.csv or FILES.parquet with the columns file and label; or the URL of class
+            folders or of such a table.
+        store: Folder for the store, or a URL such as s3://bucket/store; pass it to a stage as --data.store.
         stage: Recipe and stage, such as zhang_ioa/hybrid, or FILE.py:STAGE: choose size and rate of the frames by it.
         short_side: Shorter side of a frame, pixels; 0: what the stage of --for wants, else 256.
         rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments. 0:
@@ -144,6 +147,9 @@ def prepare(
         decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
             comparison; auto: pyav.
         workers: Number of processes; 0: one for each core.
+        engine: local: processes of this machine; ray: a task for each shard on a Ray cluster, that of RAY_ADDRESS or of
+            this machine, whose machines share the folders, or read and write URLs. The store is the same.
+        patience: Seconds that one recording may take; then it counts as bad.
     """
     from avsc_e2e.data.store.prepare import prepare
     from avsc_e2e.data.store.shard import DEFAULT
@@ -168,6 +174,8 @@ def prepare(
         workers=workers or max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1),
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),
+        engine=engine,
+        patience=patience,
         progress=progress("preparing"),
     )
     for file, modality, reason in done.bad:

@@ -26,7 +26,7 @@ def check_store(path: Path, progress: Progress | None) -> Check:
             continue
         records = read_index(shard)
         size += shard.stat().st_size
-        reason = damage(shard, records, files)
+        reason = damage(shard.stat().st_size, records, files)
         if reason:
             problems.append(Problem("unreadable", str(shard), f"{reason}: {mend}"))
         problems += [Problem("unreadable", str(shard), f"{file}: {why}: {mend}") for file, why in verify(shard)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from avsc_e2e.clip import Row
 from avsc_e2e.data.extensions import kind
-from avsc_e2e.data.sets.table import folder_of, is_table, read_table
+from avsc_e2e.data.sets.table import TABLES, folder_of, is_table, read_table
+from avsc_e2e.data.store.remote import RemoteFolder, fetch, is_url
 from avsc_e2e.errors import AvscError
 
 PARTS = {
@@ -50,9 +52,11 @@ class Scan(NamedTuple):
 def scan(root: str | os.PathLike[str]) -> Scan:
     """List a root or a table. Raises AvscError only if it is neither: not a folder, a folder without class folders, or
     a file that is not such a table."""
+    if is_url(root):
+        return _scan_url(str(root).rstrip("/"))
     root = Path(os.path.abspath(root))
     if is_table(root):
-        return _scan_table(root)
+        return _scan_table(root, folder_of(root), root)
     folders, faults, passed = class_folders(root)
     seen: dict[tuple[int, int], str] = {}
     files = {folder: list(_files(root, folder, seen, passed)) for of_part in folders.values() for folder in of_part}
@@ -72,32 +76,67 @@ COLUMNS = ("audio", "group", "split")
 """Optional columns of a table, beside file and label. audio: a separate file with the audio of a video."""
 
 
-def _scan_table(path: Path) -> Scan:
+def _scan_url(url: str) -> Scan:
+    """As `scan`; rows have paths relative to the URL of the folder, and nothing is looked at but names. Raises
+    AvscError where it cannot be listed."""
+    if os.path.splitext(url)[1].lower() in TABLES:
+        with tempfile.TemporaryDirectory(prefix="avsc-") as folder:
+            path = Path(folder) / PurePosixPath(url).name
+            fetch(url, path)
+            return _scan_table(path, folder_of(url), url)
+    found = [PurePosixPath(name) for name in sorted(RemoteFolder(url).names())]
+    media = [path for path in found if kind(path) and not any(part.startswith(".") for part in path.parts)]
+    depth = 2 if any(PARTS.get(path.parts[0].lower()) == "train" and len(path.parts) > 2 for path in media) else 1
+    if not any(len(path.parts) > depth for path in media):
+        raise AvscError(
+            f"{url}: no recordings in sub-folders of their classes ({len(found)} files are listed): give the URL of a "
+            "folder with one sub-folder per class, or of a table, FILES.csv with the columns file and label"
+        )
+    faults: list[Fault] = []
+    passed: list[Fault] = []
+    classes: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in media:
+        if len(path.parts) <= depth or (depth == 2 and path.parts[0].lower() not in PARTS):
+            passed.append(Fault(f"{url}/{path}", "lies in no class", "put it into the folder of its class"))
+        else:
+            classes[PurePosixPath(*path.parts[:depth])].append(path)
+    images = not any(kind(path) == "video" for path in media)
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for folder, files in classes.items():
+        part = PARTS[folder.parts[0].lower()] if depth == 2 else ""
+        parts[part] += _rows(PurePosixPath(), folder, files, images, faults, passed)
+    return Scan(dict(parts), tuple(faults), tuple(passed))
+
+
+def _scan_table(path: Path, folder: Path | str, shown: Path | str) -> Scan:
+    """Of a table in a file, whose paths are relative to `folder`, and which messages call `shown`."""
     lines, others = read_table(path, ("file", "label"), COLUMNS)
     known = f"known are file, label, {', '.join(COLUMNS)}"
-    passed = [Fault(str(path), f"column {name!r} is passed over", known) for name in others]
+    passed = [Fault(str(shown), f"column {name!r} is passed over", known) for name in others]
     divided = any(cells["split"] for _, cells in lines)
-    faults = [] if lines else [Fault(str(path), "lists no recording", "add a line for each")]
+    faults = [] if lines else [Fault(str(shown), "lists no recording", "add a line for each")]
     parts: dict[str, list[Row]] = defaultdict(list)
     first: dict[str, int] = {}
     for number, cells in lines:
         name = os.path.splitext(cells["file"])[0]
-        found = list(_faults_of(cells, folder_of(path), divided))
+        found = list(_faults_of(cells, folder, divided))
         if (before := first.setdefault(name, number)) != number:
             mend = "list a recording once; the audio of a video goes into the column audio"
             found.append((f"{cells['file']} has the same name as line {before}", mend))
-        faults += [Fault(f"{path}: line {number}", *reason_and_mend) for reason_and_mend in found]
+        faults += [Fault(f"{shown}: line {number}", *reason_and_mend) for reason_and_mend in found]
         if not found:
-            paths = [os.path.join(folder_of(path), cells[column]) for column in ("file", "audio") if cells[column]]
+            names = [cells[column] for column in ("file", "audio") if cells[column]]
+            # Behind a URL, and of media behind URLs, the paths stay as they are listed.
+            paths = [name if is_url(name) or is_url(folder) else os.path.join(folder, name) for name in names]
             video = "" if kind(paths[0]) == "audio" else paths[0]
             part = PARTS[cells["split"].lower()] if divided else ""
             parts[part].append(Row(name, paths[-1], video, scene=cells["label"], location=cells["group"]))
     if divided and "train" not in parts and not faults:
-        faults.append(Fault(str(path), "lists no recording of the split train", "add some"))
+        faults.append(Fault(str(shown), "lists no recording of the split train", "add some"))
     return Scan(dict(parts), tuple(faults), tuple(passed))
 
 
-def _faults_of(cells: dict[str, str], folder: Path, divided: bool) -> Iterator[tuple[str, str]]:
+def _faults_of(cells: dict[str, str], folder: Path | str, divided: bool) -> Iterator[tuple[str, str]]:
     """Reason and remedy of each fault of a line."""
     if not cells["file"] or not cells["label"]:
         yield "no file or no label", "give both"
@@ -108,7 +147,7 @@ def _faults_of(cells: dict[str, str], folder: Path, divided: bool) -> Iterator[t
     for name in filter(None, (cells["file"], cells["audio"])):
         if not kind(name):
             yield f"{name} is neither video nor audio by its name", "give a media file"
-        elif not os.path.isfile(os.path.join(folder, name)):
+        elif not is_url(name) and not is_url(folder) and not os.path.isfile(os.path.join(folder, name)):
             yield f"{name} is absent", f"paths are relative to {folder}"
 
 
@@ -212,10 +251,15 @@ def _files(root: Path, folder: Path, seen: dict[tuple[int, int], str], passed: l
 
 
 def _rows(
-    root: Path, folder: Path, files: list[Path], images: bool, faults: list[Fault], passed: list[Fault]
+    root: PurePath,
+    folder: PurePath,
+    files: Sequence[PurePath],
+    images: bool,
+    faults: list[Fault],
+    passed: list[Fault],
 ) -> Iterator[Row]:
     """Rows of one class folder. Images are only used in a set without videos; otherwise they are thumbnails."""
-    recordings: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: {"video": [], "audio": []})
+    recordings: dict[PurePath, dict[str, list[PurePath]]] = defaultdict(lambda: {"video": [], "audio": []})
     for path in files:
         if not str(path.relative_to(root)).isprintable():
             mend = "rename it: names are lines of system outputs"
@@ -239,6 +283,6 @@ def _rows(
         yield Row(stem.relative_to(root).as_posix().strip(), audio, video, scene=folder.name)
 
 
-def _shown(path: Path) -> str:
+def _shown(path: PurePath) -> str:
     """A path that fits in a line of any encoding."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -106,16 +107,22 @@ def read_index(shard: Path) -> list[dict[str, Any]]:
         return []
 
 
-def damage(shard: Path, records: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
-    """What sizes and names tell is wrong with a finished shard; "" where nothing is. `files` are those of the
-    manifest."""
+def damage(size: int, records: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
+    """What sizes and names tell is wrong with a finished shard of `size` bytes; "" where nothing is. `files` are those
+    of the manifest."""
     listed = {record["row"]["file"] for record in records}
     lost = [file for file in files if file not in listed]
     if lost and len(listed) == len(records) and len(records) < len(files):
         return f"its index lacks {len(lost)} of {len(files)} recordings, such as {lost[0]}"
     expected = (records[-1]["next"] if records else 0) + 2 * tarfile.BLOCKSIZE
-    size = shard.stat().st_size
     return f"{size} bytes, not {expected} as its index says" if size != expected else ""
+
+
+def located(root: Path | str, path: str) -> Path | str:
+    """Where a medium of a row is: a file, or a URL."""
+    if is_url(path):
+        return path
+    return f"{root}/{quote(path) if str(root).startswith('http') else path}" if is_url(root) else root / path
 
 
 def verify(shard: Path) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from avsc_e2e.data.store.layout import (
     index_file,
     index_lines,
     is_store,
+    located,
     parse_manifest,
     read_manifest,
     shard_file,
@@ -82,8 +83,8 @@ class Store:
     """A folder or a URL."""
     layout: str
     """tau, folder or evaluation."""
-    root: Path
-    """Of the source, when it was prepared: a folder, or a table."""
+    root: Path | str
+    """Of the source, when it was prepared: a folder, a table, or the URL of one."""
     short_side: int
     """Pixels."""
     rate: float
@@ -121,7 +122,7 @@ class Store:
     def _changed(self, stored: Stored) -> list[str]:
         found = []
         for path, stamp in stored.source.items():
-            path = os.path.join(folder_of(self.root), path)
+            path = str(located(folder_of(self.root), path))
             try:
                 status = os.stat(path)
             except OSError:
@@ -145,7 +146,7 @@ class Store:
         stored = self.recordings[row.file]
         have = [name for name in modalities if stored.has(name)]
         paths = {
-            name: os.path.join(folder_of(self.root), stored.row[name]) if name in have and stored.row[name] else ""
+            name: str(located(folder_of(self.root), stored.row[name])) if name in have and stored.row[name] else ""
             for name in MODALITIES
         }
         durations = [stored.duration[name] for name in have if name in stored.duration]
@@ -251,7 +252,7 @@ def _indices(path: Path, manifest: dict[str, Any], unfinished: list[Path]) -> It
             continue
         index = index_file(shard)
         lines = index_lines(index.read_bytes()) if index.is_file() else []
-        reason = damage(shard, [line.record for line in lines], manifest["shards"][number])
+        reason = damage(shard.stat().st_size, [line.record for line in lines], manifest["shards"][number])
         if reason:
             raise AvscError(
                 f"{shard}: is damaged ({reason}): run `avsc data prepare {manifest['root']} {path}` again, which mends "
@@ -279,6 +280,6 @@ def _open_url(url: str) -> Store:
 
 def _store(path: Path | str, manifest: dict[str, Any], recordings: Recordings, *shards: RemoteFolder) -> Store:
     options = manifest["options"]
-    root = Path(manifest["root"])
+    root = manifest["root"] if is_url(manifest["root"]) else Path(manifest["root"])
     copies = tuple((first, second) for first, second in manifest.get("copies", ()))
     return Store(path, manifest["layout"], root, options["short_side"], options["rate"], recordings, copies, *shards)

@@ -6,15 +6,18 @@ last ones are kept. Each process connects for itself, when it first reads, so lo
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avsc_e2e.durable import refusal
 from avsc_e2e.errors import AvscError, MediaError
 
 BLOCK = 1 << 15
@@ -65,6 +68,64 @@ class RemoteFolder:
             if data is not None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(data)
+
+    def names(self) -> dict[str, int]:
+        """The files below the folder, at any depth, with their bytes. Raises AvscError."""
+        connection = self._connect()
+        with self._named(self.url):
+            root = connection._strip_protocol(self.url).rstrip("/")
+            found = connection.find(root, detail=True)
+            return {path[len(root) :].lstrip("/"): about.get("size") or 0 for path, about in found.items()}
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none. Raises AvscError."""
+        connection, url = self._connect(), f"{self.url}/{name}"
+        with self._named(url):
+            try:
+                connection.invalidate_cache()
+                return connection.info(connection._strip_protocol(url))["size"]
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all where the storage can. Raises AvscError."""
+        connection, url = self._connect(), f"{self.url}/{name}"
+        with self._named(url):
+            self._make_folder(url)
+            connection.pipe_file(connection._strip_protocol(url), data)
+
+    def put(self, path: Path, name: str) -> None:
+        """Copy a file of this machine into the folder, as `write` does. Raises AvscError."""
+        connection, url = self._connect(), f"{self.url}/{name}"
+        with self._named(url):
+            self._make_folder(url)
+            connection.put_file(str(path), connection._strip_protocol(url))
+
+    def remove(self, name: str) -> None:
+        """Remove a file that is there. Raises AvscError."""
+        connection, url = self._connect(), f"{self.url}/{name}"
+        with self._named(url):
+            connection.rm_file(connection._strip_protocol(url))
+
+    def _make_folder(self, url: str) -> None:
+        connection = self._connect()
+        if url.startswith(("http://", "https://")):
+            raise NotImplementedError
+        if "file" in connection.protocol:  # object storage has no folders
+            connection.makedirs(connection._parent(connection._strip_protocol(url)), exist_ok=True)
+
+    @contextmanager
+    def _named(self, url: str) -> Iterator[None]:
+        """What goes wrong is an AvscError that names the URL."""
+        try:
+            yield
+        except NotImplementedError:
+            raise AvscError(
+                f"{url}: this protocol can only be read; give a folder, or storage that takes files"
+            ) from None
+        except Exception as error:  # of whatever package the protocol is spoken by
+            _judge(url, error, last=True)
+            raise
 
     def parts(self, shard: str, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """The bytes of each span (offset, size) of a shard."""
@@ -159,6 +220,8 @@ def _judge(url: str, error: Exception, last: bool) -> None:
         raise AvscError(
             f"{url}: access is refused ({_line(error)}): give the credentials that its protocol asks for"
         ) from None
+    if last and refusal(error) == os.strerror(errno.ENOSPC):
+        raise AvscError(f"{url}: there is no space left; make room and go on with the same command") from None
     if last:
         raise AvscError(
             f"{url}: cannot be fetched after {len(WAITS) + 1} tries ({_line(error)}): is the address right, and the "
@@ -185,7 +248,7 @@ def fetch(url: str, path: Path) -> None:
     except Exception as error:  # of whatever package the protocol is spoken by
         if not isinstance(error, FileNotFoundError):
             raise AvscError(f"{url}: cannot be fetched: {_line(error)}") from None
-        raise AvscError(f"{url}: no such file") from None
+        raise MediaError(url, "no such file") from None
     with open(path, "wb") as file:
         for begin in range(0, size or 1, PART):
             span = (begin, min(begin + PART, size)) if size else (None, None)  # a server may not tell

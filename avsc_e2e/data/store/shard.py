@@ -12,27 +12,28 @@ import contextlib
 import json
 import os
 import shutil
-import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from avsc_e2e.clip import MODALITIES
-from avsc_e2e.data.media import Decoder, audio_blocks, decode_frames, probe
+from avsc_e2e.data.media import Decoder, decode_frames, probe
 from avsc_e2e.data.store.layout import (
     damage,
     index_file,
+    located,
+    parse_index,
     read_index,
     verify,
 )
+from avsc_e2e.data.store.remote import RemoteFolder, fetch, is_url
+from avsc_e2e.data.store.tar import Checked, add, add_audio
 from avsc_e2e.durable import flush_folder
 from avsc_e2e.errors import MediaError
 
@@ -59,16 +60,39 @@ class Task(NamedTuple):
     """One shard."""
 
     shard: Path
-    root: Path
+    root: Path | str
+    """Folder or URL that the paths of rows are relative to."""
     rows: tuple[dict[str, Any], ...]
     options: Options
     dead: tuple[tuple[str, str], ...] = ()
     """Recordings that are not to be decoded again, because it ends the process, with what is told of it."""
+    url: str = ""
+    """Of the store, where the shard goes once it is whole; empty where it stays."""
 
 
 def write_shard(task: Task) -> Iterator[bool]:
-    """Write a shard; yields for each of its recordings whether it was decoded now. Raises MediaError where its folder
+    """Write a shard; yields for each of its recordings whether it was decoded now. Raises AvscError where its folder
     cannot be written to."""
+    yield from _write_here(task)
+    if task.url:
+        store, index = RemoteFolder(task.url), index_file(task.shard)
+        store.put(index, index.name)  # first, for a shard that is there is finished
+        store.put(task.shard, task.shard.name)
+        task.shard.unlink()
+        index.unlink()
+
+
+def is_whole_at(task: Task, index: bytes | None, sizes: dict[str, int]) -> bool:
+    """Whether a shard is finished at its URL, by its index and the bytes of the files there."""
+    records = parse_index(index or b"")
+    if len(records) != len(task.rows) or task.shard.name not in sizes:
+        return False
+    if damage(sizes[task.shard.name], records, [row["file"] for row in task.rows]):
+        return False
+    return all(_is_fresh(record, row, task.root) for record, row in zip(records, task.rows, strict=True))
+
+
+def _write_here(task: Task) -> Iterator[bool]:
     if _is_whole(task):
         yield from (False for _ in task.rows)
         return
@@ -110,27 +134,10 @@ def _is_whole(task: Task) -> bool:
     if not task.shard.exists():
         return False
     records = read_index(task.shard)
-    if len(records) != len(task.rows) or damage(task.shard, records, [row["file"] for row in task.rows]):
+    if len(records) != len(task.rows) or damage(task.shard.stat().st_size, records, [row["file"] for row in task.rows]):
         return False
     fresh = all(_is_fresh(record, row, task.root) for record, row in zip(records, task.rows, strict=True))
     return fresh and not verify(task.shard)
-
-
-class Checked:
-    """A file that is appended to, with a checksum of what was."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.begin, self.checksum = file, file.tell(), 0
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.checksum = zlib.crc32(data, self.checksum)
-
-    def restart(self) -> None:
-        """Take back what was written."""
-        self.file.truncate(self.begin)
-        self.file.seek(self.begin)
-        self.checksum = 0
 
 
 def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
@@ -143,20 +150,43 @@ def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
     return len(records)
 
 
+@contextlib.contextmanager
+def _media(row: dict[str, Any], task: Task) -> Iterator[dict[str, Path | MediaError]]:
+    """The files of a recording by their path; those behind a URL are fetched, and removed afterwards."""
+    found: dict[str, Path | MediaError] = {}
+    with contextlib.ExitStack() as stack:
+        for path in {row["audio"], row["video"]} - {""}:
+            place = found[path] = located(task.root, path)
+            if is_url(place):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="avsc-", dir=task.shard.parent))
+                found[path] = Path(folder) / f"medium{PurePosixPath(path).suffix}"
+                try:
+                    fetch(place, found[path])
+                except MediaError as error:
+                    found[path] = error
+        yield found
+
+
 def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
     """Decode a recording, write its frames, audio and description, and return its record."""
+    with _media(row, task) as media:
+        return _append_files(tar, row, task, media)
+
+
+def _append_files(tar: Checked, row: dict[str, Any], task: Task, files: dict[str, Path | MediaError]) -> dict[str, Any]:
     key = _key(row["file"])
     record: dict[str, Any] = {"row": row, "source": {}, "bad": {}, "duration": {}, "audio": None, "video": None}
     for path in {row["audio"], row["video"]} - {""}:
-        with contextlib.suppress(OSError):
-            record["source"][path] = _stamp(task.root / path)
+        with contextlib.suppress(OSError, TypeError):
+            record["source"][path] = _stamp(files[path], local=not is_url(located(task.root, path)))
     record["source"] = dict(sorted(record["source"].items()))
     dead = dict(task.dead).get(row["file"])
     if dead:
         record["bad"] = {name: dead for name in reversed(MODALITIES) if row[name]}
     if row["video"] and not dead:
-        path, offsets, sizes, end = task.root / row["video"], [], [], 0.0
+        offsets, sizes, end = [], [], 0.0
         try:
+            path = _there(files[row["video"]])
             media = probe(path)
             if media.has_video or row["video"] != row["audio"]:
                 record["duration"]["video"] = media.duration
@@ -164,7 +194,7 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
                 for image, spans, until in decode_frames(path, rate, side, decoder):
                     end = until
                     data = b"" if isinstance(image, MediaError) else _encode_frame(image, task.options.quality)
-                    offset = _add(tar, f"{key}.{len(offsets):04d}.jpg", data) if data else 0
+                    offset = add(tar, f"{key}.{len(offsets):04d}.jpg", data) if data else 0
                     offsets += [offset] * spans  # a frame that is held is stored once, one that is lost not at all
                     sizes += [len(data)] * spans
                 record["video"] = {"end": end, "offsets": offsets, "sizes": sizes}
@@ -172,70 +202,19 @@ def _append(tar: Checked, row: dict[str, Any], task: Task) -> dict[str, Any]:
             record["bad"]["video"] = error.reason
             tar.restart()
     if row["audio"] and not dead:
-        path = task.root / row["audio"]
         try:
+            path = _there(files[row["audio"]])
             media = probe(path)
             if media.has_audio or row["video"] != row["audio"]:
                 record["duration"]["audio"] = media.duration
-                record["audio"] = _add_audio(tar, f"{key}.wav", path, task.shard.parent)
+                record["audio"] = add_audio(tar, f"{key}.wav", path, task.shard.parent)
         except MediaError as error:
             record["bad"]["audio"] = error.reason
     about = {name: row[name] for name in ("file", "scene", "location", "city", "part")}
     about |= {"frame_rate": task.options.rate, "duration": record["duration"], "bad": record["bad"]}
-    _add(tar, f"{key}.json", json.dumps(about).encode())
+    add(tar, f"{key}.json", json.dumps(about).encode())
     record |= {"next": tar.file.tell(), "checksum": tar.checksum}
     return record
-
-
-def _add(tar: Checked, name: str, data: bytes) -> int:
-    """Append a member and return where its data begin."""
-    return _add_parts(tar, name, len(data), [data])
-
-
-def _add_parts(tar: Checked, name: str, size: int, parts: Iterable[bytes]) -> int:
-    """Append a member of `size` bytes, part by part, and return where its data begin."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o644
-    tar.write(member.tobuf(tarfile.GNU_FORMAT, "ascii"))
-    offset = tar.file.tell()
-    for part in parts:
-        tar.write(part)
-    tar.write(bytes(-size % tarfile.BLOCKSIZE))
-    return offset
-
-
-def _add_audio(tar: Checked, name: str, path: Path, scratch: Path) -> list[int]:
-    """Append a recording's audio as a WAV file and return where its samples begin, their number, the channels, the rate
-    (Hz) and the bits of one. The tar wants the size first, so the samples wait in a file without a name: memory does
-    not grow with the recording. Raises MediaError."""
-    samples, channels, rate, bits = 0, 1, 0, 16
-    with tempfile.TemporaryFile(dir=scratch) as raw:
-        for block, rate in audio_blocks(path):  # noqa: B007
-            samples, channels = samples + len(block), block.shape[1]
-            bits = {"int16": 16, "int32": 24, "float32": 32}[block.dtype.name]
-            if bits == 24:
-                raw.write(block.astype("<i4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes())
-            else:
-                raw.write(block.astype("<i2" if bits == 16 else "<f4").tobytes())
-        if not rate:
-            raise MediaError(str(path), "none of its audio can be decoded (is it cut off?)")
-        size = raw.tell()
-        raw.seek(0)
-        header = _wav_header(size, samples, channels, rate, bits)
-        parts = chain([header], iter(partial(raw.read, 1 << 20), b""))
-        return [_add_parts(tar, name, len(header) + size, parts) + len(header), samples, channels, rate, bits]
-
-
-def _wav_header(size: int, samples: int, channels: int, rate: int, bits: int) -> bytes:
-    """Of a WAV file with `size` bytes of samples. By hand, for libsndfile writes the time of day into that of floats,
-    and a store's bytes depend on its sources alone."""
-    width = channels * bits // 8
-    kind = struct.pack("<HHIIHH", 3 if bits == 32 else 1, channels, rate, rate * width, width, bits)
-    head = b"fmt " + struct.pack("<I", len(kind)) + kind
-    if bits == 32:
-        head += b"fact" + struct.pack("<II", 4, samples)
-    head += b"data" + struct.pack("<I", size & 0xFFFFFFFF)
-    return b"RIFF" + struct.pack("<I", (4 + len(head) + size) & 0xFFFFFFFF) + b"WAVE" + head
 
 
 def _encode_frame(frame: np.ndarray, quality: int) -> bytes:
@@ -251,17 +230,27 @@ def _key(file: str) -> str:
     return quote(file, safe="/").replace(".", "%2E").lstrip("/")
 
 
-def _is_fresh(record: dict[str, Any], row: dict[str, Any], root: Path) -> bool:
-    """Whether a record is of this row, and of the sources as they are now."""
+def _there(file: Path | MediaError) -> Path:
+    if isinstance(file, MediaError):
+        raise file
+    return file
+
+
+def _is_fresh(record: dict[str, Any], row: dict[str, Any], root: Path | str) -> bool:
+    """Whether a record is of this row, and of the sources as they are now; those behind a URL are not asked for."""
+    if record["row"] != row:
+        return False
+    sources = [(located(root, path), stamp) for path, stamp in record["source"].items()]
     try:
-        return record["row"] == row and all(_stamp(root / path) == stamp for path, stamp in record["source"].items())
+        return all(_stamp(place) == stamp for place, stamp in sources if not is_url(place))
     except OSError:
         return False
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path, local: bool = True) -> list[int]:
+    """Size in bytes and time of change in nanoseconds, 0 for a medium from a URL."""
     status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns if local else 0]
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
-from support import run_commands, zhang
+from support import flat, run_commands, write_video, zhang
 
 from avsc_e2e.data.dataset import ClipDataset, Key, Sampling
 from avsc_e2e.data.loader import loader
@@ -256,7 +256,12 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
         dead = f"http://127.0.0.1:{free.getsockname()[1]}/city"
     fails(rf"^{dead}/store\.json: cannot be fetched after 3 tries \(.*Cannot connect", lambda: open_store(dead))
     fails(r"^what://is/this: cannot be opened: .*what", lambda: open_store("what://is/this"))
-    fails(r"^memory://x: prepare reads and writes folders", lambda: prepare(tmp_path, "memory://x"))
+    (tmp_path / "clips" / "park").mkdir(parents=True)
+    write_video(tmp_path / "clips" / "park" / "a.mp4", [flat(90)] * 5)
+    fails(
+        rf"^{server.url}/store/?\S*: this protocol can only be read",
+        lambda: prepare(tmp_path / "clips", f"{server.url}/store"),
+    )
     server.folder = stores
     # At the end: the worker may still be asking when its error has been told. A refusal is not asked again, whereas a
     # worker process has waits of its own, of seconds, before it gives up on a busy server.

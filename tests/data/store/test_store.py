@@ -291,7 +291,10 @@ def test_bytes_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatc
 
     for name in originals:
         monkeypatch.setattr(os, name, noted(name))
-    here = lambda function, tasks, workers: ((at, value) for at, task in enumerate(tasks) for value in function(task))  # noqa: E731
+
+    def here(function, tasks, workers, **_):
+        return ((at, value) for at, task in enumerate(tasks) for value in function(task))
+
     monkeypatch.setattr("avsc_e2e.data.store.prepare.apart", here)  # else another process writes the shard
     prepare(tmp_path / "set", tmp_path / "store", SMALL, workers=1)
     assert calls[:2] == ["fsync store.json.0.partial", "replace store.json.0.partial store.json"]
