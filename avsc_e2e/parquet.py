@@ -38,3 +38,12 @@ def parquet_bytes(columns: Mapping[str, Sequence[Any]], kinds: Mapping[str, str]
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(dict(columns), schema=schema), file, compression="zstd")
     return file.getvalue()
+
+
+def parquet_about(data: bytes, name: str) -> str:
+    """The text that a file of `parquet_bytes` carries under a name. Raises AvscError where it is none."""
+    pyarrow = _package()
+    try:
+        return pyarrow.parquet.read_metadata(io.BytesIO(data)).metadata[name.encode()].decode()
+    except (pyarrow.ArrowException, KeyError, TypeError) as error:
+        raise AvscError(f"a part is damaged ({' '.join(str(error).split())[:100]}): delete it and run again") from None

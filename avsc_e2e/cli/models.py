@@ -36,8 +36,9 @@ def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> Non
 def predict(
     checkpoint: Annotated[Path, Positional],
     media: Places,
-    format: Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity"] = "table",
-    out: Path | None = None,
+    format: Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity", "parquet"] = "table",
+    out: str = "",
+    engine: Literal["local", "ray"] = "local",
     hop: float = 0.0,
     smooth: Literal["none", "median", "markov"] = "none",
     on_bad: Literal["skip", "mask", "raise"] = "skip",
@@ -48,17 +49,21 @@ def predict(
     flip: bool = False,
     crops: Literal[1, 3, 5] = 1,
     views: int = 1,
+    patience: float = 300.0,
 ) -> int:
     """Predict the scene of recordings, second by second.
 
     Args:
         checkpoint: The model.safetensors of a training run, the folder of the run, hf-hub:user/name, or a model.onnx of
             `avsc export`, which needs no torch.
-        media: Videos, audio files, images, folders of them, or stores; URLs such as s3://bucket/holiday.mp4 of a file
-            or a store.
+        media: Videos, audio files, images, folders of them, stores, or tables (CSV or Parquet) with a column file; URLs
+            such as s3://bucket/holiday.mp4 of a file, a folder, a table or a store.
         format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv);
-            of one recording, its segments as subtitles (webvtt) or labels (audacity).
-        out: File to write to instead of printing.
+            of one recording, its segments as subtitles (webvtt) or labels (audacity); parquet, files of 64 recordings
+            in the folder --out, which a second run goes on with.
+        out: File to write to instead of printing; for parquet a folder or a URL.
+        engine: local: this machine; ray: a task for each Parquet file on a Ray cluster, that of RAY_ADDRESS or of this
+            machine, with its GPUs if it has any.
         hop: Seconds between the starts of two windows; 0: the length of a window.
         smooth: Smooth over time: the median of five windows, or a hidden Markov model.
         on_bad: For a window that cannot be read: skip it, mask the modality that is bad, or stop.
@@ -71,6 +76,7 @@ def predict(
         crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
             the centre.
         views: Average over this many sets of frames, each taken at other times.
+        patience: Seconds without a window after which a recording is given up, where worker processes read.
     """
     from avsc_e2e.models.weights.files import checkpoint_file
 
@@ -82,6 +88,15 @@ def predict(
     for path in media:
         if "://" not in path and not Path(path).exists():
             raise AvscError(f"{path}: no such file or folder")
+    if engine == "ray" and format == "table":
+        format = "parquet"
+    if engine == "ray" and format != "parquet":
+        raise AvscError(f"--engine ray: writes Parquet files; leave out --format {format}, or use --engine local")
+    if format != "parquet" and "://" in out:
+        raise AvscError(f"--out {out}: is a URL, to which only --format parquet writes")
+    if format == "parquet" and (not out or checkpoint.suffix == ".onnx"):
+        want = "no model.onnx" if out else "--out, a folder or a URL"
+        raise AvscError(f"predict: Parquet files want {want}")
 
     if checkpoint.suffix == ".onnx":
         if device or decoder == "decord" or smooth != "none" or flip or crops > 1 or views > 1 or workers:
@@ -92,13 +107,20 @@ def predict(
         model = OnnxModel(checkpoint)
         return _print(model.all(media, hop), model.classes, format, out, "none")
 
-    from avsc_e2e.prediction import Predictor
+    from avsc_e2e.prediction import Predictor, predict_parts
     from avsc_e2e.transforms.frames import TestTime
 
-    predictor = Predictor(
-        checkpoint, hop=hop, smooth=smooth, on_bad=on_bad, where=device, batch_size=batch_size,
-        workers=workers, test_time=TestTime(flip, crops, views), decoder=decoder,
-    )  # fmt: skip
+    options = {"hop": hop, "smooth": smooth, "on_bad": on_bad, "where": device, "batch_size": batch_size,
+               "test_time": TestTime(flip, crops, views), "decoder": decoder, "patience": patience}  # fmt: skip
+    if format == "parquet":
+        bar = progress("predicting")
+        done = predict_parts(checkpoint, media, out, engine=engine, progress=bar, workers=workers or 1, **options)
+        failed = len({name for names in done.errors.values() for name in names})
+        print(f"{out}: {done.recordings} recordings, {done.now} predicted now, {done.windows} windows, {failed} errors")
+        if failed:
+            print(done.table)
+        return 2 if failed else 0
+    predictor = Predictor(checkpoint, workers=workers, **options)
     found = predictor.all(media, progress("predicting", unit="B"))
     return _print(found, predictor.classes, format, out, smooth)
 
@@ -107,7 +129,7 @@ def _print(
     predictions: Iterable[Prediction],
     classes: Sequence[str],
     format: Literal["table", "json", "jsonl", "csv", "tsv", "webvtt", "audacity"],
-    out: Path | None,
+    out: str,
     smooth: Literal["none", "median", "markov"],
 ) -> int:
     """Print predictions as they come; 2 where a recording could not be read."""
@@ -115,7 +137,7 @@ def _print(
 
     unread, printed = 0, 0
     with contextlib.ExitStack() as stack:
-        to = stack.enter_context(out.open("w", encoding="utf-8")) if out else sys.stdout
+        to = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
         if first := header(format, classes):
             print(first, file=to)
         for found in predictions:

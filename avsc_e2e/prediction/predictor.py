@@ -22,7 +22,7 @@ from avsc_e2e.inference import ONE_VIEW, head_probabilities, sampling, stored_ca
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
-from avsc_e2e.prediction.reading import Part, Reading, Workers, parts
+from avsc_e2e.prediction.reading import PATIENCE, Part, Reading, Workers, parts
 from avsc_e2e.prediction.recordings import Cut, Given, Source, recordings
 from avsc_e2e.segments import Prediction, Smooth, merged, smoothed
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
@@ -49,11 +49,13 @@ class Predictor:
         test_time: TestTime = ONE_VIEW,
         calibration: Calibration | None = None,
         decoder: Decoder = "auto",
+        patience: float = PATIENCE,
     ):
         """`hop`: seconds between windows; 0: one window after the other. `on_bad`: skip a window that cannot be read,
         mask the modality that cannot, or raise. `where`: a device. `workers`: processes that read recordings; 0: this
-        one does. `precision`: by default that of the recipe that the model was trained with; `calibration`: that of the
-        checkpoint. Raises AvscError."""
+        one does; `patience`: seconds after which such a process is given up, and its recording with it. `precision`: by
+        default that of the recipe that the model was trained with; `calibration`: that of the checkpoint. Raises
+        AvscError."""
         for flag, value, least in (("hop", hop, 0), ("batch-size", batch_size, 1), ("workers", workers, 0)):
             if not value >= least:
                 raise AvscError(f"--{flag} {value:g}: give {least} or more")
@@ -69,7 +71,7 @@ class Predictor:
         self.precision: Precision = precision or recipe.get("precision", "auto")
         self.classes = self.model.architecture.classes
         self.smooth, self.batch_size, self.workers, self.test_time = smooth, batch_size, workers, test_time
-        self.reading = self._reading(hop, on_bad, decoder)
+        self.patience, self.reading = patience, self._reading(hop, on_bad, decoder)
 
     def _reading(self, hop: float, on_bad: OnBad, decoder: Decoder) -> Reading:
         arch, count = self.model.architecture, self.model.architecture.frames * self.test_time.views
@@ -124,7 +126,7 @@ class Predictor:
     def _decided(self, sources: Sequence[Source], progress: Progress | None = None) -> Iterator[_File]:
         """Recordings as they go on: each whenever windows of it are decided, at last when all are."""
         if self.workers:
-            read: Iterator[Part] = Workers(self.reading, self.workers).parts(sources)
+            read: Iterator[Part] = Workers(self.reading, self.workers, self.patience).parts(sources)
         else:
             read = chain.from_iterable(parts(index, source, self.reading) for index, source in enumerate(sources))
         told = _Told(sources, progress) if progress else None

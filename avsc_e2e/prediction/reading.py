@@ -19,7 +19,7 @@ from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.media import MediaWindow, mix_channels
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.prediction.recordings import Cut, Source
-from avsc_e2e.processes import start_worker
+from avsc_e2e.processes import start_worker, without_main
 from avsc_e2e.transforms.frames import CentreCrop, Crops
 
 CHUNK = 8
@@ -127,8 +127,8 @@ class Workers:
     """Processes that read recordings, one each at a time. A file over which one dies, or stands still, is an error of
     that file; another process goes on."""
 
-    def __init__(self, reading: Reading, count: int):
-        self.reading = reading
+    def __init__(self, reading: Reading, count: int, patience: float = PATIENCE):
+        self.reading, self.patience = reading, patience
         self.context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
             self.context.set_forkserver_preload(["avsc_e2e.prediction.reading", "av", "soundfile", "soxr", "cv2"])
@@ -142,8 +142,8 @@ class Workers:
             for _ in range(min(self.count, len(sources))):
                 self._start(busy, waiting)
             while busy:
-                ready = connection.wait(busy, timeout=10.0)
-                late = [pipe for pipe, worker in busy.items() if time.monotonic() - worker.since > PATIENCE]
+                ready = connection.wait(busy, timeout=min(self.patience / 2, 10.0))
+                late = [pipe for pipe, worker in busy.items() if time.monotonic() - worker.since > self.patience]
                 for pipe in ready or late:
                     worker = busy[pipe]
                     try:
@@ -169,14 +169,15 @@ class Workers:
                 worker.process.kill()
 
     def _start(self, busy: dict, waiting: deque) -> None:
-        worker = _Worker(self.context, self.reading)
+        with without_main():
+            worker = _Worker(self.context, self.reading)
         worker.give(waiting.popleft())
         busy[worker.pipe] = worker
 
     def _lost(self, worker: _Worker, stuck: bool) -> Part:
         worker.process.kill()
         index, source = worker.task
-        reason = f"reading it takes more than {PATIENCE:g} s (a stuck disk?)" if stuck else DIED
+        reason = f"reading it takes more than {self.patience:g} s (a stuck disk?)" if stuck else DIED
         return Part(index, [], [], 1.0, MediaError(source.name, reason), done=True)
 
 

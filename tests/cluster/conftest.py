@@ -11,6 +11,7 @@ def cluster():
     pytest.importorskip("ray", reason="ray is not installed (pip install 'avsc-e2e[ray]')")
     os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # other processes may fill the memory
     os.environ.setdefault("RAY_worker_niceness", "0")  # as the tests themselves, or a loaded machine starves them
     import ray
     from ray.cluster_utils import Cluster
