@@ -1,4 +1,4 @@
-"""Reading and writing of tables: CSVs whose first line names the columns, separated by commas, semicolons or tabs; or Parquet."""
+"""Tables: CSVs whose first line names the columns, separated by commas, semicolons or tabs; or Parquet."""
 
 from __future__ import annotations
 
