@@ -88,6 +88,7 @@ def describe(
     }
     features = {
         "log_mel": "log-mel energies",
+        "fbank": "log-mel energies",
         "bark": "log Bark energies",
         "gammatone": "gammatones",
         "constant_q": "CQT",

@@ -1,6 +1,7 @@
 import re
 import zipfile
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -425,3 +426,13 @@ def test_description_by_architecture():
     late = describe(Architecture(fusion=""))
     assert (late.modality_combination, late.decision_making) == ("late fusion", "average")
     assert isinstance(hybrid, Description)
+    counts = [describe(Architecture(), subsystems=count).ensemble_method_subsystem_count for count in (1, 2, 3)]
+    assert counts == [None, 2, 3]
+    alone = Architecture(video="")
+    decisions = [describe(alone, subsystems=count).decision_making for count in (1, 2)]
+    assert decisions == ["maximum likelihood", "average"]
+
+
+@pytest.mark.parametrize("features", get_args(get_type_hints(Architecture)["features"]))
+def test_every_front_end_has_a_word_of_the_challenge(features):
+    assert describe(Architecture(features=features)).acoustic_features
