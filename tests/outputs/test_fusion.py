@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -6,7 +7,7 @@ from support import real
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.outputs.folds import choose
-from avsc_e2e.outputs.fusion import Fusion, Method, fuse
+from avsc_e2e.outputs.fusion import Fused, Fusion, Method, fuse
 from avsc_e2e.outputs.fusion import fit as fit_rule
 from avsc_e2e.outputs.loglinear import LogLinear, fit_log_linear
 from avsc_e2e.outputs.metrics import macro_log_loss, score
@@ -176,6 +177,19 @@ def test_scores_are_of_the_cross_fitted_rows():
     fused = result.outputs["pool"]
     assert result.scores["pool"].log_loss == score(fused.probabilities, targets, fused.classes).log_loss
     assert not np.allclose(result.fusions["pool"](outputs).probabilities, fused.probabilities)
+
+
+def test_table_by_hand():
+    scores = {
+        name: SimpleNamespace(protocol="", count=12, log_loss=loss, accuracy=share, calibration_error=0.0625)
+        for name, loss, share in (("baseline", 1.25, 0.5), ("pool", 0.75, 0.875))
+    }
+    assert Fused({}, {}, scores, 6).table().splitlines() == [
+        "rows: 12, fusions cross-fitted by location in 6 folds",
+        "            log loss   accuracy   calibration error",
+        "baseline      1.2500    50.00 %              0.0625",
+        "pool          0.7500    87.50 %              0.0625",
+    ]
 
 
 def of_two(right, targets):
