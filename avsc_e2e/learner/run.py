@@ -89,11 +89,11 @@ class Run:
             every = segments_of(seen.corpus.train, seen.corpus.classes)
             self.first_look(every)
         log.info("%s\nbudget: %g minutes, %d cores", seen.text(), self.clock.seconds / 60, os.cpu_count() or 1)
-        self.embed(every)
-        if resumed:
-            self.recall()
-        self.probes()
-        self.decide("probes")
+        if self.embed(every):
+            if resumed:
+                self.recall()
+            self.probes()
+            self.decide("probes")
         video = [name for name, one in self.towers.items() if one.member.modality == "video"]
         waiting = plans(self.alone, video, self.classes)
         for _ in range(2):  # what does not fit into its share of the time may fit into what the others leave
@@ -185,25 +185,34 @@ class Run:
             self.probes()
             self.decide(FIRST)
 
-    def embed(self, every: Segments) -> None:
-        """Features of the training part, of as many segments as the budget allows."""
-        corpus, room = self.seen.corpus, SHARE * (self.clock.left - self.ending)
-        kept = every.chosen(every.within(room / (self.each + REGRESSED)))
-        seconds, tuned = len(kept) * (self.each + REGRESSED), [name for name in PLANS if name in self.towers]
-        rest = self.clock.left - self.ending - seconds
+    def embed(self, every: Segments) -> bool:
+        """Features of the training part, of as many segments as the budget allows; False where these are no more than
+        a first look has taught."""
+        saved = self.results.folder / "embeddings.npz"
+        there, place = read_arrays(saved, every)
+        known = (place >= 0) & (set(there) == {"present", *self.towers})
+        room = SHARE * (self.clock.left - self.ending)
+        count = (room + known.sum() * self.each) / (self.each + REGRESSED)
+        rows = known if known.sum() >= max(count, TRIAL) else known | every.within(max(count, TRIAL))
+        if self.heads and rows.sum() <= len(self.segments):
+            log.info("no time is left for more than the first look: give more --minutes")
+            return False
+        fresh, tuned = every.chosen(rows & ~known), [name for name in PLANS if name in self.towers]
+        seconds = len(fresh) * self.each + rows.sum() * REGRESSED
         log.info(
             "plan, in seconds: %.0f for regressions on frozen trunks (%d of %d segments, spread over them), %.0f to "
             "fine-tune %s, %.0f for the test part and the report",
-            seconds, len(kept), len(every), max(rest, 0), ", ".join(tuned) or "nothing", self.ending,
+            seconds, rows.sum(), len(every), max(self.clock.left - self.ending - seconds, 0),
+            ", ".join(tuned) or "nothing", self.ending,
         )  # fmt: skip
-        saved = self.results.folder / "embeddings.npz"
-        there, place = read_arrays(saved, kept)
-        if set(there) == {"present", *self.towers} and (place >= 0).all():
-            found = Embedded({name: there[name][place] for name in self.towers}, there["present"][place])
-        else:
-            found = embed(self.towers.values(), kept, corpus, self.seen.store, self.progress("embedding"))
-            write_arrays(saved, kept, {"present": found.present, **found.features})
-        self.take(kept, found)
+        arrays = {name: there[name][place[rows]] for name in there if known.any()}
+        if len(fresh):
+            found = embed(self.towers.values(), fresh, self.seen.corpus, self.seen.store, self.progress("embedding"))
+            for name, values in {"present": found.present, **found.features}.items():
+                arrays.setdefault(name, np.zeros((rows.sum(), *values.shape[1:]), values.dtype))[~known[rows]] = values
+            write_arrays(saved, every.chosen(rows), arrays)
+        self.take(every.chosen(rows), Embedded({name: arrays[name] for name in self.towers}, arrays["present"]))
+        return True
 
     def recall(self) -> None:
         """Take up the checkpoint of an earlier run on these segments: only a better one replaces it."""
@@ -229,9 +238,7 @@ class Run:
         log.info(Ladder.HEAD)
         for name, reads in sets.items():
             self.add_probe(name if len(reads) > 1 else f"{name} probe", reads)
-        best = tuple(
-            min((n for n in of if n in self.alone), key=self.alone.__getitem__, default="") for of in names.values()
-        )
+        best = tuple(min(self.alone.keys() & set(of), key=self.alone.__getitem__, default="") for of in names.values())
         if all(best) and len(self.towers) > 2:
             self.add_probe("pair probe", best)
 
@@ -241,10 +248,9 @@ class Run:
         targets, weights = self.segments.targets, self.segments.weights
         if len(np.unique(self.segments.groups[rows])) < 2 or len(np.unique(targets[rows])) < 2:
             return
-        classes = len(self.seen.corpus.classes)
         features = joined([self.found.features[member][rows] for member in reads])
-        result = probe(features, targets[rows], weights[rows], self.folds.within(rows), classes)
-        logits = np.zeros((len(targets), classes), np.float32)
+        result = probe(features, targets[rows], weights[rows], self.folds.within(rows), self.classes)
+        logits = np.zeros((len(targets), self.classes), np.float32)
         logits[rows] = result.logits
         self.heads[name] = Head(reads, modalities, logits, rows, result.probe)
         if len(reads) == 1:

@@ -52,11 +52,17 @@ def test_a_resumed_run_computes_no_embedding_twice_and_keeps_what_nothing_beats(
     assert learned.checkpoint.read_bytes() == before
     assert again.ladder.chosen == learned.ladder.chosen
     assert [rung.name for rung in again.ladder.rungs] == [rung.name for rung in learned.ladder.rungs]
-    # Of other segments, nothing is known of the checkpoint: embeddings of this folder are computed.
     soundfile.write(root / "low/low_s0_9.wav", np.zeros(16000) + 0.01, 16000)
+    fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
+    assert seen[-1] == 1
+    with np.load(tmp_path / "run/embeddings.npz") as whole:
+        merged = dict(whole)
     (tmp_path / "run/embeddings.npz").write_bytes(b"cut off")
     fit(root, minutes=1, out=tmp_path / "run", members=BANDS, resume=True)
-    assert max(seen) == 21
+    assert seen[-1] == 21
+    with np.load(tmp_path / "run/embeddings.npz") as anew:
+        for name in ("segments", "present", "log-mel"):
+            np.testing.assert_array_equal(merged[name], anew[name])
 
 
 def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_path, monkeypatch, tones):
@@ -74,6 +80,15 @@ def test_a_usable_checkpoint_lies_there_before_all_segments_are_looked_at(tmp_pa
     names = [rung.name for rung in learned.ladder.rungs]
     assert names.count("log-mel probe") == 1
     assert learned.ladder.chosen.startswith("probes")
+
+
+def test_where_no_time_is_left_the_first_look_stays(tmp_path, monkeypatch, tones):
+    root = tones(tmp_path / "data")
+    monkeypatch.setattr(learner, "TRIAL", 10)
+    monkeypatch.setattr(learner.Run, "ending", 60.0)
+    learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
+    assert learned.ladder.chosen == "first look: best head"
+    assert load_model(learned.checkpoint).architecture.classes == ("high", "low")
 
 
 @pytest.mark.parametrize(
