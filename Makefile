@@ -22,8 +22,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Status 2 is that of a script which asks for an argument, such as a checkpoint: it says so and is passed over.
 bench: install
-	for script in $$(ls benchmarks/*.py | grep -v mutants); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py | grep -v mutants); do \
+	    echo "== $$script"; $(BIN)/python $$script || [ $$? -eq 2 ] || exit 1; \
+	done
 
 # The site, in site/. A broken link or anchor fails.
 docs: install
