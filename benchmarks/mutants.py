@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from multiprocessing import get_context
@@ -44,8 +45,9 @@ HEAVY = (
     "pytorch_lightning timm torchaudio torchvision albumentations audiomentations sklearn scipy.optimize scipy.signal"
 )
 """Modules that a worker imports once: every mutant is a fork of it."""
-STALLED = 120.0
-"""Seconds without any processor time after which tests count as dead-locked."""
+LOOKS, APART, LEAST = 60, 2.0, 3
+"""Tests are looked at every two seconds. Those that want the processor in fewer than three of sixty looks count as
+dead-locked; on a busy machine they wait for it, and that is no dead lock."""
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--durations=0"]
 
 
@@ -248,14 +250,14 @@ def settle(copies: Queue, work: Path, rooms: list[str]) -> None:
             importlib.import_module(name)
 
 
-def processor_time(session: int) -> float:
-    """Of all living processes of a session, in clock ticks."""
-    total = 0
+def wants_processor(session: int) -> bool:
+    """Whether a process of a session runs or waits for a processor or the disk."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
-    return total
+            if int(fields[3]) == session and fields[0] in "RD":
+                return True
+    return False
 
 
 def forked(tests: list[str], known: set[str] | None, seconds: float, timeout: float) -> tuple[str, str]:
@@ -274,14 +276,16 @@ def forked(tests: list[str], known: set[str] | None, seconds: float, timeout: fl
         status = pytest.main([*OPTIONS, *sorted({test.split("::")[0] for test in tests})], [chosen])
         told.write_text(chosen.failed)
         os._exit(int(status))
-    status, looked, used, ends = None, time.monotonic(), -1.0, time.monotonic() + timeout
+    looks: deque[bool] = deque(maxlen=LOOKS)
+    status, ends, next_look = None, time.monotonic() + timeout, time.monotonic()
     while status is None and time.monotonic() < ends:
         time.sleep(0.05)
         done, code = os.waitpid(child, os.WNOHANG)
         status = code if done else None
-        if time.monotonic() > looked + STALLED:  # a busy machine is no dead lock
-            looked, before, used = time.monotonic(), used, processor_time(child)
-            if used == before:
+        if time.monotonic() > next_look:
+            next_look += APART
+            looks.append(wants_processor(child))
+            if len(looks) == LOOKS and sum(looks) < LEAST:
                 break
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)

@@ -164,6 +164,14 @@ def test_a_gap_in_the_time_stamps_costs_nothing(numbered, tmp_path):
     assert sum(lost) == pytest.approx((3000 - 60) * 5, abs=10)
 
 
+def test_a_counted_file_of_one_frame(tmp_path):
+    (recipe,) = (recipe for recipe in RECIPES if recipe.name == "h264_no_times.avi")
+    path = write(tmp_path, recipe, count=1)
+    assert numbers(read_frames(path, [0.0], 96)) == [0]
+    with pytest.raises(MediaError, match=r"no frame at 2\.00 s"):
+        read_frames(path, [2.0], 96)
+
+
 def test_decoders_by_name(numbered):
     path = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264.mp4"))
     for decoder in ("auto", "pyav", "decord"):

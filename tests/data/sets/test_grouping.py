@@ -80,6 +80,9 @@ def test_a_guess_that_would_merge_most_of_a_class_is_not_made(caplog):
     assert "do not tell sources apart" in caplog.text
     assert "--data.group" in caplog.text
     assert "--data.groups" in caplog.text
+    caplog.clear()
+    sources(*names, *(name.replace("a/", "c/") for name in names), *(name.replace("a/", "d/") for name in names))
+    assert "the names of class 'a' and 2 more, but" in caplog.text
     # what another class shows to be sources stays together over classes
     shown = [f"b/{source}_{n}" for source in ("walk", "run", "swim") for n in range(3)]
     assert len(set(sources(*names, *shown)) & {"walk", "run", "swim"}) == 3

@@ -66,6 +66,10 @@ def test_tokens_make_the_embedding(name):
         ("cnn14", 1, False, 80_753_615 - 2048 * 527 - 527),  # arXiv 1912.10211, Table XII, less the classifier
         ("vggish", 1, False, 72_141_184),
         ("vgg16_features", 3, False, 14_714_688),
+        ("audio_resnet10", 1, False, 1_225_824),  # our own
+        ("audio_resnet18", 1, False, 11_167_680),
+        ("audio_cnn1d", 1, False, 12_772_352),
+        ("du_fcnn", 2, False, 1_310_884),
     ],
 )
 def test_counts(name, planes, statistics, count):
