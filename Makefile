@@ -15,8 +15,11 @@ $(VENV)/.installed: setup.cfg constraints.txt
 demo: install
 	$(BIN)/avsc demo --out demo
 
+# A process for each of two cores, which shares out whole files; PROCESSES=0: all tests in one process.
+PROCESSES ?= 2
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
