@@ -1,5 +1,4 @@
-"""A trained and evaluated run as a system of the challenge: its output for the evaluation set, and what its description
-says of it."""
+"""A trained and evaluated run as a system of the challenge: its output for the evaluation set, and its description."""
 
 from __future__ import annotations
 
@@ -55,8 +54,8 @@ def predict_evaluation_set(recipe: Recipe, *, progress: Callable[[int, int], Non
 
 
 def system_of_run(folder: Path, name: str = "") -> System:
-    """A system for the challenge from a run's folder, after `evaluate` and `submit`: its output, what its checkpoint
-    tells of it, and its scores on the test set. Raises AvscError where one of them is missing."""
+    """A system for the challenge from a run's folder, after `evaluate` and `submit`: its output, facts from its
+    checkpoint, and its scores on the test set. Raises AvscError if one of them is missing."""
     for file, verb in ((SEGMENTS, "evaluate"), (REFERENCE, "evaluate"), ("submission.output.csv", "submit")):
         if not (folder / file).is_file():
             raise AvscError(f"{folder / file}: is not there; run `{verb}` of the stage first")
@@ -79,7 +78,7 @@ def system_of_run(folder: Path, name: str = "") -> System:
 
 
 def external_data(recipe: Mapping) -> tuple[ExternalDataset, ...]:
-    """What the trunks of a run, and of the stages that it started from, had learned from before."""
+    """The external data on which the trunks of a run, and of the stages before it, were pretrained."""
     found: dict[str, ExternalDataset] = {}
     for name in recipe.get("init", ()):
         file = Path(recipe["runs"]) / name / "model.safetensors"
@@ -103,7 +102,7 @@ def external_data(recipe: Mapping) -> tuple[ExternalDataset, ...]:
 
 
 def _augmentation(recipe: Mapping) -> list[str]:
-    """What of a recipe's augmentation was on, in the challenge's words."""
+    """The augmentation of a recipe, in the challenge's terms."""
     augment = recipe.get("augment", {})
     words = {
         ("crop", "smallest"): "random resized crop",

@@ -24,7 +24,7 @@ MODALITIES = ("audio", "video")
 """The order of `Clip.present`."""
 
 UNKNOWN = -1
-"""The target of a clip whose scene is not known."""
+"""The target of a clip with an unknown scene."""
 
 
 class Clip(NamedTuple):
@@ -74,14 +74,14 @@ class Segment(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a model says of one window of a recording."""
+    """The prediction for one window of a recording."""
 
     start: float
     """Seconds."""
     end: float
     """Seconds."""
     modalities: tuple[str, ...]
-    """Which of audio and video it is based on."""
+    """The modalities that it is based on."""
     probabilities: np.ndarray
     """(K,)"""
 

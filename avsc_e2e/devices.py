@@ -17,8 +17,8 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def device(name: str = "") -> torch.device:
-    """The device of that name, such as cuda:1 or cpu; by default this process's GPU, or the CPU where there is none.
-    Raises AvscError for a device that is not there."""
+    """The device of that name, such as cuda:1 or cpu; by default this process's GPU, or the CPU if there is none.
+    Raises AvscError for a device that does not exist."""
     if not name:
         local = int(os.environ.get("LOCAL_RANK", 0))
         return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
@@ -31,7 +31,7 @@ def device(name: str = "") -> torch.device:
 
 
 def resolved(precision: Precision, where: torch.device | None = None) -> Literal["fp32", "fp16", "bf16"]:
-    """What `auto` means on a device. bf16 that a GPU only emulates is slower than fp32, so it does not count."""
+    """The precision that `auto` means on a device. Emulated bf16 is slower than fp32 and is not used."""
     if precision != "auto":
         return precision
     if (where or device()).type != "cuda":

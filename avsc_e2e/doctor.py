@@ -1,4 +1,4 @@
-"""What this machine has for training and prediction: versions, decoders, devices, disk, and what will be slow."""
+"""Check of a machine for training and prediction: versions, decoders, devices, disk, and what will be slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = (
     "torch", "torchvision", "torchaudio", "timm", "pytorch-lightning", "av", "decord2", "soundfile", "albumentations",
     "audiomentations", "numpy", "scikit-learn", "safetensors",
 )  # fmt: skip
-"""That training and prediction cannot do without."""
+"""Packages that training and prediction need."""
 
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
     verdict: Verdict
     text: str
     mend: str = ""
-    """What to do about it; empty where nothing needs doing."""
+    """What to do about it; empty if nothing is wrong."""
 
 
 def examine(folder: Path = Path(".")) -> list[Finding]:

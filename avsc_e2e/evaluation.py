@@ -1,4 +1,4 @@
-"""What follows training: system outputs, scores and the report of a stage, or of any checkpoint."""
+"""Evaluation after training: system outputs, scores and the report of a stage, or of any checkpoint."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ SEGMENTS, REFERENCE = "evaluation/segments.csv", "evaluation/reference.csv"
 
 
 class Evaluation(NamedTuple):
-    """A model on recordings that it was not trained on."""
+    """The results of a model on recordings that it was not trained on."""
 
     outputs: dict[str, SystemOutput]
-    """Of each head, and "decision", for the segments."""
+    """Outputs for the segments, of each head and of "decision"."""
     scores: dict[str, dict[str, Scores]]
     """Head -> protocol -> scores."""
     folder: Path
     """Holds segments.csv and clips.csv of every head, scores.json and report.html."""
     robustness: tuple[Robustness, ...] = ()
-    """The decision's log loss under the disturbances that were asked for."""
+    """Scores of the decision under the requested disturbances."""
 
     def table(self, stage: str) -> str:
         """Log loss and accuracy of every head under both protocols, and of the decision under each disturbance."""
@@ -69,9 +69,9 @@ def evaluate(
     disturbances: Disturbances = UNDISTURBED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predict the test set with a stage's checkpoint and write what it says, scores it and reports on it; the
-    training curves of the stages named in `history` come before its own. The decision is also scored
-    under `disturbances`. Raises AvscError."""
+    """Predict the test set with a stage's checkpoint, and write its outputs, scores and report. The report shows the
+    training curves of the stages in `history` before its own. The decision is also scored under `disturbances`. Raises
+    AvscError."""
     model = trained_model(recipe)
     recipe = dataclasses.replace(recipe, model=model.architecture)  # with the classes of the data
     changes = _changes(disturbances, model)
@@ -140,7 +140,7 @@ def evaluate_checkpoint(
 
 
 def _recordings(file: Path, data: str, model: SceneNet | Ensemble) -> tuple[str, Sequence[Row]]:
-    """A root and its rows that a checkpoint is evaluated on."""
+    """The data set on which a checkpoint is evaluated, and its rows."""
     recipe = json.loads(read_notes(file).get("recipe", "{}"))
     beside = file.parent / "store"  # the learner's
     if recipe and not data:
@@ -168,7 +168,7 @@ def _evaluation(
     window: float,
     folder: Path,
 ) -> Evaluation:
-    """Scores of outputs, those under `changes` apart."""
+    """The evaluation from outputs; outputs under `changes` are scored separately."""
     reference = {row.file: row.scene for row in rows}
     of_heads = {name: output for name, output in outputs.items() if name not in changes}
     if len(of_heads) == 2:  # of a single head the decision is only a copy
@@ -186,7 +186,7 @@ def _evaluation(
 
 
 def _lost(evaluation: Evaluation, rows: Sequence[Row], window: float) -> str:
-    """A sentence on the segments that could not be read; empty where all could."""
+    """A sentence on segments that could not be read; empty if there are none."""
     total = sum(segment_count(row, window) for row in rows)
     lost = total - len(evaluation.outputs["decision"].files)
     return f"{lost} of {total} segments could not be read and are left out;" if lost else ""
@@ -207,8 +207,8 @@ def _write(evaluation: Evaluation, rows: Sequence[Row]) -> None:
 
 
 def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Predict the training set with a stage's checkpoint, for students to learn from (--distil.teachers), and write
-    what it says of every segment as training.output.csv into the run's folder. Raises AvscError."""
+    """Predict the training set with a stage's checkpoint, for students to learn from (--distil.teachers), and write its
+    output for all segments to training.output.csv in the run's folder. Raises AvscError."""
     model = trained_model(recipe)
     rows = corpus_of(recipe).train
     outputs = predict_part(recipe, model, rows, store_of(recipe), on_bad="skip", progress=progress)
@@ -229,7 +229,8 @@ def predict_part(
     changes: Mapping[str, Callable[[Clip], Clip]] = MappingProxyType({}),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
-    """What a stage's model says of the fixed segments of `rows`, head by head; `on_bad` where the recipe has none."""
+    """Outputs of a stage's model for the fixed segments of `rows`, of each head; `on_bad` is used if the recipe has
+    none."""
     dataset = evaluation_dataset(
         model,
         rows,
@@ -254,7 +255,7 @@ def predict_part(
 
 
 def trained_model(recipe: Recipe) -> SceneNet:
-    """The checkpoint of a stage. Raises AvscError where it is not trained yet."""
+    """The model of a stage's checkpoint. Raises AvscError if the stage is not trained yet."""
     path = model_file(recipe)
     if not path.is_file():
         raise AvscError(f"{path}: is not there; train {recipe.name} first")
@@ -267,7 +268,7 @@ def stage_report(
     stage = recipe.name.rsplit("/", 1)[-1]
     outputs = {stage if name == "decision" else name: output for name, output in evaluation.outputs.items()}
     files = {name: Path(recipe.runs) / name / "metrics.csv" for name in (*history, recipe.name)}
-    # Only the stages of recipes have names that the command line knows: not those of the demo.
+    # The command line knows the stages of recipes, but not those of the demo.
     command = f"avsc train {recipe.name} --data.root {recipe.data.root or recipe.data.store}" * ("/" in recipe.name)
     return Report(
         title=recipe.name,

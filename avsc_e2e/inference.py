@@ -29,15 +29,15 @@ from avsc_e2e.outputs.output import SystemOutput
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 
 CALIBRATION = "calibration"
-"""The key of a checkpoint's metadata that a calibration rides under."""
+"""The metadata key of a checkpoint that holds a calibration."""
 
 
 ONE_VIEW = TestTime()
 
 
 def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
-    """What a model of this architecture wants of a recording; frames as large as those that it was trained on, or a
-    little larger than it sees, unless `short_side` (pixels) says how large."""
+    """The sampling of recordings for a model of this architecture. The shorter side of frames is `short_side` (pixels),
+    by default that of training, or slightly larger than the model's input."""
     architecture = settled(architecture)
     larger = max(8 / 7, 1 / (architecture.crop or 1))
     return Sampling(
@@ -65,12 +65,12 @@ def predict_rows(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, SystemOutput]:
     """A system output of each head, and "decision" of their decision-level fusion, by `calibration` if given, with a
-    row for every clip of the dataset; under the name of each of `changes`, the decision on batches changed by it. Where
-    a head's modality is missing from a clip, that head says what it makes of silence or black. `test_time` is that of
-    the dataset. Under torchrun each process predicts its share of the clips, each clip once, and all get the whole."""
+    row for every clip of the dataset; under the name of each of `changes`, the decision on batches changed by it. If a
+    head's modality is missing from a clip, its output is that for silence or black frames. `test_time` is that of the
+    dataset. Under torchrun each process predicts its share of the clips, each clip once, and all get the whole."""
     where = device()
     model = model.to(where).eval()
-    # SLURM's tasks without torchrun have ranks, but know nothing of each other: each then predicts the whole.
+    # Without torchrun, every SLURM task predicts the whole.
     rank = processes.rank() if processes.count() > 1 else 0
     files: list[str] = []
     starts: list[float] = []
@@ -107,14 +107,14 @@ def predict_rows(
 
 
 def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
-    """The calibration that rides in a checkpoint, if one does (`avsc calibrate --checkpoint`). Raises AvscError."""
+    """The calibration in a checkpoint (`avsc calibrate --checkpoint`); None if it has none. Raises AvscError."""
     text = read_notes(checkpoint).get(CALIBRATION)
     return Calibration.from_json(json.loads(text)) if text else None
 
 
 def head_probabilities(model: SceneNet, batch: Clip, test_time: TestTime = ONE_VIEW) -> dict[str, torch.Tensor]:
-    """Probabilities (B, K) of every head and of the decision, the mean over all views of each clip, from a batch as the
-    loader gives it."""
+    """Probabilities (B, K) of every head and of the decision, the mean over all views of each clip, from a batch of the
+    loader."""
     where = next(model.parameters()).device
     clip = batch._replace(
         **{name: getattr(batch, name).to(where, non_blocking=True) for name in ("audio", "video", "target", "present")}

@@ -1,4 +1,4 @@
-"""Prediction of any recording: files, URLs, bytes, arrays, stores, and streams that go on."""
+"""Prediction of any recording: files, URLs, bytes, arrays, stores and live streams."""
 
 from avsc_e2e.prediction.parts import predict_parts
 from avsc_e2e.prediction.predictor import Predictor, predict, timeline

@@ -28,7 +28,7 @@ from avsc_e2e.segments import Prediction, Smooth, merged, smoothed
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 
 Progress = Callable[[int, int, str], None]
-"""Takes the bytes that are done, those of all, and a note."""
+"""Called with the bytes done so far, the total bytes, and a note."""
 
 
 class Predictor:
@@ -94,14 +94,14 @@ class Predictor:
         )
 
     def __call__(self, recording: Given) -> Prediction:
-        """Raises AvscError where nothing of the recording can be predicted."""
+        """The prediction of one recording. Raises AvscError if nothing of it can be predicted."""
         (found,) = self.all([recording])
         if not found.windows:
             raise AvscError(found.error)
         return found
 
     def windows(self, recording: Given) -> Iterator[Window]:
-        """The windows of a recording as they are decided, in batches, not smoothed. Raises AvscError where there are
+        """The windows of a recording, in batches as they are decided, without smoothing. Raises AvscError if there are
         none."""
         given = 0
         for file in self._decided(recordings([recording])):
@@ -112,7 +112,7 @@ class Predictor:
 
     def all(self, given: Given | Iterable[Given], progress: Progress | None = None) -> Iterator[Prediction]:
         """Predictions of files, of all media files in folders, and of the recordings of stores, in order. A file that
-        cannot be read is one whose windows are empty, with the error. Raises AvscError for a path that is not there."""
+        cannot be read has no windows and an error. Raises AvscError for a path that is not there."""
         sources = recordings(given)
         ready: dict[int, Prediction] = {}
         following = 0
@@ -124,7 +124,7 @@ class Predictor:
                 following += 1
 
     def _decided(self, sources: Sequence[Source], progress: Progress | None = None) -> Iterator[_File]:
-        """Recordings as they go on: each whenever windows of it are decided, at last when all are."""
+        """Recordings in progress: each is yielded when some of its windows are decided, and finally when all are."""
         if self.workers:
             read: Iterator[Part] = Workers(self.reading, self.workers, self.patience).parts(sources)
         else:
@@ -153,7 +153,7 @@ class Predictor:
             yield from self._decide(batch)
 
     def _decide(self, batch: Sequence[tuple[_File, Clip, float]]) -> list[_File]:
-        """Decide the windows of a batch; the files that they are of."""
+        """Decide the windows of a batch and return their files."""
         found = self.probabilities([clip for _, clip, _ in batch])
         for (file, clip, end), values in zip(batch, found, strict=True):
             file.windows.append(window(clip, end, values))
@@ -161,12 +161,12 @@ class Predictor:
         return list(dict.fromkeys(file for file, _, _ in batch))
 
     def probabilities(self, clips: Sequence[Clip]) -> np.ndarray:
-        """(B, K) of clips as the reading gives them, calibrated."""
+        """Calibrated probabilities (B, K) of clips from `Reading`."""
         return self.heads(clips)["decision"]
 
     @torch.inference_mode()
     def heads(self, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
-        """Probabilities (B, K) of every head, and "decision", which alone is calibrated."""
+        """Probabilities (B, K) of each head, not calibrated, and of "decision", calibrated."""
         with autocast(self.precision, self.device):
             found = head_probabilities(self.model, collate(list(clips)), self.test_time)
         values = {name: value.cpu().double().numpy() for name, value in found.items()}
@@ -198,13 +198,13 @@ class Predictor:
 
 
 class _File:
-    """A recording under way."""
+    """A recording in progress."""
 
     def __init__(self, index: int, name: str):
         self.index, self.name, self.error = index, name, ""
         self.windows: list[Window] = []
         self.waiting = 0
-        """Clips that are read and not decided."""
+        """Number of clips that are read but not decided."""
         self.read = False
 
     @property

@@ -1,4 +1,4 @@
-"""Clips of recordings for a model, in order and in parts, read in this process or by worker processes."""
+"""Reading of clips for a model, in order and in parts, by this process or by worker processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from avsc_e2e.transforms.frames import CentreCrop, Crops
 CHUNK = 8
 """Windows of a part."""
 PATIENCE = 300.0
-"""Seconds without a part after which a worker is given up, and with it the file that it reads."""
+"""Seconds without a result after which a worker is stopped and its file is reported as unreadable."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ class Reading:
 
 
 class Part(NamedTuple):
-    """Some successive clips of a recording, the last of them with how it ended."""
+    """Successive clips of a recording; the last part also says how the reading ended."""
 
     index: int
-    """Of the recording."""
+    """Index of the recording."""
     clips: list[Clip]
     ends: list[float]
-    """Seconds at which the windows end."""
+    """End of each window, seconds."""
     share: float
-    """Of the recording that is read."""
+    """Share of the recording that has been read."""
     error: AvscError | None = None
-    """Why nothing, or less than the whole, could be read."""
+    """The reason why the recording, or a part of it, could not be read."""
     done: bool = False
 
 
 def parts(index: int, source: Source, reading: Reading) -> Iterator[Part]:
-    """The clips of a recording. What cannot be read is left out; it costs its window, or its file, and not more."""
+    """The clips of a recording. A window or a file that cannot be read is left out."""
     bad: list[tuple[float, MediaError]] = []
     clips: list[Clip] = []
     ends: list[float] = []
@@ -83,7 +83,7 @@ def parts(index: int, source: Source, reading: Reading) -> Iterator[Part]:
 
 
 def _told(bad: Sequence[tuple[float, MediaError]]) -> AvscError:
-    """The first bad window, and how many there are."""
+    """The error of the first unreadable window, with the number of them."""
     start, error = bad[0]
     windows = len({start for start, _ in bad})
     more = f"; {windows} windows cannot be read" if windows > 1 else ""
@@ -93,7 +93,8 @@ def _told(bad: Sequence[tuple[float, MediaError]]) -> AvscError:
 def clip_of(
     name: str, window: MediaWindow, wanted: Sequence[str], reading: Reading, bad: list[tuple[float, MediaError]]
 ) -> Clip | None:
-    """The clip of a window, None where it is to be left out; what is bad is added. Raises the first under "raise"."""
+    """The clip of a window, or None if it is left out; its errors are added to `bad`. Raises the first error under
+    "raise"."""
     cut, values = reading.cut, {}
     for modality, found in zip(MODALITIES, (window.audio, window.frames), strict=True):
         if isinstance(found, MediaError):
@@ -124,8 +125,8 @@ def clip_of(
 
 
 class Workers:
-    """Processes that read recordings, one each at a time. A file over which one dies, or stands still, is an error of
-    that file; another process goes on."""
+    """Processes that read recordings, one at a time each. If one dies or hangs, its file has an error, and a new
+    process continues."""
 
     def __init__(self, reading: Reading, count: int, patience: float = PATIENCE):
         self.reading, self.patience = reading, patience
@@ -135,7 +136,8 @@ class Workers:
         self.count = count
 
     def parts(self, sources: Sequence[Source]) -> Iterator[Part]:
-        """The parts of all recordings, those of one in order; recordings of which none comes first by much."""
+        """The parts of all recordings; the parts of one recording are in order, and no recording is far ahead of the
+        others."""
         waiting = deque(enumerate(sources))
         busy: dict[connection.Connection, _Worker] = {}
         try:
@@ -185,7 +187,7 @@ DIED = "the process that read it died (out of memory, or its decoder crashed)"
 
 
 class _Worker:
-    """One process, what it reads, and since when nothing came from it."""
+    """One process, the recording that it reads, and the time of its last result."""
 
     def __init__(self, context, reading: Reading):
         self.pipe, theirs = context.Pipe()
@@ -211,7 +213,7 @@ def _work(pipe: connection.Connection, reading: Reading) -> None:
 
 
 def _packed(part: Part) -> Part:
-    """With arrays for tensors, which would go through shared memory, one file descriptor each."""
+    """A part with arrays instead of tensors, which would go through shared memory, with a file descriptor for each."""
     packed = [
         clip._replace(
             audio=clip.audio.numpy(),

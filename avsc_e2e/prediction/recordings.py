@@ -1,4 +1,5 @@
-"""What can be predicted: media files, their URLs or bytes, arrays, and the recordings of stores; all give windows."""
+"""Inputs of prediction: media files, their URLs or bytes, arrays, and the recordings of stores. All of them give
+windows."""
 
 from __future__ import annotations
 
@@ -23,21 +24,21 @@ from avsc_e2e.data.store.remote import RemoteFolder, fetch, is_url
 from avsc_e2e.errors import AvscError, MediaError
 
 LONG = 60.0
-"""Seconds of a recording from which on all cores decode it, where no worker processes do."""
+"""Length of a recording, seconds, from which all cores decode it if there are no worker processes."""
 SECOND = 100_000
-"""Bytes that a second of a recording counts as in the progress, where it is no file."""
+"""Bytes that the progress counts for each second of a recording that is not a file."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How recordings are cut into windows, and what of them is wanted."""
+    """The windows of recordings, and the audio and frames that a model takes of them."""
 
     window: float
     """Seconds."""
     hop: float
     """Seconds between the starts of two windows."""
     times: tuple[float, ...]
-    """Seconds within a window at which a frame is shown."""
+    """Times of the frames within a window, seconds."""
     short_side: int
     """Pixels."""
     smallest: int
@@ -45,19 +46,19 @@ class Cut:
     sample_rate: int
     """Hz."""
     modalities: tuple[str, ...]
-    """Which of audio and video."""
+    """The modalities that the model takes."""
     decoder: Decoder = "auto"
     threads: int = 1
-    """That decode a long video; 0: as many as there are cores."""
+    """Threads that decode a long video; 0: one for each core."""
 
 
 class Opened(NamedTuple):
-    """A recording whose header is read."""
+    """A recording whose header has been read."""
 
     duration: float
-    """Seconds; 0 where there is no end to tell, as of an image."""
+    """Duration, seconds; 0 if there is none, as for an image."""
     has: tuple[str, ...]
-    """Which of audio and video it has."""
+    """The modalities that it has."""
     windows: Callable[[Cut], Iterator[MediaWindow]]
 
 
@@ -104,7 +105,7 @@ class MediaFile:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A media file behind a URL that fsspec knows. It is fetched once, to a file that is removed afterwards."""
+    """A media file behind a URL that fsspec knows. It is downloaded once, to a temporary file."""
 
     url: str
 
@@ -231,11 +232,11 @@ class StoredRecording:
 
 Source: TypeAlias = MediaFile | RemoteFile | MediaBytes | Recording | StoredRecording
 Given: TypeAlias = str | os.PathLike | bytes | Recording
-"""What the caller may name: a media file, a folder, a store, a URL, the bytes of a media file, or arrays."""
+"""An input: a media file, a folder, a store, a URL, the bytes of a media file, or arrays."""
 
 
 def recordings(given: Given | Iterable[Given]) -> list[Source]:
-    """The recordings that are meant, all those in folders and in stores. Raises AvscError."""
+    """The recordings of the inputs, including all those in folders and stores. Raises AvscError."""
     several = [given] if isinstance(given, (str, os.PathLike, bytes, Recording)) else given
     found: list[Source] = []
     for number, one in enumerate(several, 1):

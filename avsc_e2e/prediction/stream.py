@@ -1,4 +1,4 @@
-"""Prediction of a stream, such as a camera with a microphone, while it goes on."""
+"""Prediction of a live stream, such as that of a camera with a microphone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from avsc_e2e.prediction.recordings import live_windows
 
 
 class SceneStream:
-    """Takes frames and samples as they come, and gives a decision for each window, as soon as all of it is there: the
-    same as `Predictor` gives of a file that holds them.
+    """Takes frames and samples as they arrive, and returns the decision of each window when it is complete. Decisions
+    equal those of `Predictor` for a file with this content.
 
         stream = SceneStream("runs/mine", sample_rate=48_000)
         for samples, frame, time in source:

@@ -40,7 +40,7 @@ def no_classifier(options: dict) -> None:
 
 
 def parameter_count(module: nn.Module, statistics: bool = False) -> int:
-    """Number of trainable weights; with `statistics`, also the running statistics of batch norm, as Keras counts."""
+    """Number of weights; with `statistics`, also the running statistics of batch norm, as Keras counts."""
     count = sum(p.numel() for p in module.parameters())
     if statistics:
         count += sum(b.numel() for name, b in module.named_buffers() if name.split(".")[-1].startswith("running_"))
