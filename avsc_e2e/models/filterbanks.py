@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 import torchaudio
 from torch import Tensor
+
+BLOCKS = 4
+"""Parts into which the bands of a filter bank are divided."""
 
 
 def mel_bank(bins: int, rate: int, bands: int, low: float, high: float, scale: str, area_norm: bool) -> Tensor:
@@ -99,19 +101,37 @@ def longest_morlet(rate: int, low: float) -> float:
     return 2 * 3.72 * deviation * rate
 
 
-def spectrogram(
-    fft: int, win_length: int, hop: int, pad: int, power: float, periodic: bool = True
-) -> Callable[[Tensor], Tensor]:
+def blocks(bank: Tensor) -> list[tuple[slice, slice]]:
+    """Bins and bands of the parts of a bank (bins, bands) outside of which it is zero, up to BLOCKS of them: of a mel
+    bank they hold a quarter of the products."""
+    found = []
+    for bands in torch.arange(bank.shape[1]).chunk(BLOCKS):
+        columns = slice(int(bands[0]), int(bands[-1]) + 1)
+        used = bank[:, columns].any(dim=1).nonzero()[:, 0].tolist() or [0]
+        found.append((slice(used[0], used[-1] + 1), columns))
+    return found
+
+
+class Spectrogram(torchaudio.transforms.Spectrogram):
     """A module that computes a spectrogram with a Hann window: (..., N) -> (..., bins, frames)."""
-    return torchaudio.transforms.Spectrogram(
-        n_fft=fft,
-        win_length=win_length or fft,
-        hop_length=hop,
-        pad=max(pad, 0),
-        power=power,
-        center=pad < 0,
-        wkwargs={"periodic": periodic},
-    )
+
+    def __init__(self, fft: int, win_length: int, hop: int, pad: int, power: float, periodic: bool = True):
+        super().__init__(
+            n_fft=fft,
+            win_length=win_length or fft,
+            hop_length=hop,
+            pad=max(pad, 0),
+            power=None,
+            center=pad < 0,
+            wkwargs={"periodic": periodic},
+        )
+        self.exponent = power
+
+    def forward(self, audio: Tensor) -> Tensor:
+        spectrum = super().forward(audio)
+        if self.exponent == 2:  # a third of the time that the root, and its square, take on a CPU
+            return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        return spectrum.abs() if self.exponent == 1 else spectrum.abs() ** self.exponent
 
 
 def _triangles(positions: Tensor, edges: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class _ShortTime(nn.Module):
     def __init__(self, arch: Architecture, high: float):
         super().__init__()
         self.preemphasis = arch.preemphasis
-        self.spectrogram = filterbanks.spectrogram(
+        self.spectrogram = filterbanks.Spectrogram(
             arch.fft, arch.win_length, arch.hop, arch.pad, arch.power, periodic=arch.taper == "hann"
         )
         shape = (arch.fft // 2 + 1, arch.sample_rate, arch.bands, arch.low, high)
@@ -124,11 +124,16 @@ class _ShortTime(nn.Module):
         if arch.sum_norm:
             weights = weights / weights.sum(dim=0).clamp(min=1e-12)
         self.register_buffer("weights", weights)
+        self.blocks = filterbanks.blocks(weights)
 
     def forward(self, audio: Tensor) -> Tensor:
         if self.preemphasis:
             audio = audio[..., 1:] - self.preemphasis * audio[..., :-1]
-        return torch.matmul(self.spectrogram(audio).transpose(-1, -2), self.weights).transpose(-1, -2)
+        spectrum = self.spectrogram(audio).transpose(-1, -2)
+        if spectrum.is_cuda:  # one product is quicker there than several small ones
+            return torch.matmul(spectrum, self.weights).transpose(-1, -2)
+        parts = [torch.matmul(spectrum[..., bins], self.weights[bins, bands]) for bins, bands in self.blocks]
+        return torch.cat(parts, dim=-1).transpose(-1, -2)
 
 
 class _Frames(nn.Module):

@@ -381,3 +381,22 @@ def test_autocast_does_not_reach_the_front_end():
         found = model.preprocess(clip).audio
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_powers_of_a_spectrum_are_torchaudios(power):
+    noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    theirs = torchaudio.transforms.Spectrogram(n_fft=512, hop_length=160, power=power)(noise)
+    torch.testing.assert_close(filterbanks.Spectrogram(512, 0, 160, -1, power)(noise), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_blocks_of_a_bank_hold_all_of_it():
+    mel = filterbanks.mel_bank(1025, 48_000, 64, 0.0, 24_000.0, "slaney", True)
+    for bank in (mel, torch.ones(33, 7), torch.zeros(9, 2)):
+        held = torch.zeros_like(bank)
+        for place in filterbanks.blocks(bank):
+            held[place] = bank[place]
+        assert torch.equal(held, bank)
+        covered = [band for _, bands in filterbanks.blocks(bank) for band in range(bands.start, bands.stop)]
+        assert covered == [*range(bank.shape[1])]
+    assert sum(mel[place].numel() for place in filterbanks.blocks(mel)) < 0.3 * mel.numel()

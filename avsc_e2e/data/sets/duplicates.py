@@ -4,7 +4,7 @@ Exact copies have the same bytes. Near copies, such as another encoding, size or
 same frame in their middle (a grey thumbnail of 16 x 16 pixels, so brightness and composition must agree) and have the
 same audio there (signs of changes of energy between bands and instants: Haitsma and Kalker, ISMIR 2002). Without audio,
 the frames at a fifth and at four fifths must agree too. A silent or black middle is not used as evidence. Files are
-only opened if another source has the same length.
+only opened if another source has the same length, and frames are only decoded if the audio agrees or there is none.
 """
 
 from __future__ import annotations
@@ -40,17 +40,10 @@ QUIET = 1e-4
 ERRORS, LAGS = 0.25, 4
 """Largest share of different bits in fingerprints of the same recording (half of them differ by chance), and largest
 shift by an encoder, in spectra."""
+BLOCK = 256
+"""Number of recordings that are compared with all others at a time."""
 MOST = 4000
 """Largest number of files that are opened; sets with more candidates are searched for exact copies only."""
-
-
-class Fingerprint(NamedTuple):
-    """The frame and the audio in the middle of a recording, as bits."""
-
-    frame: np.ndarray | None
-    """(SIDE, SIDE) uint8; None if there is no usable frame."""
-    audio: np.ndarray | None
-    """(spectra, bands) bool; None if it is silent."""
 
 
 class Copies(NamedTuple):
@@ -112,9 +105,16 @@ def find_copies(rows: Sequence[Row]) -> Iterator[Copies]:
     if not candidates or len(candidates) > MOST:
         return
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        fingerprints = dict(zip(candidates, pool.map(fingerprint, candidates), strict=True))
+        audible = dict(zip(candidates, pool.map(_audio, candidates), strict=True))
+        mute = [row for row in candidates if audible[row] is None]
+        list(pool.map(_middle, mute))  # for the cache
     for window in windows:
-        yield from _alike(window, fingerprints)
+        heard = [row for row in window if audible[row] is not None]
+        for one, other in _sound_alike(heard, [audible[row] for row in heard]):
+            frames = _middle(one), _middle(other)
+            if all(frame is None for frame in frames) or _near(*frames, LEVELS, MEAN_LEVELS):
+                yield Copies(one, other, exact=False)
+        yield from _look_alike([row for row in window if audible[row] is None and _middle(row) is not None])
 
 
 def _of_one_length(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -130,45 +130,64 @@ def _of_one_length(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield run
 
 
-def _alike(rows: Sequence[Row], fingerprints: dict[Row, Fingerprint]) -> Iterator[Copies]:
-    frames = np.stack([fingerprints[row].frame if fingerprints[row].frame is not None else np.zeros((SIDE, SIDE))
-                       for row in rows]).astype(np.int16)  # fmt: skip
+def _sound_alike(rows: Sequence[Row], bits: Sequence[np.ndarray]) -> Iterator[tuple[Row, Row]]:
+    """Pairs of rows, sorted by length, of different sources, that last equally long and whose bits (spectra, bands)
+    differ little at one of a few shifts."""
+    durations = np.array([row.duration for row in rows])
+    of_length: dict[int, list[int]] = defaultdict(list)
+    for index, values in enumerate(bits):
+        of_length[len(values)].append(index)
+    signs = {length: np.stack([bits[i] for i in found]) * np.float32(2) - 1 for length, found in of_length.items()}
+    pairs = []
+    for length, found in of_length.items():
+        for longer, others in of_length.items():
+            if longer < length or length - LAGS < 8:
+                continue
+            for first in range(0, len(found), BLOCK):
+                block = found[first : first + BLOCK]
+                errors = _bit_errors(signs[length][first : first + BLOCK], signs[longer][:, :length])
+                apart = np.abs(durations[block, None] - durations[others])
+                for one, other in np.argwhere((errors <= ERRORS) & (apart <= LENGTH)).tolist():
+                    pair = sorted((block[one], others[other]))
+                    if rows[pair[0]].location != rows[pair[1]].location:
+                        pairs.append(tuple(pair))
+    return ((rows[one], rows[other]) for one, other in sorted(set(pairs)))
+
+
+def _bit_errors(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The least share of differing bits over shifts of a few spectra, of each (N, spectra, bands) of -1 and 1 with each
+    (M, spectra, bands)."""
+    length = ones.shape[1] - LAGS
+    flat = lambda values, lag: values[:, lag : lag + length].reshape(len(values), -1)  # noqa: E731
+    lags = [(0, lag) for lag in range(LAGS + 1)] + [(lag, 0) for lag in range(1, LAGS + 1)]
+    agreement = np.max([flat(ones, one) @ flat(others, other).T for one, other in lags], axis=0)
+    return (1 - agreement / (length * ones.shape[2])) / 2
+
+
+def _look_alike(rows: Sequence[Row]) -> Iterator[Copies]:
+    """Copies among rows, sorted by length, without audio. One frame is little evidence then: those of a camera that
+    stands still differ in what moves. A copy at another rate may show the frame before, so more difference is allowed
+    than in the middle."""
+    if not rows:
+        return
+    frames = np.stack([_middle(row) for row in rows]).astype(np.int16)
     durations = np.array([row.duration for row in rows])
     for index, row in enumerate(rows):
-        mine = fingerprints[row]
-        if mine.frame is None and mine.audio is None:
-            continue
         end = int(np.searchsorted(durations, durations[index] + LENGTH, side="right"))
         difference = np.abs(frames[index + 1 : end] - frames[index])
         near = (difference.max(axis=(1, 2)) <= LEVELS) & (difference.mean(axis=(1, 2)) <= MEAN_LEVELS)
-        for other in (np.flatnonzero(near) + index + 1).tolist():
-            theirs = fingerprints[rows[other]]
-            if rows[other].location != row.location and _agree(mine, theirs) and _agree_further(row, rows[other], mine):
-                yield Copies(row, rows[other], exact=False)
+        for other in (rows[place] for place in (np.flatnonzero(near) + index + 1).tolist()):
+            if other.location != row.location and all(
+                _near(_frame(row, share), _frame(other, share), 2 * LEVELS, 2 * MEAN_LEVELS) for share in (0.21, 0.79)
+            ):
+                yield Copies(row, other, exact=False)
 
 
-def _agree(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether all evidence that both have agrees; thumbnails have been compared before."""
-    if (one.frame is None) != (other.frame is None) or (one.audio is None) != (other.audio is None):
+def _near(one: np.ndarray | None, other: np.ndarray | None, most: float, mean: float) -> bool:
+    if one is None or other is None:
         return False
-    if one.audio is None:
-        return one.frame is not None
-    return _bit_errors(one.audio, other.audio) <= ERRORS
-
-
-def _agree_further(one: Row, other: Row, evidence: Fingerprint) -> bool:
-    """Compare further frames, because without audio one frame is little evidence: a fixed camera's recordings differ
-    only in moving objects. A copy at another frame rate may show the frame before, so a larger difference is allowed
-    than in the middle."""
-    if evidence.audio is not None:
-        return True
-    pairs = [[_frame(row, share) for row in (one, other)] for share in (0.21, 0.79)]
-    return all(first is not None and second is not None and _near(first, second) for first, second in pairs)
-
-
-def _near(one: np.ndarray, other: np.ndarray) -> bool:
     difference = np.abs(one.astype(np.int16) - other)
-    return bool(difference.max() <= 2 * LEVELS and difference.mean() <= 2 * MEAN_LEVELS)
+    return bool(difference.max() <= most and difference.mean() <= mean)
 
 
 def _frame(row: Row, share: float) -> np.ndarray | None:
@@ -179,32 +198,28 @@ def _frame(row: Row, share: float) -> np.ndarray | None:
         return None
 
 
-def _bit_errors(one: np.ndarray, other: np.ndarray) -> float:
-    """The smallest share of different bits over shifts of a few spectra."""
-    length = min(len(one), len(other)) - LAGS
-    if length < 8:
-        return 1.0
-    shares = [np.mean(one[:length] != other[lag : lag + length]) for lag in range(LAGS + 1)]
-    shares += [np.mean(one[lag : lag + length] != other[:length]) for lag in range(1, LAGS + 1)]
-    return float(min(shares))
-
-
-def fingerprint(row: Row) -> Fingerprint:
-    """The fingerprint of the middle of a measured recording; parts that cannot be read are None."""
-    statuses = [_status(path) for path in (row.audio, row.video)]
-    return _fingerprint(row.audio, row.video, row.duration, *statuses)
+def _middle(row: Row) -> np.ndarray | None:
+    """The thumbnail of the middle of a measured recording, (SIDE, SIDE) uint8; None where none tells frames apart."""
+    return _middle_frame(row.video, row.duration, *_status(row.video))
 
 
 @lru_cache(maxsize=2 * MOST)
-def _fingerprint(audio: str, video: str, duration: float, *_statuses: tuple[int, int]) -> Fingerprint:
-    frame, audible = _frame(Row("", audio, video, duration=duration), 0.5), None
+def _middle_frame(video: str, duration: float, *_status: int) -> np.ndarray | None:
+    return _frame(Row("", "", video, duration=duration), 0.5)
+
+
+def _audio(row: Row) -> np.ndarray | None:
+    """The audio in the middle of a measured recording as bits (spectra, bands) bool; None where it is silent."""
+    return _middle_bits(row.audio, row.duration, *_status(row.audio)) if row.audio else None
+
+
+@lru_cache(maxsize=2 * MOST)
+def _middle_bits(audio: str, duration: float, *_status: int) -> np.ndarray | None:
+    length = min(SECONDS, duration)
     try:
-        if audio:
-            length = min(SECONDS, duration)
-            audible = _bits(mix_channels(read_audio(audio, (duration - length) / 2, length, RATE), 1)[0])
+        return _bits(mix_channels(read_audio(audio, (duration - length) / 2, length, RATE), 1)[0])
     except MediaError:
-        pass
-    return Fingerprint(frame, audible)
+        return None
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray | None:
