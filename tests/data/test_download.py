@@ -404,6 +404,54 @@ def test_killed_and_run_again(tmp_path, expected, moment):
         server.shutdown()
 
 
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+from avsc_e2e.cli import data
+from avsc_e2e.cli.parsing import one_line_errors
+from avsc_e2e.data.download import archives
+url, root, *rest = sys.argv[1:]
+rows = [archives.Archive("development", n, int(s), m) for n, s, m in zip(rest[::3], rest[1::3], rest[2::3])]
+archives.list_archives = lambda part: rows
+with one_line_errors():
+    data.download(root, base_url=url, parallel=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word", "silent"), [(signal.SIGTERM, 143, "term", True), (signal.SIGINT, 130, "interr", False)]
+)
+def test_the_command_ends_in_order_at_a_signal(tmp_path, expected, number, status, word, silent):
+    """Also where the server has fallen silent; what was fetched is not fetched again."""
+    with Server(rate=1e5) as server:
+        rows = [str(cell) for archive in listed() for cell in archive[1:]]
+        command = [sys.executable, "-c", COMMAND, server.url, str(tmp_path / "root"), *rows]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        fetched = lambda: sum(file.stat().st_size for file in (tmp_path / "root").rglob("*.part"))  # noqa: E731
+        wait_for(lambda: fetched() > 30_000)
+        if silent:
+            server.rate = 4096 / 60
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=50)
+        assert process.returncode == status
+        assert err == f"{word}{err[len(word) :]}"
+        assert err.endswith("ed: what was finished is kept\n")
+        assert err.count("\n") == 1
+        server.rate, server.requests[:] = 0.0, []
+        fetch(tmp_path / "root", server)
+        assert any(first > 0 for _, first in server.requests)
+        assert tree(tmp_path / "root") == expected
+        server.shutdown()
+
+
+def wait_for(true, seconds=50.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_stopped_from_the_keyboard(tmp_path, expected):
     class Enough(KeyboardInterrupt):
         pass

@@ -62,8 +62,9 @@ class Job:
                     progress(self._progress(history, open_ones + len(failures)))
         finally:
             self.stop.set()
+            patience = time.monotonic() + 2
             for thread in threads:
-                thread.join(timeout=2)
+                thread.join(timeout=max(patience - time.monotonic(), 0))
         if failures:
             more = f" (and {len(failures) - 1} more archives failed)" if len(failures) > 1 else ""
             raise AvscError(f"{failures[0]}{more}")
