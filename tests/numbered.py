@@ -199,6 +199,17 @@ def without_times(source: Path, target: Path) -> None:
                 index += 1
 
 
+def stamped_by_decoding(source: Path, target: Path) -> None:
+    """Packets with the times at which they are decoded in place of those at which frames are shown, as FFmpeg copies
+    an AVI, which has no others."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        video = new.add_stream_from_template(old.streams.video[0])
+        for index, packet in enumerate(packet for packet in old.demux(old.streams.video[0]) if packet.size):
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream = Fraction(1, RATE), video
+            new.mux(packet)
+
+
 def packed(source: Path, target: Path) -> None:
     """MPEG-4 as DivX and XviD pack it: a B-frame rides in the packet of the reference frame before it, and an empty
     one takes its place."""
@@ -266,6 +277,8 @@ RECIPES = (
     Recipe("h264_pyramid.mkv", options=x264(x264_params="b-pyramid=normal:bframes=7:b-adapt=0:keyint=60")),
     Recipe("h264_no_times.avi", options=x264(g="48"), audio="", change=without_times, source=".mp4"),
     Recipe("h264_long_no_times.avi", options=x264(), audio="", change=without_times, source=".mp4"),
+    Recipe("h264_no_times.mkv", options=x264(g="48"), audio="", change=stamped_by_decoding, source=".mp4"),
+    Recipe("mpeg4_no_times.mkv", audio="", change=stamped_by_decoding, source=".avi", **mpeg4(24, 2)),
     Recipe("h264_open_gop.ts", options=x264(x264_params="open-gop=1:keyint=30:bframes=3"), audio="mp2"),
     Recipe("h264_fragments.mp4", options=x264(g="50"), format_options=(("movflags", "frag_keyframe+empty_moov"),)),
     Recipe("h264.flv", options=x264(g="50")),
@@ -322,19 +335,19 @@ def write(folder: Path, recipe: Recipe, count: int = 10 * RATE) -> Path:
 
 def frames_in_order(path: Path) -> list[tuple[float, int]]:
     """Seconds on the container's clock, and number, of every frame that decoding from the first to the last packet
-    gives: what a file shows, told without seeking. Where an AVI tells no times, frames are shown in the order in which
+    gives: what a file shows, told without seeking. Where a file tells no times, frames are shown in the order in which
     they come out, at the times of its packets."""
     found, stamps = [], []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         for packet in container.demux(stream):
-            stamps += [packet.dts] if packet.size else []
+            stamps += [packet.pts if path.suffix == ".mkv" else packet.dts] if packet.size else []
             try:
                 found += [(frame.pts, read(frame.to_ndarray(format="rgb24"))) for frame in packet.decode()]
             except av.FFmpegError:
                 continue  # before the first key frame
         if "no_times" in path.name or "packed" in path.name:
-            return [(float(dts * stream.time_base), number) for dts, (_, number) in zip(stamps, found, strict=False)]
+            return [(float(at * stream.time_base), number) for at, (_, number) in zip(stamps, found, strict=False)]
         return [(float(pts * stream.time_base), number) for pts, number in sorted(found)]
 
 

@@ -37,6 +37,7 @@ from avsc_e2e.errors import MediaError
 SECONDS = 6
 QUICK = {
     *("mpeg4_b.avi", "mpeg4_packed.avi", "h264.mp4", "h264_intra_refresh.mp4", "h264_pyramid.mkv", "h264_no_times.avi"),
+    *("h264_no_times.mkv", "mpeg4_no_times.mkv"),
     *("h264_open_gop.ts", "h264_fragments.mp4", "h264_live.mkv", "h264_two_tracks.mp4", "h264_varying.mp4"),
     *("h264_cut.mp4", "h264_cut.ts", "h264_open_gop_cut.mp4", "h265_open_gop.mp4", "h265_cut.mkv", "vp8.webm"),
     *("vp9_live.webm", "mjpeg.avi", "mpeg2.mpg"),

@@ -1,14 +1,16 @@
-"""Videos without time stamps, as AVI holds them: their frames are counted."""
+"""Videos without time stamps of showing, as AVI holds them, and Matroska copied from it: their frames are counted."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from avsc_e2e.data.media.packets import decode, demux
 from avsc_e2e.data.media.sharing import SharedFile
-from avsc_e2e.data.media.source import TOLERANCE
+from avsc_e2e.data.media.source import TOLERANCE, main_stream, open_container
 from avsc_e2e.errors import MediaError
 
 PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
@@ -16,12 +18,18 @@ PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
 
 HEAD = 1 << 18
 """Bytes of a file within which it says so."""
+PROOF = 250
+"""Packets within which a video that is stamped by decoding gives itself away."""
+MATROSKA = "matroska,webm"
 
 
 def counts(path: str, container, stream, shared: SharedFile | None = None) -> bool:
     """Whether a video has no true time stamps: an AVI, which has room for none, of a codec whose frames are coded in
-    another order than they are shown, and whose packets do not tell which."""
+    another order than they are shown, and whose packets do not tell which; or a Matroska file with the times of an
+    AVI."""
     name = stream.codec_context.name
+    if container.format.name == MATROSKA:
+        return bool(stream.codec_context.has_b_frames) and stamped_by_decoding(path, os.stat(path).st_mtime_ns)
     if container.format.name != "avi" or name not in ("h264", "hevc", "mpeg4"):
         return False
     if name != "mpeg4":
@@ -30,6 +38,29 @@ def counts(path: str, container, stream, shared: SharedFile | None = None) -> bo
         return bool(PACKED.search(shared.at(0, HEAD)))
     with open(path, "rb") as file:
         return bool(PACKED.search(file.read(HEAD)))
+
+
+@lru_cache(maxsize=65536)
+def stamped_by_decoding(path: str, _changed: int) -> bool:
+    """Whether packets are stamped in the order of decoding though frames are shown in another one, as when FFmpeg
+    copies an AVI into Matroska: then the decoder, which gives frames in the order of showing, gives their time stamps
+    out of order."""
+    with open_container(path) as container:
+        stream = main_stream(container, "video")
+        packets = []
+        for packet in demux(container, stream):
+            if packets and packet.pts is not None and packet.pts < packets[-1].pts:
+                return False  # the first B frame has the time at which it is shown
+            packets += [packet] if packet.pts is not None else []
+            if len(packets) == PROOF:
+                break
+        last = None
+        for packet in (*packets, None):
+            for frame in decode(stream.codec_context, packet):
+                if last is not None and frame.pts is not None and frame.pts < last:
+                    return True
+                last = frame.pts
+    return False
 
 
 class CountedFrames:
@@ -92,6 +123,7 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
     """Times (ticks) and frames as decoding from the index entry `before` (below 0: the start) gives them, from the key
     frame whose packet has the time `key` on."""
     index = reader.stream.index_entries
+    matroska = reader.container.format.name == MATROSKA
     if before >= 0:
         if reader.context.name == "mpeg4":  # only the first packet may tell that frames are packed
             decode(reader.context, next(demux(reader.container, reader.stream), None))
@@ -99,6 +131,8 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
         reader.context.flush_buffers()
     else:
         reader._open()
+        if matroska:
+            reader.container.seek(0)  # which reads the index
     stamps: deque[int] = deque()
     """Times of packets, from that of the next frame on; the last is kept, for frames that no packet is left for."""
     place, leading, step, last = 0 if key is None else None, 0, 0, None
@@ -106,9 +140,9 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
     while True:
         packet = next(packets, None)
         if packet is not None:
-            step, last = packet.dts - last if last is not None else 0, packet.dts
-            stamps.append(packet.dts)
-            packet.pts = packet.dts
+            packet.pts = packet.pts if matroska else packet.dts
+            step, last = packet.pts - last if last is not None else 0, packet.pts
+            stamps.append(packet.pts)
         for frame in decode(reader.context, packet):
             if place is None:
                 leading += frame.pts > key
