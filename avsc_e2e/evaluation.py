@@ -220,7 +220,7 @@ def predict_training_part(recipe: Recipe, *, progress: Callable[[int, int], None
 
 def predict_part(
     recipe: Recipe,
-    model: SceneNet,
+    model: SceneNet | Ensemble,
     rows: Sequence[Row],
     store: Store | None,
     *,
@@ -254,7 +254,7 @@ def predict_part(
     )
 
 
-def trained_model(recipe: Recipe) -> SceneNet:
+def trained_model(recipe: Recipe) -> SceneNet | Ensemble:
     """The model of a stage's checkpoint. Raises AvscError if the stage is not trained yet."""
     path = model_file(recipe)
     if not path.is_file():

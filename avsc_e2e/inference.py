@@ -21,6 +21,7 @@ from avsc_e2e.data.media import Decoder
 from avsc_e2e.data.store.reader import Store
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.trunk import settled
 from avsc_e2e.models.weights.checkpoint import read_notes
@@ -53,7 +54,7 @@ def sampling(architecture: Architecture, short_side: int = 0) -> Sampling:
 
 @torch.inference_mode()
 def predict_rows(
-    model: SceneNet,
+    model: SceneNet | Ensemble,
     dataset: ClipDataset,
     *,
     batch_size: int = 32,
@@ -77,7 +78,7 @@ def predict_rows(
     found: dict[str, list[np.ndarray]] = {}
     for batch in loader(dataset, batch_size, shuffle=False, workers=workers, rank=rank, replicas=processes.count()):
         files += batch.file
-        starts += [float(start) for start in batch.start]
+        starts += [float(start) for start in batch.start]  # type: ignore[attr-defined]  # a batch
         with autocast(precision, where):
             heads = head_probabilities(model, batch, test_time)
             for name, change in changes.items():
@@ -91,7 +92,7 @@ def predict_rows(
     starts = [start for part in parts for start in part[1]]
     order = np.arange(len(files))
     if len(parts) > 1:
-        place = {(segment.row.file, segment.start): index for index, segment in enumerate(dataset.segments)}
+        place = {(segment.row.file, segment.start): index for index, segment in enumerate(dataset.segments or ())}
         order = np.argsort([place[key] for key in zip(files, starts, strict=True)], kind="stable")
     outputs = {
         name: SystemOutput(
@@ -102,8 +103,9 @@ def predict_rows(
         )
         for name in next(part[2] for part in parts if part[2])
     }
-    calibrated = ("decision", *changes) if calibration else ()
-    return outputs | {name: calibration(outputs[name]) for name in calibrated}
+    if calibration is None:
+        return outputs
+    return outputs | {name: calibration(outputs[name]) for name in ("decision", *changes)}
 
 
 def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
@@ -112,7 +114,9 @@ def stored_calibration(checkpoint: str | os.PathLike) -> Calibration | None:
     return Calibration.from_json(json.loads(text)) if text else None
 
 
-def head_probabilities(model: SceneNet, batch: Clip, test_time: TestTime = ONE_VIEW) -> dict[str, torch.Tensor]:
+def head_probabilities(
+    model: SceneNet | Ensemble, batch: Clip, test_time: TestTime = ONE_VIEW
+) -> dict[str, torch.Tensor]:
     """Probabilities (B, K) of every head and of the decision, the mean over all views of each clip, from a batch of the
     loader."""
     where = next(model.parameters()).device
@@ -145,7 +149,7 @@ def views_of(clip: Clip, architecture: Architecture, test_time: TestTime) -> Ite
 
 
 def evaluation_dataset(
-    model: SceneNet,
+    model: SceneNet | Ensemble,
     rows: Sequence[Row],
     short_side: int = 0,
     *,

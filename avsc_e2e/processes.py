@@ -70,7 +70,7 @@ def without_main() -> Iterator[None]:
     """Worker processes that are started meanwhile do not run the caller's script again, as they would before their own
     work: so it needs no `if __name__ == "__main__"`. What they are given must not come from that script."""
     main = sys.modules["__main__"]
-    kept = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    kept: dict[str, object] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
     main.__spec__ = None
     vars(main).pop("__file__", None)
     try:
@@ -85,9 +85,10 @@ def start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
 
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+def _follow(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

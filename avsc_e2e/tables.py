@@ -33,7 +33,8 @@ def rows_from(
     if isinstance(recordings, (str, os.PathLike, Row)):
         raise AvscError(f"{recordings}: give a list of recordings, not one")
     if hasattr(recordings, "to_dict"):  # a table of pandas, or one column of it
-        recordings = recordings.to_dict("records") if hasattr(recordings, "columns") else recordings.tolist()
+        table: Any = recordings
+        recordings = table.to_dict("records") if hasattr(table, "columns") else table.tolist()
     rows = [_row(one, number) for number, one in enumerate(recordings)]
     for field, values in (("scene", labels), ("location", groups)):
         if values is None:
@@ -42,7 +43,8 @@ def rows_from(
         if len(values) != len(rows):
             what = "labels" if field == "scene" else "groups"
             raise AvscError(f"{len(rows)} recordings and {len(values)} {what}: give one for each")
-        rows = [row._replace(**{field: str(value)}) for row, value in zip(rows, values, strict=True)]
+        changes: list[dict[str, Any]] = [{field: str(value)} for value in values]
+        rows = [row._replace(**change) for row, change in zip(rows, changes, strict=True)]
     return rows
 
 
@@ -124,7 +126,7 @@ def to_pandas(found: Corpus | Sequence[Row] | Prediction | Sequence[Prediction] 
     if isinstance(found, Corpus):
         parts = zip(("train", "validation", "test"), found[1:], strict=True)
         return pandas.DataFrame([_cells(row) | {"split": part} for part, rows in parts for row in rows])
-    several = [found] if isinstance(found, Prediction) else list(found)
+    several: list[Any] = [found] if isinstance(found, Prediction) else list(found)
     if any(isinstance(one, Prediction) for one in several):
         return pandas.DataFrame([line for one in several for line in _lines(one)])
     return pandas.DataFrame([_cells(row) for row in several])

@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from avsc_e2e.captions import captions
 from avsc_e2e.clip import Window
 from avsc_e2e.segments import Prediction, Smooth
@@ -50,7 +52,7 @@ def timeline_text(form: Format, found: Prediction, classes: Sequence[str], smoot
     """The timeline of one recording: one JSON object, or a line for each window. `smooth` is how it was smoothed."""
     if form in SEPARATORS:
         return _rows(form, found.path, found.windows, classes)
-    if form in CAPTIONS:
+    if form == "webvtt" or form == "audacity":
         return captions(form, found.segments).rstrip("\n")
     if form == "table":
         return _table(found, classes, smooth)
@@ -59,7 +61,7 @@ def timeline_text(form: Format, found: Prediction, classes: Sequence[str], smoot
 
 def _table(found: Prediction, classes: Sequence[str], smooth: Smooth) -> str:
     path, windows = found.path, found.windows
-    mean = sum(window.probabilities for window in windows) / len(windows)
+    mean = np.mean([window.probabilities for window in windows], axis=0)
     best = int(mean.argmax())
     lines = [f"{path}: {classes[best]} {100 * mean[best]:.0f} %, from {BASIS[windows[0].modalities]}"]
     if smooth != "none":
@@ -77,7 +79,7 @@ def _table(found: Prediction, classes: Sequence[str], smooth: Smooth) -> str:
 
 def _json(found: Prediction, classes: Sequence[str], smooth: Smooth) -> str:
     path, windows = found.path, found.windows
-    mean = sum(window.probabilities for window in windows) / len(windows)
+    mean = np.mean([window.probabilities for window in windows], axis=0)
 
     def of(probabilities) -> dict:
         return {

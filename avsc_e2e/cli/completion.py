@@ -35,7 +35,7 @@ def script_of(verbs: Mapping[str, Callable], staged: Collection[str], flags: Seq
     for verb in verbs:
         first, _, second = verb.partition(" ")
         groups.setdefault(first, []).extend([second] * bool(second))
-    second = [f'            {name}) words="{" ".join(subs)}";;' for name, subs in groups.items() if subs]
+    seconds = [f'            {name}) words="{" ".join(subs)}";;' for name, subs in groups.items() if subs]
     options = [
         f'            "{verb}") words="{" ".join((*(flags if verb in staged else ()), *options_of(function)))}";;'
         for verb, function in verbs.items()
@@ -44,7 +44,7 @@ def script_of(verbs: Mapping[str, Callable], staged: Collection[str], flags: Seq
     script = (
         BASH.replace("GROUPS", " ".join(name for name, subs in groups.items() if subs))
         .replace("FIRST", " ".join(groups))
-        .replace("SECOND", "\n".join(second))
+        .replace("SECOND", "\n".join(seconds))
         .replace("OPTIONS", "\n".join(options))
         .replace("STAGED", "|".join(staged))
         .replace("STAGES", " ".join(stages))

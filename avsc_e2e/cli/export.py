@@ -27,14 +27,12 @@ def export(
         format: An ONNX graph, or a program of torch.export.
         precision: fp32 as trained, fp16 half the size, int8 a quarter of it; the smaller two for ONNX alone.
         modality: What the exported model takes; audio or video alone leaves out the other trunk.
-        media: Recordings on which the export is compared with the checkpoint, and from which int8 takes its ranges.
+        media: Recordings on which the export is compared with the checkpoint.
     """
     from avsc_e2e.models.weights.files import checkpoint_file
 
     if format != "onnx" and precision != "fp32":
         raise AvscError(f"--precision {precision}: only ONNX has it; leave out --format {format}")
-    if precision == "int8" and not media:
-        raise AvscError("--precision int8: name some recordings whose ranges it is to see, with --media FILES")
     checkpoint = checkpoint_file(checkpoint)
 
     from avsc_e2e.export.comparison import export_checkpoint

@@ -82,8 +82,14 @@ def predict(
 
     if not media:
         raise AvscError("predict: no media given; name videos, audio files or folders after the checkpoint")
-    if views < 1:
-        raise AvscError(f"--views {views}: give 1 or more")
+    for flag, value, least in (
+        ("hop", hop, 0),
+        ("batch-size", batch_size, 1),
+        ("workers", workers, 0),
+        ("views", views, 1),
+    ):
+        if not value >= least:
+            raise AvscError(f"--{flag} {value:g}: give {least} or more")
     checkpoint = checkpoint_file(checkpoint)
     for path in media:
         if "://" not in path and not Path(path).exists():
@@ -152,6 +158,8 @@ def _print(
                 printed += 1
         if last := footer(format):
             print(last, file=to)
+    if out:
+        print(f"output: {out} ({printed} recording{'s' * (printed != 1)})")
     return 2 if unread else 0
 
 

@@ -49,7 +49,10 @@ def score(
     for protocol, of_protocol in page.results.items():
         result = of_protocol[output.stem]
         scores, (loss, accuracy) = result.scores, result.intervals
-        spans = f"{loss.low:.4f} to {loss.high:.4f}" if loss else "none", f"{accuracy.low:.2%} to {accuracy.high:.2%}"
+        spans = (
+            f"{loss.low:.4f} to {loss.high:.4f}" if loss else "none",
+            f"{accuracy.low:.2%} to {accuracy.high:.2%}" if accuracy else "none",
+        )
         print(f"{protocol}, {scores.count} rows, macro averages over classes, 95 % intervals by location")
         print(f"  log loss {scores.log_loss:.4f} ({spans[0]})   accuracy {scores.accuracy:.2%} ({spans[1]})")
         for name, loss, accuracy in zip(scores.classes, scores.class_log_loss, scores.class_accuracy, strict=True):
@@ -97,6 +100,7 @@ def calibrate(
         rule = calibration.Calibration.load(use)
         calibrated = rule(given)
     else:
+        assert reference is not None  # one of the two is given
         targets = targets_of(given, read_reference(reference))
         protocol = protocol_of(given)
         result = calibration.calibrate(given, targets, method, folds=folds, protocol=protocol)
@@ -144,6 +148,7 @@ def fuse(
         rule = fusion.Fusion.load(use)
         fused = rule(given)
     else:
+        assert reference is not None  # one of the two is given
         if len(given) < 2:
             raise AvscError(f"fuse: {len(given)} system output given; it takes two or more")
         first = next(iter(given.values()))

@@ -78,7 +78,8 @@ def flags_of(verb: Callable, value: object) -> Callable:
 
 def in_short(value: object, shown: Collection[str], prefix: str = "") -> object:
     """The same dataclass value, with all fields but those of `shown`, such as "data.root", left out of `--help`."""
-    kind, values, hints = type(value), dict(vars(value)), {}
+    kind, values = type(value), dict(vars(value))
+    hints: dict[str, object] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         path = prefix + name
         if any(one.startswith(f"{path}.") for one in shown):
@@ -87,7 +88,7 @@ def in_short(value: object, shown: Collection[str], prefix: str = "") -> object:
         else:
             hints[name] = hint if path in shown else Annotated[hint, tyro.conf.Suppress]
     names = {"__annotations__": hints, "__doc__": kind.__doc__, "__module__": kind.__module__}
-    short = object.__new__(type(kind.__name__, (kind,), names))
+    short: object = object.__new__(type(kind.__name__, (kind,), names))
     vars(short).update(values)
     return short
 
@@ -95,7 +96,8 @@ def in_short(value: object, shown: Collection[str], prefix: str = "") -> object:
 def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect.Signature) -> Callable:
     """`function` with the name and help of `like`, and these types and defaults."""
     function.__name__, function.__doc__, function.__module__ = like.__name__, like.__doc__, like.__module__
-    function.__annotations__, function.__signature__ = hints, signature
+    function.__annotations__ = hints
+    vars(function)["__signature__"] = signature
     return function
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from avsc_e2e.cli.learner import train_data
 from avsc_e2e.cli.parsing import Flat, Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
 from avsc_e2e.cli.progress import progress
 from avsc_e2e.cli.submission import authors_of
-from avsc_e2e.cli.targets import DataTarget, StageTarget, recipe_files, stages_of, target_of, title_of
+from avsc_e2e.cli.targets import DataTarget, StageTarget, recipe_files, refuse_root, stages_of, target_of, title_of
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.weights.files import is_checkpoint
 from avsc_e2e.transforms.disturbance import UNDISTURBED, Disturbances
@@ -99,7 +101,7 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
     ways += ["avsc evaluate CHECKPOINT [DATA] [--without audio --noise-db 20 10 --dark 0.5]"] * (verb == "evaluate")
     usage = "usage: " + "\n       ".join(ways)
     if list(argv) in (["-h"], ["--help"]):
-        text = inspect.getdoc(STAGE_VERBS[verb]).split("\n")[0]
+        text = (inspect.getdoc(STAGE_VERBS[verb]) or "").split("\n")[0]
         print(f"{usage}\n\n{text}\n\n`avsc recipes` lists the stages, `avsc {verb} RECIPE/STAGE --help` the options.")
         return None
     if not argv or argv[0].startswith("-"):
@@ -107,6 +109,7 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
         raise AvscError(f"avsc {verb}: name a stage first, such as zhang_ioa/hybrid{data}; `avsc recipes` lists stages")
     target = target_of(argv[0])
     if isinstance(target, DataTarget) and verb == "train":
+        refuse_root(target.path)
         return call(train_data, "avsc train", argv)
     if isinstance(target, DataTarget) and verb == "evaluate" and is_checkpoint(target.path):
         return call(evaluate_checkpoint, "avsc evaluate", argv)
@@ -115,6 +118,11 @@ def call_on_target(verb: str, argv: Sequence[str]) -> int | None:
             f"{target.path} is data, not a recipe: give it to a stage, "
             f"as in `avsc {verb} own_videos/hybrid --data.root {target.path}`"
         )
+    for flag, value in itertools.pairwise([*(part for word in argv[1:] for part in word.split("=", 1)), ""]):
+        if flag == "--data.root":
+            refuse_root(value)
+        if flag == "--people" and not os.path.isfile(value):
+            authors_of(Path(value))
     return _call(verb, target.load(), f"avsc {verb} {argv[0]}", argv[1:])
 
 

@@ -95,6 +95,8 @@ def load_file(file: Path) -> dict[str, object]:
     # Loader workers unpickle what the file defines by its module's name; they share sys.path.
     name = f"recipe_{name}" if before else name
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # of a Python file there always is one
+    assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -124,6 +126,19 @@ def target_of(text: str) -> StageTarget | DataTarget:
     stages = [f"{name}/{stage}" for name, file in files.items() for stage in stages_of(file)]
     hint = likely(text, [*stages, *files]) or "`avsc recipes` lists the recipes"
     raise AvscError(f"{text}: no recipe and no file or folder of that name; {hint}")
+
+
+def refuse_root(root: str) -> None:
+    """Raises AvscError where a root is no data set at first sight, before what takes seconds is imported."""
+    from avsc_e2e.data.sets.listing import scan
+    from avsc_e2e.data.sets.table import is_table
+    from avsc_e2e.data.sets.taulayout import find_layout
+    from avsc_e2e.data.store.layout import is_store
+
+    if root and not root.startswith("-") and not is_store(root):
+        find_layout(root)
+        if is_table(root):
+            scan(root)
 
 
 def _stage(file: Path, stage: str, prefix: str) -> StageTarget:

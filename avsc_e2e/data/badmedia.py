@@ -53,7 +53,7 @@ class BadMediaLog:
                 lines = csv.writer(file, lineterminator="\n")
                 if not file.tell():
                     lines.writerow(BadMedia._fields)
-                lines.writerow(bad._replace(start=f"{bad.start:.3f}"))
+                lines.writerow((bad.file, bad.path, f"{bad.start:.3f}", bad.reason))
         self.segments.add((bad.file, int(bad.start)))
         if bad.file not in self.files:
             self.files[bad.file] = bad

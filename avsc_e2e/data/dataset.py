@@ -45,7 +45,7 @@ class Key(NamedTuple):
     """The key of a clip in a ClipDataset. It contains the epoch, so workers need no state."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of this name is not needed
     repeat: int = 0
     """Number of the draw, if an index is drawn several times in one epoch."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from multiprocessing import connection
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
@@ -70,7 +71,7 @@ class ClipLoader(DataLoader):
             **options,
         )
 
-    def __iter__(self) -> Iterator[Clip]:
+    def __iter__(self) -> Iterator[Clip]:  # type: ignore[override]  # of what workers give, the clips
         # Workers need the caller's script only for a transform that is defined in it.
         needed = self.num_workers and b"__main__" in pickle.dumps(self.clips.transform)
         with nullcontext() if needed else without_main():
@@ -104,13 +105,14 @@ class ClipLoader(DataLoader):
                 f"{SHARED}: its {size:.0f} MB are too small for the batches of the loader's workers: give a container "
                 "more (docker run --shm-size 2g), or read with fewer processes (--data.workers 1, or 0 for none)"
             ) from error
-        workers = self._iterator._workers if self._iterator and self.num_workers else []
+        iterator: Any = self._iterator
+        workers = iterator._workers if iterator and self.num_workers else []
         if not isinstance(error, RuntimeError):
             connection.wait([worker.sentinel for worker in workers], timeout=1.0)
         dead = [worker for worker in workers if not worker.is_alive()]
         if not dead and not text.startswith("DataLoader "):
             raise error
-        for number, (index, since) in enumerate(self.reading.tolist()):
+        for number, (index, since) in enumerate([] if self.reading is None else self.reading.tolist()):
             row = self.clips.row(int(index) - 1) if index else None
             path = (row.video or row.audio) if row else ""
             if row and workers[number] in dead:
@@ -146,7 +148,7 @@ class _Attempts(Dataset):
 
     def __getitem__(self, key: Key) -> Attempt | AvscError:
         worker = get_worker_info()
-        if worker is None:
+        if worker is None or self.reading is None:
             return self.clips.attempt(key)
         note = self.reading[worker.id]
         note[1] = time.monotonic()
@@ -162,12 +164,14 @@ class _Attempts(Dataset):
 def _collate_attempts(
     attempts: list[Attempt | AvscError], small: bool = False
 ) -> tuple[Clip | None, list[BadMedia], AvscError | None]:
-    failure = next((attempt for attempt in attempts if isinstance(attempt, AvscError)), None)
-    if failure:
-        return None, [], failure
-    clips = [attempt.clip for attempt in attempts if attempt.clip is not None]
+    made: list[Attempt] = []
+    for attempt in attempts:
+        if isinstance(attempt, AvscError):
+            return None, [], attempt
+        made.append(attempt)
+    clips = [attempt.clip for attempt in made if attempt.clip is not None]
     batch = collate(clips) if clips else None
-    return (as_int16(batch) if small and batch else batch), [bad for attempt in attempts for bad in attempt.bad], None
+    return (as_int16(batch) if small and batch else batch), [bad for attempt in made for bad in attempt.bad], None
 
 
 def _start_worker(_number: int) -> None:

@@ -182,7 +182,9 @@ def without(clip: Clip, modality: str) -> Clip:
     """The clip as one that lacks a modality."""
     place = MODALITIES.index(modality)
     present = clip.present & (torch.arange(2) != place)
-    return clip._replace(**{modality: torch.zeros_like(getattr(clip, modality))}, present=present)
+    if modality == "audio":
+        return clip._replace(audio=torch.zeros_like(clip.audio), present=present)
+    return clip._replace(video=torch.zeros_like(clip.video), present=present)
 
 
 def silenced(audio: Tensor, parts: int, sample_rate: int) -> list[Tensor]:

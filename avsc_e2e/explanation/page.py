@@ -117,6 +117,7 @@ def _audio(found: Explanation) -> dict[str, object] | None:
     bands = _matrix(found, "bands").T[::-1]  # (F, W), high frequencies on top as in the spectrogram
     names = band_names(found.edges)
     mean = found.effect("bands")
+    assert mean is not None  # some window has audio
     return {
         "spectrogram": image_uri(spectrogram(joined, found.sample_rate, columns=900), "jpeg"),
         "time": image_uri(coloured(time, _largest(time)), "png"),

@@ -19,12 +19,11 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.export.deployed import Deployed, Modality
 from avsc_e2e.export.onnx import Precision, export_onnx, export_program
 from avsc_e2e.inference import evaluation_dataset, sampling, stored_calibration
+from avsc_e2e.models.ensemble import Ensemble
+from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model
 
 Format = Literal["onnx", "torch-export"]
-
-EXAMPLES = 64
-"""Windows from which int8 takes its ranges."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def export_checkpoint(
     metadata = deployed.metadata(sampling(model.architecture).short_side)
     batches = list(windows_of(deployed, model, media))
     if form == "onnx":
-        export_onnx(deployed, out, metadata, precision, batches[: EXAMPLES // 8])
+        export_onnx(deployed, out, metadata, precision)
     else:
         export_program(deployed, out, metadata)
     size = out.stat().st_size
@@ -96,7 +95,9 @@ def export_checkpoint(
     )
 
 
-def windows_of(deployed: Deployed, model: torch.nn.Module, media: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
+def windows_of(
+    deployed: Deployed, model: SceneNet | Ensemble, media: Sequence[Path]
+) -> Iterator[dict[str, np.ndarray]]:
     """Batches of eight windows of recordings, as the deployed model takes them. Windows without any of its modalities
     are left out."""
     takes, rows = [name in deployed.takes for name in MODALITIES], []

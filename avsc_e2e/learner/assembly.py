@@ -93,21 +93,22 @@ def _undecided(
 ) -> Decisions:
     """With fewer than four sources nothing can be fitted out of fold: the heads' product for every pattern."""
     chosen: dict[int, Candidate] = {}
-    first = None
+    first: tuple[Judged, np.ndarray] | None = None
     for index, pattern in enumerate(PATTERNS):
         able = {name: head for name, head in heads.items() if head.modalities <= modalities_in(pattern)}
         if not able:
             continue
         columns = [MODALITIES.index(name) for name in {m for head in able.values() for m in head.modalities}]
-        mask = present[:, columns].all(axis=1)
+        mask: np.ndarray = np.all(present[:, columns], axis=1)
         if not mask.any():
-            mask = present.any(axis=1)
+            mask = np.any(present, axis=1)
         rows = Judged(targets[mask], groups[mask], weights[mask])
         probabilities = np.stack([torch.from_numpy(h.logits[mask]).softmax(dim=1).numpy() for h in able.values()])
         rule = product(probabilities)
         logs = np.log(rule(probabilities))
         chosen[index] = Candidate("product", tuple(able), logs, rows.loss(logs), rule)
         first = first or (rows, mask)
+    assert first is not None  # a head reads one modality at least
     return Decisions(chosen, tuple(chosen.values())[:1], *first)
 
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,7 +148,8 @@ class Embedded:
 def write_arrays(path: Path, segments: Segments, arrays: Mapping[str, np.ndarray]) -> None:
     """Leave arrays over these segments for a run that goes on."""
     with replacing(path) as partial, open(partial, "wb") as file:
-        np.savez(file, segments=_names(segments), **arrays)
+        named: dict[str, Any] = {"segments": _names(segments), **arrays}
+        np.savez(file, **named)
 
 
 def read_arrays(path: Path, segments: Segments) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -180,7 +182,7 @@ def embed(
     place = {(one.row.file, one.start): index for index, one in enumerate(segments.segments)}
     done = 0
     for clip in loader(dataset_of(towers, segments, corpus, store), 32, shuffle=False):
-        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]
+        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]  # type: ignore[attr-defined]  # a batch
         clip = clip._replace(**{n: getattr(clip, n).to(where) for n in ("audio", "video", "present")})
         present[at] = clip.present.cpu().numpy()
         for one in towers:
@@ -209,7 +211,7 @@ def activations(
     video, where, order = frozen.member.modality == "video", device(), []
     for clip in loader(dataset_of([frozen], segments, corpus, store), 32, shuffle=False):
         clip = clip._replace(**{n: getattr(clip, n).to(where) for n in ("audio", "video", "present")})
-        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]
+        at = [place[file, start] for file, start in zip(clip.file, clip.start.tolist(), strict=True)]  # type: ignore[attr-defined]  # a batch
         x = frozen.inputs(clip)
         frames = x.shape[1] if video else 1
         x = torch.cat([x, x.flip(-1)], dim=1) if video else x[:, None]
@@ -223,6 +225,7 @@ def activations(
         found[at] = below.to(found).cpu()
         if progress:
             progress(len(order), len(segments))
+    assert found is not None  # there is a segment at least
     joined = np.concatenate(features)
     values = np.zeros_like(joined, shape=(len(segments), joined.shape[1]))
     values[order] = joined

@@ -133,7 +133,7 @@ def _readable(rows: tuple[Row, ...], store: Store) -> tuple[Row, ...]:
     found = []
     for row in rows:
         for name in store.recordings[row.file].bad:
-            row = row._replace(**{name: ""})
+            row = row._replace(audio="") if name == "audio" else row._replace(video="")
         if row.audio or row.video:
             found.append(row)
     return tuple(found)
@@ -159,7 +159,7 @@ def _warnings(corpus: Corpus, bad: Sequence[tuple[str, str, str]]) -> list[str]:
     seconds: Counter[str] = Counter()
     for row in corpus.train:
         sources[row.scene].add(row.location or row.file)
-        seconds[row.scene] += max(row.duration, 1.0)
+        seconds[row.scene] += max(row.duration, 1.0)  # type: ignore[assignment]  # need not be whole
     alone = sorted(scene for scene, of_scene in sources.items() if len(of_scene) == 1)
     if alone:
         found.append(

@@ -55,8 +55,14 @@ class Results:
         return self.folder / "model.safetensors"
 
     @property
+    def look(self) -> Look:
+        """The data set as far as it is decoded, once something is."""
+        assert self.seen is not None
+        return self.seen
+
+    @property
     def corpus(self) -> Corpus:
-        return self.seen.corpus
+        return self.look.corpus
 
     def recall(self, segments: Segments, unfinished: str) -> tuple[Ensemble, Ladder, np.ndarray] | None:
         """Model, ladder and log probabilities out of fold (N, K) on these segments, nan where there are none, that an
@@ -118,9 +124,9 @@ class Results:
         test = self.corpus.test
         if not test:
             return Learned(self.checkpoint, self.folder / "report.html", ladder)
-        store = self.seen.store
+        store = self.look.store
         dataset = evaluation_dataset(model, test, store.short_side, store=store, on_bad="mask")
-        note, count = "Figures of the test part.", len(dataset.segments)
+        note, count = "Figures of the test part.", len(dataset)
         if count > most:
             every = segments_of(test, self.corpus.classes)
             dataset.segments = list(every.chosen(every.within(most)).segments)

@@ -32,7 +32,7 @@ from avsc_e2e.learner.look import Look
 from avsc_e2e.learner.probe import joined, probe
 from avsc_e2e.learner.results import Learned, Results
 from avsc_e2e.learner.tuning import PLANS, Cache, Plan, plans, tune
-from avsc_e2e.models.ensemble import Ensemble, Member, Tower
+from avsc_e2e.models.ensemble import Member, Tower
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Run:
     @property
     def seen(self) -> Look:
         """The data set as far as it is decoded."""
-        return self.results.seen
+        return self.results.look
 
     def climb(self, looks: Iterable[Look], members: Sequence[Member] | None, resumed: bool) -> Learned:
         """All rungs that the budget affords, then the test part and the report. `looks` are the data set as more of it
@@ -231,7 +231,7 @@ class Run:
         """Logistic regression on each member, on the members of each modality together, on all, and on the best member
         of each modality."""
         names = {m: [n for n, t in self.towers.items() if t.member.modality == m] for m in MODALITIES}
-        sets = {name: (name,) for name in self.towers}
+        sets: dict[str, tuple[str, ...]] = {name: (name,) for name in self.towers}
         sets |= {f"{m} probe": tuple(of) for m, of in names.items() if len(of) > 1}
         if names["audio"] and names["video"]:
             sets["joint probe"] = (*names["audio"], *names["video"])
@@ -244,7 +244,7 @@ class Run:
 
     def add_probe(self, name: str, reads: tuple[str, ...]) -> None:
         modalities = frozenset(self.towers[member].member.modality for member in reads)
-        rows = self.found.present[:, [MODALITIES.index(m) for m in modalities]].all(axis=1)
+        rows = np.all(self.found.present[:, [MODALITIES.index(m) for m in modalities]], axis=1)
         targets, weights = self.segments.targets, self.segments.weights
         if len(np.unique(self.segments.groups[rows])) < 2 or len(np.unique(targets[rows])) < 2:
             return
@@ -287,7 +287,7 @@ class Run:
             self.ladder.method = (
                 f"{len(self.folds.judged)} folds of whole sources; the decision is cross-fitted on outputs out of fold."
             )
-            self.model: Ensemble = assemble(self.seen.corpus.classes, self.towers, self.heads, decisions)
+            self.model = assemble(self.seen.corpus.classes, self.towers, self.heads, decisions)
             self.results.save(self.model, self.ladder, segments, logs)
         else:
             self.ladder.write(self.results.folder / "ladder.csv")
@@ -296,6 +296,7 @@ class Run:
     def better(self, logs: np.ndarray) -> bool:
         """Whether log probabilities out of fold beat those of the checkpoint by a standard error, on the rows that both
         judge."""
+        assert self.logs is not None
         rows = ~np.isnan(logs[:, 0]) & ~np.isnan(self.logs[:, 0])
         both = Judged(self.segments.targets[rows], self.segments.groups[rows], self.segments.weights[rows])
         return bool(rows.any()) and beats(logs[rows], self.logs[rows], both, 1.0)

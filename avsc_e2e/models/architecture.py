@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
@@ -236,10 +236,12 @@ class Architecture:
     @classmethod
     def from_json(cls, text: str) -> Architecture:
         """Raises AvscError where a field is unknown to this version."""
-        values = {"decision_rule": "mean"} | json.loads(text)  # as checkpoints from before the product rule
+        # Checkpoints from before the product rule all decide by the mean.
+        values: dict[str, Any] = {"decision_rule": "mean"} | json.loads(text)
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise AvscError(
                 f"the architecture has fields that this version does not know: {', '.join(sorted(unknown))}"
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return cls(**values)

@@ -18,7 +18,7 @@ def mel_bank(bins: int, rate: int, bands: int, low: float, high: float, scale: s
     "slaney" linear below and logarithmic above 1 kHz, "vggish" HTK's with straight flanks over mels."""
     if scale == "vggish":
         frequencies = torch.linspace(0, rate / 2, bins, dtype=torch.float64)
-        bank = _triangles(_hertz_to_htk(frequencies), torch.linspace(*map(_htk, (low, high)), bands + 2).double())
+        bank = _triangles(_hertz_to_htk(frequencies), torch.linspace(_htk(low), _htk(high), bands + 2).double())
         bank[0] = 0.0  # VGGish and YAMNet leave out the bin at 0 Hz
         return bank.float()
     norm = "slaney" if area_norm else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,18 @@ class FrontEnd(nn.Module):
     waveform -> channels -> |spectrum|^power -> bands^exponent -> logarithm -> deltas -> standardised
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, architecture: Architecture):
         super().__init__()
         self.architecture = arch = architecture
         high = min(arch.high, arch.sample_rate / 2)
         with torch.device("cpu"):  # real tensors even when the rest of the model is on the meta device
-            kind = {"constant_q": _WholeClip, "wavelet": _WholeClip, "fbank": _Frames}.get(arch.features, _ShortTime)
+            kinds: dict[str, Callable[[Architecture, float], nn.Module]] = {
+                "constant_q": _WholeClip, "wavelet": _WholeClip, "fbank": _Frames
+            }  # fmt: skip
+            kind = kinds.get(arch.features, _ShortTime)
             self.bank = bank = kind(arch, high)
         # Windows and filters follow from the architecture, so checkpoints do not store them.
         for module in bank.modules():
@@ -99,9 +105,9 @@ class FrontEnd(nn.Module):
         for audio in waveforms:
             moments.add(self.planes(audio.float().to(self.mean.device)).flatten(0, -4).movedim(-1, 1).flatten(0, 1))
         # A silent plane (the difference of a mono recording) must not be amplified to noise.
-        least = 2.0 if self.architecture.log == "db" else 0.5
+        least_level = 2.0 if self.architecture.log == "db" else 0.5
         order = torch.arange(len(self.std)) // (len(self.std) // (1 + self.architecture.deltas))
-        least = (least * 0.1**order)[:, None].to(self.std)
+        least = (least_level * 0.1**order)[:, None].to(self.std)
         self.mean.copy_(moments.mean[..., None])
         self.std.copy_(torch.maximum(moments.std.to(least), least)[..., None])
 
@@ -162,6 +168,8 @@ class _WholeClip(nn.Module):
     """|response of a filter|^power, each filter applied to the whole clip through its Fourier transform: (B, P, N) ->
     (B, P, bands, 1 + N // hop). Frames are centred on multiples of the hop. A constant-Q frame is one sample of the
     response. A wavelet frame is the mean over its hop, because the shortest wavelets are shorter than a hop."""
+
+    responses: Tensor
 
     def __init__(self, arch: Architecture, high: float):
         super().__init__()

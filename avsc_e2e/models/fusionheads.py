@@ -151,7 +151,7 @@ class EarlyFusion(BaselineHead):
         super().__init__(sum(widths), classes, dropout)
         self.widths = tuple(widths)
 
-    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> Tensor:  # type: ignore[override]  # a fusion head
         means = self.standardise.mean.split(self.widths)
         filled = [
             torch.where(present[:, i : i + 1], embedding, mean.to(embedding.dtype))

@@ -71,10 +71,9 @@ class PointwiseHead(nn.Module):
 
     def __init__(self, width: int, classes: int):
         super().__init__()
-        keras = {"eps": 1e-3, "momentum": 0.01, "affine": False}
-        self.norm = nn.BatchNorm1d(width, **keras)
+        self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01, affine=False)  # as of Keras
         self.layer = nn.Conv1d(width, classes, 1, bias=False)
-        self.last = nn.BatchNorm1d(classes, **keras)
+        self.last = nn.BatchNorm1d(classes, eps=1e-3, momentum=0.01, affine=False)
         nn.init.kaiming_normal_(self.layer.weight, nonlinearity="relu")
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class SceneNet(nn.Module):
         if "fusion" in self.heads:
             fusion = self.heads["fusion"]
             if self.architecture.fusion in ("product", "recurrent"):
-                inputs = [logits[n] if n in logits else self._head(n, b) for n, b in branches.items()]
+                inputs: list = [logits[n] if n in logits else self._head(n, b) for n, b in branches.items()]
                 if takes_tokens(fusion):
                     inputs = [(b.tokens, said) for b, said in zip(branches.values(), inputs, strict=True)]
             elif self.architecture.fusion == "two_heads":

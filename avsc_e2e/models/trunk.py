@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -119,7 +119,7 @@ class Trunk(nn.Module):
         self.name = name
         self.sides: tuple[int, ...] = ()
         """Bands and frames to which planes are padded with zeros, for a net of a fixed size."""
-        self.options = {"num_classes": 0, "in_chans": planes}
+        self.options: dict[str, Any] = {"num_classes": 0, "in_chans": planes}
         """Arguments with which timm creates the net."""
         if map_pool:
             self.options["global_pool"] = map_pool.replace("sum", "avgmax")
@@ -174,6 +174,8 @@ class Trunk(nn.Module):
     def _few_at_a_time(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A function of images (N, C, H, W). Without gradients, a CPU is given as many at a time as its caches hold the
         activations of: larger ones cost up to twice the time, most of it for memory from the system."""
+        if torch.compiler.is_exporting():  # a graph takes any number
+            return function(x)
         few = max(AT_A_TIME // (x.shape[-2] * x.shape[-1]), 1)
         if x.device.type != "cpu" or len(x) <= few or self.training or torch.is_grad_enabled():
             return function(x)
@@ -186,7 +188,7 @@ class Trunk(nn.Module):
         if hasattr(self.net, "group_matcher"):
             found = group_parameters(self.net, self.net.group_matcher(coarse=False), reverse=True)
         else:
-            blocks = [re.match(r"[^.]+(\.\d+)?", name)[0] for name in names]
+            blocks = [re.sub(r"^([^.]+(\.\d+)?).*", r"\1", name) for name in names]
             order = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
             found = {name: order[block] for name, block in zip(names, blocks, strict=True)}
         # Parameters that timm assigns to no group, such as a norm after the last block, belong to the end.

@@ -102,18 +102,21 @@ class Calibration:
         """A calibration from its plain values. Raises AvscError for values of another kind."""
         try:
             method, classes = values["calibration"], tuple(values["classes"])
+            rule: LogLinear | Isotonic | Floors
             if method == "isotonic":
-                curves = (tuple(map(tuple, values[name])) for name in ("given", "true"))
-                rule = Isotonic(*curves, float(values["share"]))
-                if not len(rule.given) == len(rule.true) == len(classes):
-                    raise ValueError(f"{len(rule.given)} curves for {len(classes)} classes")
+                given, true = (tuple(map(tuple, values[name])) for name in ("given", "true"))
+                if not len(given) == len(true) == len(classes):
+                    raise ValueError(f"{len(given)} curves for {len(classes)} classes")
+                rule = Isotonic(given, true, float(values["share"]))
             elif method == "floor":
-                rule = Floors(np.array(values["floor"], dtype=np.float64))
-                if rule.floor.shape != (len(classes),):
-                    raise ValueError(f"{rule.floor.size} floors for {len(classes)} classes")
+                floor = np.array(values["floor"], dtype=np.float64)
+                if floor.shape != (len(classes),):
+                    raise ValueError(f"{floor.size} floors for {len(classes)} classes")
+                rule = Floors(floor)
             elif method in get_args(Method):
-                rule = LogLinear(*(np.array(values[name], dtype=np.float64) for name in ("weights", "bias")))
-                rule.check(1, len(classes))
+                linear = LogLinear(*(np.array(values[name], dtype=np.float64) for name in ("weights", "bias")))
+                linear.check(1, len(classes))
+                rule = linear
             else:
                 raise ValueError(f"unknown method {method!r}")
             calibration = cls(method, classes, rule)

@@ -181,7 +181,7 @@ def fuse(
         fitted = cross_fit(_fitter(method), probabilities, targets, groups, folds, seed)
         fused[method] = SystemOutput(files, classes, fitted, start)
         scores[method] = score(fitted, targets, classes, protocol)
-    fusions = {
+    fusions: dict[str, Fusion] = {
         method: Fusion(method, tuple(outputs), classes, fit(probabilities, targets, groups, method))
         for method in methods
     }

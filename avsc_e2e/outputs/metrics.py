@@ -27,7 +27,7 @@ class Reliability(NamedTuple):
 
     edges: np.ndarray
     """(bins + 1,) from 0 to 1."""
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # a tuple's method of this name is not needed
     """(bins,) rows in each bin."""
     confidence: np.ndarray
     """(bins,) mean probability of the most probable class; nan in an empty bin."""
@@ -169,7 +169,8 @@ def checked(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray,
         raise AvscError(f"scores: probabilities of shape {probabilities.shape}; they must be rows x classes, not empty")
     if np.isnan(probabilities).any():
         raise AvscError(f"scores: row {int(np.isnan(probabilities).any(1).argmax())} of the probabilities is NaN")
-    return probabilities, _indices(targets, *probabilities.shape, "targets")
+    count, k = probabilities.shape
+    return probabilities, _indices(targets, count, k, "targets")
 
 
 def _indices(values: np.ndarray, count: int, k: int, what: str) -> np.ndarray:

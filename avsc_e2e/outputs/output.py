@@ -92,7 +92,7 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     table.refuse(~np.isfinite(probabilities).all(1), "a probability is infinite")
     table.refuse((probabilities < 0).any(1), "a probability is negative")
     sums = probabilities.sum(1)
-    off = np.abs(sums - 1) > TOLERANCE
+    off: np.ndarray = np.abs(sums - 1) > TOLERANCE
     if off.any():
         table.refuse(off, f"the probabilities sum to {sums[off.argmax()]:.4g}, not to 1")
 
@@ -110,8 +110,8 @@ def read_output(path: str | Path, classes: Sequence[str] | None = None) -> Syste
     predicted = None
     if decision_column is not None:
         predicted = tuple(row[decision_column].strip() for row in table.rows)
-        wrong = ~np.isin(predicted, classes)
-        table.refuse(wrong, f"unknown scene {predicted[wrong.argmax()]!r}; the classes are {', '.join(classes)}")
+        odd = ~np.isin(np.array(predicted), classes)
+        table.refuse(odd, f"unknown scene {predicted[odd.argmax()]!r}; the classes are {', '.join(classes)}")
         if predicted == tuple(np.array(classes)[probabilities.argmax(1)].tolist()):
             predicted = None
     return SystemOutput(files, tuple(classes), probabilities, start, predicted)
@@ -165,7 +165,8 @@ def protocol_of(output: SystemOutput) -> str:
 def read_outputs(paths: Sequence[str | Path]) -> dict[str, SystemOutput]:
     """Name -> system output. A path may be given as `NAME=PATH`; the others are named by their stems, or, where stems
     repeat, by the parts of their paths that differ. Raises AvscError if two have the same name."""
-    named, files = {}, []
+    named: dict[int, str] = {}
+    files: list[str] = []
     for text in map(str, paths):
         name, mark, file = text.partition("=")
         given = bool(mark and name) and not Path(text).exists()
@@ -219,8 +220,8 @@ def align(outputs: Sequence[SystemOutput]) -> list[SystemOutput]:
     keys, aligned = _keys(first), [first]
     for other in others:
         if set(other.classes) != set(first.classes):
-            odd = ", ".join(sorted(set(other.classes) ^ set(first.classes)))
-            raise AvscError(f"system outputs: not of the same classes, they differ in {odd}")
+            differ = ", ".join(sorted(set(other.classes) ^ set(first.classes)))
+            raise AvscError(f"system outputs: not of the same classes, they differ in {differ}")
         rows = {key: i for i, key in enumerate(_keys(other))}
         odd = sorted(set(keys) ^ set(rows))
         if odd and (first.start is None) != (other.start is None):

@@ -43,7 +43,7 @@ class Table:
                     _number(row[i], f"{self.path}, line {line}: {self.header[i]}")
             raise
 
-    def refuse(self, wrong: np.ndarray, reason: str) -> None:
+    def refuse(self, wrong: np.ndarray | np.bool_, reason: str) -> None:
         """Raises AvscError that names the first row for which `wrong` (N,) is true."""
         if wrong.any():
             raise AvscError(f"{self.path}, line {self.lines[int(wrong.argmax())]}: {reason}")

@@ -19,6 +19,8 @@ from avsc_e2e.data.media import Decoder
 from avsc_e2e.devices import Precision, autocast, device
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import ONE_VIEW, head_probabilities, sampling, stored_calibration
+from avsc_e2e.models.ensemble import Ensemble
+from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
@@ -37,7 +39,7 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike | torch.nn.Module,
+        checkpoint: str | os.PathLike | SceneNet | Ensemble,
         *,
         hop: float = 0.0,
         smooth: Smooth = "none",
@@ -59,15 +61,21 @@ class Predictor:
         for flag, value, least in (("hop", hop, 0), ("batch-size", batch_size, 1), ("workers", workers, 0)):
             if not value >= least:
                 raise AvscError(f"--{flag} {value:g}: give {least} or more")
-        for flag, value, known in (("smooth", smooth, get_args(Smooth)), ("on-bad", on_bad, get_args(OnBad))):
-            if value not in known:
-                raise AvscError(f"--{flag} {value}: give one of {', '.join(known)}")
-        given = isinstance(checkpoint, torch.nn.Module)
-        self.model = checkpoint if given else load_model(checkpoint)
-        self.calibration = calibration or (None if given else stored_calibration(checkpoint))
+        for flag, word, known in (("smooth", smooth, get_args(Smooth)), ("on-bad", on_bad, get_args(OnBad))):
+            if word not in known:
+                raise AvscError(f"--{flag} {word}: give one of {', '.join(known)}")
         self.device = device(where)
+        self.model: SceneNet | Ensemble
+        if isinstance(checkpoint, (str, os.PathLike)):
+            self.model, notes = load_model(checkpoint), read_notes(checkpoint)
+            calibration = calibration or stored_calibration(checkpoint)
+        elif isinstance(checkpoint, torch.nn.Module):
+            self.model, notes = checkpoint, {}
+        else:
+            raise AvscError(f"{checkpoint!r:.100}: give the path of a checkpoint, or a model")
         self.model = self.model.to(self.device).eval()
-        recipe = {} if given else json.loads(read_notes(checkpoint).get("recipe", "{}"))
+        self.calibration = calibration
+        recipe = json.loads(notes.get("recipe", "{}"))
         self.precision: Precision = precision or recipe.get("precision", "auto")
         self.classes = self.model.architecture.classes
         self.smooth, self.batch_size, self.workers, self.test_time = smooth, batch_size, workers, test_time

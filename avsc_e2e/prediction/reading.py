@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Reading:
 class Part(NamedTuple):
     """Successive clips of a recording; the last part also says how the reading ended."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of this name is not needed
     """Index of the recording."""
     clips: list[Clip]
     ends: list[float]
@@ -144,7 +144,7 @@ class Workers:
             for _ in range(min(self.count, len(sources))):
                 self._start(busy, waiting)
             while busy:
-                ready = connection.wait(busy, timeout=min(self.patience / 2, 10.0))
+                ready: Any = connection.wait(busy, timeout=min(self.patience / 2, 10.0))  # pipes, as given
                 late = [pipe for pipe, worker in busy.items() if time.monotonic() - worker.since > self.patience]
                 for pipe in ready or late:
                     worker = busy[pipe]
@@ -208,22 +208,23 @@ def _work(pipe: connection.Connection, reading: Reading) -> None:
     start_worker()
     torch.set_num_threads(1)
     while (task := pipe.recv()) is not None:
-        for part in parts(*task, reading):
+        index, source = task
+        for part in parts(index, source, reading):
             pipe.send(_packed(part))
 
 
 def _packed(part: Part) -> Part:
     """A part with arrays instead of tensors, which would go through shared memory, with a file descriptor for each."""
-    packed = [
-        clip._replace(
-            audio=clip.audio.numpy(),
-            video=np.ascontiguousarray(clip.video.permute(0, 2, 3, 1).numpy()),
-            target=UNKNOWN,
-            present=clip.present.tolist(),
-        )
+    changes: list[dict[str, Any]] = [
+        {
+            "audio": clip.audio.numpy(),
+            "video": np.ascontiguousarray(clip.video.permute(0, 2, 3, 1).numpy()),
+            "target": UNKNOWN,
+            "present": clip.present.tolist(),
+        }
         for clip in part.clips
     ]
-    return part._replace(clips=packed)
+    return part._replace(clips=[clip._replace(**own) for clip, own in zip(part.clips, changes, strict=True)])
 
 
 def _unpacked(part: Part) -> Part:

@@ -185,9 +185,9 @@ class Recording:
         audio = "audio" in cut.modalities and self.audio is not None
         video = "video" in cut.modalities and self.frames is not None
         live = live_windows(cut, self.sample_rate if audio else 0, video, self.name)
-        if audio:
+        if audio and self.audio is not None:
             live.hear(self.audio)
-        for number, frame in enumerate(self.frames if video else ()):
+        for number, frame in enumerate(self.frames if video and self.frames is not None else ()):
             live.see(frame, number / self.frame_rate)
             yield from live.windows()
         yield from live.windows(self.duration)

@@ -66,8 +66,8 @@ class SceneStream:
     def _decided(self, found: Iterable[MediaWindow], end: float | None = None) -> list[Window]:
         length = self.predictor.reading.cut.window
         bad: list = []
-        clips = [clip_of("stream", one, self.wanted, self.predictor.reading, bad) for one in found]
-        clips = [clip for clip in clips if clip is not None]
+        made = [clip_of("stream", one, self.wanted, self.predictor.reading, bad) for one in found]
+        clips = [clip for clip in made if clip is not None]
         if not clips:
             return []
         values = self.predictor.probabilities(clips)

@@ -32,7 +32,10 @@ def surest(result: Result, mask: np.ndarray, most: int) -> list[ConfidentError]:
     sure = output.probabilities[np.arange(len(output)), output.decisions]
     rows = np.flatnonzero(mask)
     order = rows[np.argsort(-sure[rows], kind="stable")]
-    first, later, files, places = [], [], set(), set()
+    first: list[int] = []
+    later: list[int] = []
+    files: set[str] = set()
+    places: set[str] = set()
     for i in order.tolist():
         if output.files[i] in files:
             continue

@@ -69,6 +69,7 @@ def _robustness(found: Robustness) -> tuple[Robustness, list[charts.Series], plo
     series = [charts.Series(name, i, values) for i, (name, values) in enumerate(found.log_loss.items())]
     if found.is_numeric:
         label = f"Log loss over {found.disturbance}; numbers in the table below."
-        return found, series, plots.curves(found.levels, series, ".3g", label, axis=found.unit or found.disturbance)
+        levels = [float(level) for level in found.levels]
+        return found, series, plots.curves(levels, series, ".3g", label, axis=found.unit or found.disturbance)
     high = max((v for one in series for v in one.values if v == v), default=1.0)
     return found, series, charts.bars([str(level) for level in found.levels], series, high, ".3f", "nats")

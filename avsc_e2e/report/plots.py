@@ -38,7 +38,7 @@ def _line(colour: int, points: Sequence[tuple[float, float]], tips: Sequence[str
 class Bin(NamedTuple):
     """Predictions of about the same confidence."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of this name is not needed
     confidence: float
     """Mean probability of the decided class."""
     accuracy: float
@@ -74,8 +74,8 @@ def reliability(series: Sequence[tuple[str, int, Sequence[Bin]]], least: int, la
     counts = []
     for i, one in enumerate(bins):
         height = (foot - 8) * one.count / most
-        box = (x(i / len(bins)) + 1, base - height, size / len(bins) - 2, height)
-        counts.append((*(f"{value:.1f}" for value in box), one.count))
+        bar = f"{x(i / len(bins)) + 1:.1f}", f"{base - height:.1f}", f"{size / len(bins) - 2:.1f}", f"{height:.1f}"
+        counts.append((*bar, one.count))
     lines = []
     for _, colour, bins in reversed(series):  # the system on top
         shown = [one for one in bins if one.count >= least]

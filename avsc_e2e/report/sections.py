@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +106,8 @@ def _systems(report: Report, protocol: str) -> Systems:
     if isinstance(rival, Rival) and rival.protocol == protocol:
         values = [Value(number(getattr(rival, key), form)) for key, form in columns]
         rows.append((rival.name, report.colours[rival.name], False, values))
-    return Systems(rows, [tuple(number(end, form) for end in bounds[key]) for key, form in columns])
+    ends_of = [(number(bounds[key][0], form), number(bounds[key][1], form)) for key, form in columns]
+    return Systems(rows, ends_of)
 
 
 def _series(report: Report, protocol: str, what: str) -> list[charts.Series]:
@@ -162,7 +163,7 @@ def classes(report: Report) -> dict[str, Classes]:
     return panels
 
 
-def pick(series: charts.Series, rows: Sequence[int]) -> charts.Series:
+def pick(series: charts.Series, rows: Iterable[int]) -> charts.Series:
     """Some rows of a series, in their order."""
     return series._replace(values=[series.values[i] for i in rows])
 
@@ -244,8 +245,8 @@ def calibration(report: Report) -> dict[str, Calibration]:
         series, rows = [], []
         for name, result in by_name.items():
             found = reliability(result.output.probabilities, result.targets)
-            bins = map(plots.Bin, found.count.tolist(), found.confidence.tolist(), found.accuracy.tolist())
-            series.append((name, report.colours[name], list(bins)))
+            bins = list(map(plots.Bin, found.count.tolist(), found.confidence.tolist(), found.accuracy.tolist()))
+            series.append((name, report.colours[name], bins))
             figures = [
                 percent(result.scores.calibration_error),
                 f"{result.scores.brier:.3f}",

@@ -120,7 +120,8 @@ class Configuration(NamedTuple):
 
 def configuration(report: Report) -> Configuration:
     """All settings, first those that differ from their default, and the versions."""
-    changed, same = [], []
+    changed: list[tuple[str, str, str]] = []
+    same: list[tuple[str, str, str]] = []
     defaults = dict(settings(report.defaults)) if report.defaults else None
     for name, value in settings(report.configuration or {}):
         default = defaults.get(name, "–") if defaults is not None else ""

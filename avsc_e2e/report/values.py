@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import platform
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def fields_of(value: object) -> dict[str, object] | None:
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) and value else None
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Any:
     """A value as in JSON: tuples become lists, nan becomes None, other objects become text."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()

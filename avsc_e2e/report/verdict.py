@@ -103,8 +103,8 @@ def _chance(report: Report, own: Result) -> str:
 
 def paired(own: Result, other: Result) -> Interval | None:
     """95 % interval of the difference of macro log losses; None if rows differ or locations are too few."""
-    starts = [np.zeros(1) if r.output.start is None else r.output.start for r in (own, other)]
-    if own.output.files != other.output.files or not np.array_equal(*starts):
+    first, second = (np.zeros(1) if r.output.start is None else r.output.start for r in (own, other))
+    if own.output.files != other.output.files or not np.array_equal(first, second):
         return None
     if not can_resample(own.targets, own.places):
         return None

@@ -46,7 +46,8 @@ class _Meta:
     """Walks through one meta.yaml and collects violations."""
 
     def __init__(self, name: str, label: str | None):
-        self.name, self.label, self.found = name, label, []
+        self.name, self.label = name, label
+        self.found: list[Violation] = []
 
     def refuse(self, node: yaml.Node, reason: str) -> None:
         self.found.append(Violation(self.name, node.start_mark.line + 1, reason))
@@ -193,12 +194,13 @@ class _Meta:
             return
         overall = self.scores(parts["overall"], "overall")
         for key, slack in (("logloss", 0.01), ("accuracy", 0.2)):
-            values = [score.get(key) for score in scores.values()]
-            if overall.get(key) is None or len(values) < len(SCENES) or None in values:
+            values = [value for score in scores.values() if (value := score.get(key)) is not None]
+            told = overall.get(key)
+            if told is None or len(values) < len(SCENES):
                 continue
             mean = float(np.mean(values))
-            if abs(mean - overall[key]) > slack:
-                self.refuse(parts["overall"], f"overall {key} {overall[key]:g} is not the classes' mean, {mean:.4g}")
+            if abs(mean - told) > slack:
+                self.refuse(parts["overall"], f"overall {key} {told:g} is not the classes' mean, {mean:.4g}")
         accuracies = [score.get("accuracy") for score in (overall, *scores.values())]
         given = [value for value in accuracies if value is not None]
         if given and 0 < max(given) <= 1:

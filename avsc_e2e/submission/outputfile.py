@@ -117,7 +117,7 @@ def _check_rows(rows: list[list[str]], numbers: list[int], file: str) -> Iterato
         yield Violation(file, numbers[row], f"{text!r} is not a number")
     known = {scene: i for i, scene in enumerate(SCENES)}
     labels = np.array([known.get(row[1], -1) for row in rows], dtype=np.int64)
-    for row in np.flatnonzero(labels < 0):
+    for row in np.flatnonzero(labels < 0).tolist():
         yield Violation(file, numbers[row], f"unknown scene {rows[row][1]!r}")
     readable = np.ones(len(rows), dtype=bool)
     readable[[row for row, _ in bad]] = False
@@ -134,13 +134,13 @@ def _check_rows(rows: list[list[str]], numbers: list[int], file: str) -> Iterato
         (negative, "a probability is negative"),
         (large, "a probability is above 1"),
     ):
-        for row in np.flatnonzero(rows_at):
+        for row in np.flatnonzero(rows_at).tolist():
             yield Violation(file, numbers[row], reason)
-    for row in np.flatnonzero(off):
+    for row in np.flatnonzero(off).tolist():
         yield Violation(file, numbers[row], f"the probabilities sum to {sums[row]:.4g}, not to 1")
     complete = readable & ~nan & ~infinite & (labels >= 0)
     chosen = values[np.arange(len(rows)), np.maximum(labels, 0)]
-    for row in np.flatnonzero(complete & (chosen < values.max(1, initial=0))):
+    for row in np.flatnonzero(complete & (chosen < values.max(1, initial=0))).tolist():
         best = SCENES[int(values[row].argmax())]
         yield Violation(file, numbers[row], f"the label {rows[row][1]} is not the most probable scene, {best}")
 

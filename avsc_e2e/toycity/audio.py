@@ -108,7 +108,7 @@ _VOWELS = np.array([(800, 1200, 2500), (300, 2300, 3000), (450, 800, 2600), (550
 
 def _phrase(draws: Generator, pitch: float, seconds: float, rate: float = 4.5) -> np.ndarray:
     """Something like speech: voiced syllables with the formants of vowels, (N,)."""
-    spoken = []
+    spoken: list[np.ndarray] = []
     while sum(map(len, spoken)) < seconds * SAMPLE_RATE:
         length = round(draws.uniform(0.7, 1.3) / rate * SAMPLE_RATE)
         rise = np.linspace(0, 1, length, dtype=np.float32)

@@ -237,7 +237,8 @@ def _run(settings: ToyCity, root: Path, jobs: list[_Job], workers: int | None) -
         raise AvscError(f"workers={workers} of the toy city is too small: give 1 or more")
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
-            yield _render_clip(settings, root, job)
+            _render_clip(settings, root, job)
+            yield
         return
     # Spawned, not forked: the caller may hold threads and a GPU.
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))

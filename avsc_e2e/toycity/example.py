@@ -40,8 +40,8 @@ def write_example(path: Path, scenes: Sequence[str], seconds: float = 4.0, seed:
         size = audio.codec_context.frame_size or 1024
         for first in range(0, sound.shape[1], size):
             part = np.ascontiguousarray(sound[:, first : first + size], np.float32)
-            frame = av.AudioFrame.from_ndarray(part, "fltp", "stereo")
-            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
-            container.mux(audio.encode(frame))
+            heard = av.AudioFrame.from_ndarray(part, "fltp", "stereo")
+            heard.sample_rate, heard.pts, heard.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
+            container.mux(audio.encode(heard))
         container.mux(audio.encode(None))
     return path

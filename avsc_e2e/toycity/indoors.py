@@ -8,8 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from avsc_e2e.toycity.sprites import Mover, Scenery, Sprite, person, walk_across, walk_along
-from avsc_e2e.toycity.stage import CLOTHES, FACADES, LIVERIES, SKIES, Canvas, Stage, choose, tint, vary
+from avsc_e2e.toycity.sprites import Mover, Scenery, Sprite, person, sway, walk_across, walk_along
+from avsc_e2e.toycity.stage import CLOTHES, FACADES, LIVERIES, SKIES, Canvas, Stage, choose, ordered, tint, vary
 
 
 def hall(canvas: Canvas, city: Generator, place: Generator, clip: Generator) -> Scenery:
@@ -81,19 +81,19 @@ def platform(canvas: Canvas, city: Generator, place: Generator, clip: Generator)
     floor = vary(place, (125, 122, 120), 8)
     wall, bed, edge = -turn * place.uniform(3.2, 4.2), turn * 4.6, turn * 1.4
     stage.image.paste((30, 30, 36), (0, 0, *stage.image.size))
-    stage.flat(tint(floor, 0.5), *sorted((wall, bed)), 0.4, deep, high)
+    stage.flat(tint(floor, 0.5), *ordered(wall, bed), 0.4, deep, high)
     for z in np.arange(deep - 3, 1, -3.0):
-        stage.flat((250, 250, 235), *sorted((wall * 0.45, wall * 0.3)), z, z + 2.0, high)
-    stage.flat((48, 44, 42), *sorted((edge, bed)), 0.4, deep, -1.0)
+        stage.flat((250, 250, 235), *ordered(wall * 0.45, wall * 0.3), z, z + 2.0, high)
+    stage.flat((48, 44, 42), *ordered(edge, bed), 0.4, deep, -1.0)
     for z in 30 / np.arange(1, 30):
         stage.line((75, 65, 55), 0.2, (edge + turn * 0.3, -1, z), (bed - turn * 0.2, -1, z))
     for rail in (edge + turn * 0.7, edge + turn * 2.2):
         stage.line((175, 175, 180), 0.1, (rail, -0.9, 0.9), (rail, -0.9, deep))
     stage.side(tint(floor, 0.45), edge, -1.0, 0, 0.4, deep)
-    stage.flat(floor, *sorted((wall, edge)), 0.4, deep)
+    stage.flat(floor, *ordered(wall, edge), 0.4, deep)
     for z in 24 / np.arange(1, 14):
         stage.line(tint(floor, 0.85), 0.04, (wall, 0, z), (edge, 0, z))
-    stage.flat((235, 200, 50), *sorted((edge, edge - turn * 0.35)), 0.4, deep)
+    stage.flat((235, 200, 50), *ordered(edge, edge - turn * 0.35), 0.4, deep)
     for x, shade in ((wall, 1.0), (bed, 0.7)):
         low = 0 if x == wall else -1.0
         stage.side(tint(tiles, shade), x, low, high, 0.4, deep)
@@ -131,17 +131,17 @@ def platform(canvas: Canvas, city: Generator, place: Generator, clip: Generator)
         for z in np.arange(nose + 0.5, 42, 3.2):
             train.side((250, 240, 190), track, 1.0, 2.0, z, z + 1.5)
             train.side(tint(livery, 0.7), track, 0.05, 2.2, z + 1.9, z + 2.7)
-        train.front(tint(livery, 0.9), *sorted((track, track + turn * 2.6)), -0.8, 2.9, nose)
-        train.front((40, 45, 55), *sorted((track + turn * 0.3, track + turn * 2.3)), 1.1, 2.4, nose)
+        train.front(tint(livery, 0.9), *ordered(track, track + turn * 2.6), -0.8, 2.9, nose)
+        train.front((40, 45, 55), *ordered(track + turn * 0.3, track + turn * 2.3), 1.1, 2.4, nose)
         for lamp in (0.5, 2.1):
             train.disc((255, 250, 210), track + turn * lamp, 0.2, nose, 0.18)
 
     movers = [
-        Mover(person(clip), walk_along(clip, *sorted((wall * 0.8, edge - turn * 0.7)), 4, 24), 6) for _ in range(6)
+        Mover(person(clip), walk_along(clip, *ordered(wall * 0.8, edge - turn * 0.7), 4, 24), 6) for _ in range(6)
     ]
     for _ in range(3):
-        x, z = clip.uniform(*sorted((wall * 0.8, edge - turn * 0.7))), clip.uniform(5, 18)
-        movers.append(Mover(person(clip), lambda time, x=x, z=z: (x + 0.05 * np.sin(2 * time), 0.0, z), 0.4))
+        x, z = clip.uniform(*ordered(wall * 0.8, edge - turn * 0.7)), clip.uniform(5, 18)
+        movers.append(Mover(person(clip), sway(x, 0.0, z, 0.05, 2), 0.4))
     return Scenery(stage, movers, overlay)
 
 
@@ -222,10 +222,10 @@ def carriage(canvas: Canvas, city: Generator, place: Generator, clip: Generator)
     for z in np.arange(1.8, deep - 1, 0.9):
         for x in (-0.55, 0.55):
             swing = clip.uniform(0, 6)
-            movers.append(Mover(straps, lambda t, x=x, z=z, s=swing: (x + 0.05 * np.sin(2.5 * t + s), 1.68, z)))
+            movers.append(Mover(straps, sway(x, 1.68, z, 0.05, 2.5, swing)))
     for _ in range(clip.integers(3, 6)):
-        x, z, sway = (clip.choice((-1, 1)) * clip.uniform(0.2, 0.9), clip.uniform(2.6, deep - 1), clip.uniform(0, 6))
-        movers.append(Mover(person(clip), lambda t, x=x, z=z, s=sway: (x + 0.06 * np.sin(1.6 * t + s), -0.02, z)))
+        x, z, phase = (clip.choice((-1, 1)) * clip.uniform(0.2, 0.9), clip.uniform(2.6, deep - 1), clip.uniform(0, 6))
+        movers.append(Mover(person(clip), sway(x, -0.02, z, 0.06, 1.6, phase)))
     walk = walk_along(clip, -0.2, 0.2, 3, deep - 1, 0.8)
     movers.append(Mover(person(clip), walk, 5))
     return Scenery(stage, movers, overlay)

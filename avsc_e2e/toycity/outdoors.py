@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.random import Generator
 
-from avsc_e2e.toycity.sprites import Mover, Scenery, car, cyclist, drive, flock, person, walk_across, walk_along
-from avsc_e2e.toycity.stage import FACADES, LIVERIES, SKIES, Canvas, Colour, Stage, choose, tint, vary
+from avsc_e2e.toycity.sprites import Mover, Path, Scenery, car, cyclist, drive, flock, person, walk_across, walk_along
+from avsc_e2e.toycity.stage import FACADES, LIVERIES, SKIES, Canvas, Colour, Point, Stage, choose, ordered, tint, vary
 
 
 def _house_colours(city: Generator, place: Generator) -> list[Colour]:
@@ -69,7 +71,7 @@ def street(canvas: Canvas, city: Generator, place: Generator, clip: Generator) -
             stage.line((50, 52, 55), 0.12, (post, 0, z), (post, 5.2, z))
             stage.disc((250, 240, 200), post, 5.2, z, 0.28)
     movers = [
-        Mover(person(clip), walk_along(clip, *sorted((side * (half + 0.4), side * (edge - 0.5))), 4, 26), 6)
+        Mover(person(clip), walk_along(clip, *ordered(side * (half + 0.4), side * (edge - 0.5)), 4, 26), 6)
         for side in clip.choice((-1, 1), 10)
     ]
     movers += [Mover(person(clip), walk_across(clip, edge - 1, 9, 20), 6)]
@@ -150,7 +152,7 @@ def park(canvas: Canvas, city: Generator, place: Generator, clip: Generator) -> 
     stage.sky(vary(place, above, 8), vary(place, below, 8))
     leaf = vary(place, choose(place, ((70, 125, 55), (95, 140, 60), (55, 105, 65), (130, 135, 50))), 8)
     grass = tint(vary(place, (110, 155, 75), 10), light)
-    for x in np.arange(-90, 91, 6):
+    for x in range(-90, 91, 6):
         size = place.uniform(5, 10)
         stage.disc(tint(leaf, 0.75 * light * place.uniform(0.85, 1.1)), x, size * 0.4, 80, size)
     stage.flat(grass, -300, 300, 0.4, 400)
@@ -195,6 +197,16 @@ def park(canvas: Canvas, city: Generator, place: Generator, clip: Generator) -> 
     movers = []
     for _ in range(6):
         walk = walk_along(clip, -0.7, 0.7, 5, 32, clip.choice((1.3, 2.6)))
-        movers.append(Mover(person(clip), lambda time, w=walk: (w(time)[0] + middle(w(time)[2]), 0.0, w(time)[2]), 7))
+        movers.append(Mover(person(clip), _along(walk, middle), 7))
     movers += [Mover(person(clip), walk_across(clip, 8, 9, 20), 6) for _ in range(2)]
     return Scenery(stage, movers + flock(clip, 4))
+
+
+def _along(walk: Path, middle: Callable[[float], float]) -> Path:
+    """A walk beside a line that winds: its middle (metres) at each distance."""
+
+    def path(time: float) -> Point:
+        x, _, z = walk(time)
+        return x + middle(z), 0.0, z
+
+    return path

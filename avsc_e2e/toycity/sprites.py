@@ -145,11 +145,18 @@ def drive(draws: Generator, x: float, pace: float) -> Path:
     return lambda time: (x, 0.0, 1.5 + (begin + pace * time) % 32)
 
 
+def sway(x: float, y: float, z: float, reach: float, rate: float, phase: float = 0.0) -> Path:
+    """Standing, with a sideways swing."""
+    return lambda time: (x + reach * np.sin(rate * time + phase), y, z)
+
+
+def _flight(path: Path, height: float) -> Path:
+    return lambda time: (path(time)[0], height + np.sin(time * 2), path(time)[2])
+
+
 def flock(clip: Generator, count: int) -> list[Mover]:
     movers = []
     for _ in range(count):
         path, height = walk_across(clip, 14, 14, 26, 4.0), clip.uniform(6, 12)
-        movers.append(
-            Mover(_bird(clip), lambda time, p=path, h=height: (p(time)[0], h + np.sin(time * 2), p(time)[2]), 9)
-        )
+        movers.append(Mover(_bird(clip), _flight(path, height), 9))
     return movers

@@ -32,26 +32,36 @@ SKIES = (
 
 
 def tint(colour: Colour, factor: float) -> Colour:
-    return tuple(int(min(255, max(0, value * factor))) for value in colour)
+    red, green, blue = (int(min(255, max(0, value * factor))) for value in colour)
+    return red, green, blue
 
 
 def vary(draws: Generator, colour: Colour, spread: float = 12) -> Colour:
-    return tuple(
-        int(min(255, max(0, value + shift))) for value, shift in zip(colour, draws.normal(0, spread, 3), strict=True)
-    )
+    shifts = draws.normal(0, spread, 3)
+    red, green, blue = (int(min(255, max(0, value + shift))) for value, shift in zip(colour, shifts, strict=True))
+    return red, green, blue
 
 
 def choose(draws: Generator, options: tuple) -> tuple:
     return options[draws.integers(len(options))]
 
 
+def ordered(one: float, other: float) -> tuple[float, float]:
+    """The lower and the higher of two."""
+    return min(one, other), max(one, other)
+
+
 class Canvas(Protocol):
     """What is drawn on: size in pixels, frames a second, length in seconds. A ToyCity is one."""
 
-    height: int
-    width: int
-    frame_rate: int
-    duration: float
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def frame_rate(self) -> int: ...
+    @property
+    def duration(self) -> float: ...
 
 
 class Stage:

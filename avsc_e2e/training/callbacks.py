@@ -7,11 +7,13 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from avsc_e2e import processes
@@ -123,7 +125,7 @@ class RunFolder(Callback):
                 figures = dict(zip(module.loss_names, losses.tolist(), strict=True))
                 figures |= {f"lr/{name}": rate for name, rate in zip(names, step.rates, strict=True)}
                 self.tables.add_step({"epoch": step.epoch, "step": step.step, **figures})
-                trainer.logger.log_metrics({f"step/{name}": v for name, v in figures.items()}, step=step.step)
+                _logger(trainer).log_metrics({f"step/{name}": v for name, v in figures.items()}, step=step.step)
 
     def _not_finite(self, trainer: pl.Trainer, module: FineTuning, step: Step, losses: np.ndarray) -> str:
         listed = self.folder / "not_finite.txt"
@@ -156,7 +158,7 @@ class RunFolder(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: FineTuning) -> None:
         """Save the results of an epoch. Lightning calls it after the epoch's validation."""
         seconds = time.monotonic() - self.began
-        found = {**trainer.callback_metrics, **module.mean_losses()}
+        found: dict[str, Any] = {**trainer.callback_metrics, **module.mean_losses()}
         figures = {name: float(value) for name, value in sorted(found.items())}
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -207,7 +209,7 @@ class RunFolder(Callback):
         scalars = {f"machine/{name}": value for name, value in timing.items()}
         scalars |= {name: value for name, value in row.items() if name.startswith(("lr_", "train_loss"))}
         scalars |= {f"recall/{score.name}": score.recall for score in module.class_scores}
-        trainer.logger.log_metrics(scalars, step=trainer.global_step)
+        _logger(trainer).log_metrics(scalars, step=trainer.global_step)
 
     def _stop_without_gain(self, trainer: pl.Trainer) -> None:
         if self.recipe.patience and self.tables.without_gain >= self.recipe.patience:
@@ -223,6 +225,11 @@ class RunFolder(Callback):
             self.profile.stop()
 
 
+def _logger(trainer: pl.Trainer) -> Logger:
+    assert trainer.logger is not None  # machine.py gives one
+    return trainer.logger
+
+
 class Progress(TQDMProgressBar):
     """The progress bar of an epoch, with values that the host knows without waiting for the GPU: clips per second, wait
     for data, learning rates, memory; and log loss and weakest class of the last validation."""
@@ -231,9 +238,12 @@ class Progress(TQDMProgressBar):
         super().__init__(leave=False)
         self.run = run
 
-    def get_metrics(self, trainer: pl.Trainer, module: FineTuning) -> dict[str, str]:
+    def get_metrics(self, trainer: pl.Trainer, module: FineTuning) -> dict[str, int | str | float | dict[str, float]]:
         timing = self.run.timing(trainer)
-        shown = {"clips/s": f"{timing['clips_per_second']:.1f}", "wait": f"{100 * timing['data_wait']:.0f} %"}
+        shown: dict[str, int | str | float | dict[str, float]] = {
+            "clips/s": f"{timing['clips_per_second']:.1f}",
+            "wait": f"{100 * timing['data_wait']:.0f} %",
+        }
         shown |= {name: f"{rate:.1e}" for name, rate in highest_rates(trainer.optimizers[0]).items()}
         if timing["gpu_memory_gib"]:
             shown["GiB"] = f"{timing['gpu_memory_gib']:.1f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def fit_decision(
         weights = fit_log_linear(p, targets, groups, "system", start=1 / len(p), strength=None).weights
         sharpness = max(float(weights.sum()), LEAST_WEIGHT)
     else:
-        weights, sharpness = fit(p, targets, groups, "weights").weights, 1.0
+        mean: Any = fit(p, targets, groups, "weights")
+        weights, sharpness = mean.weights, 1.0
     share = dict(zip(probabilities, np.maximum(weights / max(weights.sum(), 1e-12), LEAST_WEIGHT), strict=True))
-    decision = tuple(float(share.get(name, 0.0)) for name in ("audio", "video", "fusion"))
-    return replace(architecture, decision=decision, sharpness=sharpness)
+    audio, video, fusion = (float(share.get(name, 0.0)) for name in ("audio", "video", "fusion"))
+    return replace(architecture, decision=(audio, video, fusion), sharpness=sharpness)

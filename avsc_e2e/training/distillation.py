@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Teachers(nn.Module):
     def probabilities(self, batch: Clip, given: Tensor | None, temperature: float) -> Tensor:
         """Mean probabilities (B, K) at a temperature, from a batch of the loader and the sum (B, K) of the outputs'
         probabilities."""
-        total = 0.0 if given is None else soften(given / len(self.outputs), temperature) * len(self.outputs)
+        total: Any = 0.0 if given is None else soften(given / len(self.outputs), temperature) * len(self.outputs)
         for index, model in enumerate(self.models):
             clip = model.preprocess(as_seen_by(batch, model.architecture))
             found = model.decide(model(clip), clip.present)
@@ -71,7 +71,7 @@ class Teachers(nn.Module):
             return None
         rows = [
             sum(output.at(file, float(start)) for output in self.outputs)
-            for file, start in zip(batch.file, batch.start, strict=True)
+            for file, start in zip(batch.file, batch.start, strict=True)  # type: ignore[call-overload]  # a batch
         ]
         return torch.from_numpy(np.stack(rows)).float()
 

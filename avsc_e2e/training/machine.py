@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +23,9 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.training.callbacks import Progress, RunFolder
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.strategy import ShardedStrategy, WholeCheckpoints
+
+LIGHTNING: Mapping[str, Any] = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+"""Its names of our precisions."""
 
 
 class Layout(NamedTuple):
@@ -75,7 +79,7 @@ def lightning_trainer(recipe: Recipe, folder: Path, run: RunFolder) -> pl.Traine
         num_nodes=nodes,
         strategy=strategy,
         inference_mode=not recipe.machine.shard_model,  # weights gathered in inference mode could not learn afterwards
-        precision={"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}[precision],
+        precision=LIGHTNING[precision],
         gradient_clip_val=recipe.optim.clip or None,
         accumulate_grad_batches=recipe.optim.accumulate,
         callbacks=[run, last, *([Progress(run)] if sys.stderr.isatty() else [])],

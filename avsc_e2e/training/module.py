@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -236,13 +237,14 @@ class FineTuning(pl.LightningModule):
         self._validation.append((batch.target, batch.present.all(dim=1), list(batch.file), heads))
 
     def on_validation_epoch_end(self) -> None:
-        targets, both = (torch.cat([found[i] for found in self._validation]) for i in (0, 1))
+        targets = torch.cat([found for found, *_ in self._validation])
+        both = torch.cat([found for _, found, *_ in self._validation])
         files = [name for _, _, names, _ in self._validation for name in names]
         parts = [heads for *_, heads in self._validation]
         heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
         self._validation.clear()
         if self.trainer.world_size > 1:  # parts of unequal length are gathered as objects, each clip exactly once
-            gathered = [None] * self.trainer.world_size
+            gathered: list[Any] = [None] * self.trainer.world_size
             mine = targets.cpu(), both.cpu(), files, {name: values.cpu() for name, values in heads.items()}
             torch.distributed.all_gather_object(gathered, mine)
             targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +77,7 @@ def parameter_groups(model: SceneNet, optim: Optim) -> list[dict]:
 
 def undecayed(part: nn.Module) -> set[str]:
     """The parameters of a trunk that its net excludes from weight decay, by timm's names or patterns."""
-    net = getattr(part, "net", None)
+    net: Any = getattr(part, "net", None)
     patterns = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
     names = [name for name, _ in net.named_parameters()] if patterns else []
     return {f"net.{name}" for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
@@ -84,7 +85,11 @@ def undecayed(part: nn.Module) -> set[str]:
 
 def build_optimiser(groups: list[dict], optim: Optim, *, fused: bool = False) -> torch.optim.Optimizer:
     """The algorithm that a recipe names; `fused` makes its step one kernel on a GPU."""
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    kind: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }
     return kind[optim.optimiser](groups, fused=fused or None)
 
 

@@ -59,7 +59,7 @@ def _plain(recipe: Recipe) -> dict:
 
 def _flat(values: dict, prefix: str = "") -> dict:
     """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    found = {}
+    found: dict[str, object] = {}
     for name, value in values.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found

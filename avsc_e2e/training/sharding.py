@@ -4,6 +4,7 @@ gradients and optimiser state, and gathers a block of the net to compute with it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ def release(model: SceneNet) -> None:
 def whole_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The complete tensors of a sharded module, in the first process; empty in the others. All processes must call
     it."""
-    return get_model_state_dict(module, options=WHOLE)
+    found: Any = get_model_state_dict(module, options=WHOLE)
+    return found
 
 
 def whole_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
@@ -21,7 +23,8 @@ class ShardedStrategy(DDPStrategy):
     """Like DDP, but each process holds a part of the model; checkpoints are complete."""
 
     def configure_ddp(self) -> None:
-        for model in {self.lightning_module.model, self.lightning_module.judged}:
+        module: Any = self.lightning_module
+        for model in {module.model, module.judged}:
             shard(model, self.root_device)
 
     def lightning_module_state_dict(self) -> dict:
@@ -30,7 +33,7 @@ class ShardedStrategy(DDPStrategy):
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict:
         return whole_optimiser(self.lightning_module, getattr(optimizer, "optimizer", optimizer))
 
-    def load_optimizer_state_dict(self, checkpoint: dict) -> None:
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimiser, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             cut_optimiser(self.lightning_module, optimiser, state)
 

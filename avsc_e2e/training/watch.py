@@ -16,7 +16,7 @@ class Step(NamedTuple):
 
     epoch: int
     """Epoch, from 1."""
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method of this name is not needed
     """Number of the batch in its epoch, from 1."""
     step: int
     """Number of the optimiser's step in the run, from 1."""

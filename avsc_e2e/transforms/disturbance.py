@@ -55,7 +55,7 @@ class Noise:
         from avsc_e2e.randomness import keyed
 
         noise = torch.empty_like(clip.audio)
-        for row, file, start in zip(noise, clip.file, clip.start, strict=True):
+        for row, file, start in zip(noise, list(clip.file), clip.start, strict=True):  # type: ignore[call-overload]  # a batch
             with keyed(zlib.crc32(file.encode()), round(1000 * float(start))):
                 row.copy_(torch.randn(row.shape))
         power = clip.audio.square().mean(dim=(1, 2), keepdim=True)
@@ -104,7 +104,7 @@ class Disturbances:
     def of(self, modalities: Sequence[str]) -> list[Disturbance]:
         """The disturbances for a model of some modalities, the weakest of each kind first. Raises AvscError if the
         model lacks the modality, or would have none left."""
-        found = [
+        found: list[Disturbance] = [
             *map(Without, self.without),
             *map(Noise, sorted(self.noise_db, reverse=True)),
             *map(Dark, sorted(self.dark)),

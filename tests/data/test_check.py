@@ -235,6 +235,7 @@ def test_all_faults_of_a_messy_folder_at_once(tmp_path):
                   "line\\nbreak.wav: its name has characters that are not printable: rename it"):  # fmt: skip
         assert words in told, words
     table = result.table()
+    assert table.splitlines()[1].split() == ["class", "recordings", "sources", "minutes"]
     for words in (
         "stray.wav: lies in the root",
         "again.wav: is a link to",

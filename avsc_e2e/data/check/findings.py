@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,37 +73,35 @@ class Check:
         return not self.problems
 
     def table(self) -> str:
-        """Clips, locations and minutes by class, with the published values if the folder holds the release."""
-        header = ["class", *self.parts, "clips", *(["release"] if self.published else []), "locations", "min listed",
-                  "min found", *(["min paper"] if self.published else [])]  # fmt: skip
-        lines = [header]
-        for count in self.counts:
-            known = self.published.get(count.scene)
-            lines.append(
-                [
-                    count.scene,
-                    *(str(count.clips[part]) for part in self.parts),
-                    str(count.clips.total()),
-                    *([str(known.train + known.test) if known else "-"] if self.published else []),
-                    "/".join(str(count.locations[part]) for part in self.parts),
-                    f"{count.minutes:.1f}",
-                    f"{count.found:.1f}",
-                    *([f"{known.minutes:.1f}" if known else "-"] if self.published else []),
-                ]
-            )
-        known = list(self.published.values())
-        lines.append(
-            [
-                "total",
-                *(str(sum(count.clips[part] for count in self.counts)) for part in self.parts),
-                str(sum(count.clips.total() for count in self.counts)),
-                *([str(sum(one.train + one.test for one in known))] if known else []),
-                "/".join(str(sum(count.locations[part] for count in self.counts)) for part in self.parts),
-                f"{sum(count.minutes for count in self.counts):.1f}",
-                f"{sum(count.found for count in self.counts):.1f}",
-                *([f"{sum(one.minutes for one in known):.1f}"] if known else []),
-            ]
-        )
+        """Clips, locations and minutes by class, beside what is published where the root is that set. Where no list
+        promises a length, as of class folders, there are recordings, sources and minutes."""
+        counts, release = self.counts, [self.published.get(count.scene) for count in self.counts]
+        plain = not self.published and all(count.minutes == count.found for count in counts)
+        columns: dict[str, list[str]] = {}
+
+        def add(name: str, values: Sequence[float | None], form: str = "d", total: float | None = None) -> None:
+            cells = ["-" if value is None else format(value, form) for value in values]
+            known = [value for value in values if value is not None]
+            columns[name] = [*cells, format(sum(known) if total is None else total, form)]
+
+        if len(self.parts) > 1 or not plain:
+            for part in self.parts:
+                add(part, [count.clips[part] for count in counts])
+        add("recordings" if plain else "clips", [count.clips.total() for count in counts])
+        if self.published:
+            whole = sum(one.train + one.test for one in self.published.values())
+            add("release", [one.train + one.test if one else None for one in release], total=whole)
+        places = [[count.locations[part] for part in self.parts] for count in counts]
+        totals = [sum(count.locations[part] for count in counts) for part in self.parts]
+        columns["sources" if plain else "locations"] = ["/".join(map(str, each)) for each in (*places, totals)]
+        add("minutes" if plain else "min listed", [count.minutes for count in counts], ".1f")
+        if not plain:
+            add("min found", [count.found for count in counts], ".1f")
+        if self.published:
+            whole = sum(one.minutes for one in self.published.values())
+            add("min paper", [one.minutes if one else None for one in release], ".1f", whole)
+        rows = zip([*(count.scene for count in counts), "total"], *columns.values(), strict=True)
+        lines = [["class", *columns], *map(list, rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [f"{self.root}: {self.kind}"]
         for line in lines:
@@ -134,7 +132,7 @@ Progress = Callable[[int, int], None]
 
 
 def count_classes(
-    parts: dict[str, Sequence[Row | Listing]], seconds: Counter[str], clip_seconds: float | None
+    parts: dict[str, Sequence[Row | Listing]], seconds: Mapping[str, float], clip_seconds: float | None
 ) -> tuple[ClassCount, ...]:
     """Count the clips and locations of each class by part; `clip_seconds` is the length of a clip according to the
     lists."""
@@ -149,8 +147,8 @@ def count_classes(
             scene,
             of_class,
             Counter({part: len(of_part) for part, of_part in places[scene].items()}),
-            (of_class.total() * clip_seconds if clip_seconds else seconds[scene]) / 60,
-            seconds[scene] / 60,
+            (of_class.total() * clip_seconds if clip_seconds else seconds.get(scene, 0.0)) / 60,
+            seconds.get(scene, 0.0) / 60,
         )
         for scene, of_class in sorted(clips.items())
     )

@@ -53,7 +53,7 @@ def check_folders(
     for part in ("validation", "test"):
         for place in sorted(places.get(part, set()) & places.get("train", set())):
             problems.append(Problem("split", place, f"this source recording is in the training and the {part} set"))
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for rows in parts.values():
         for row in rows:
             seconds[row.scene] += min(

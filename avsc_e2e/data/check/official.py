@@ -85,7 +85,7 @@ def check_development(
     expected = CLIP_SECONDS if official else None
     problems += compare_media(files, media, seconds=expected, sample_rate=SAMPLE_RATE if official else 0)
 
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for entry in entries:
         lengths = [media[paths[path]].duration for path in (entry.audio, entry.video) if paths.get(path) in media]
         seconds[entry.scene] += min(lengths, default=0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from avsc_e2e.clip import Row
@@ -16,7 +16,7 @@ def check_store(path: Path, progress: Progress | None) -> Check:
     mend = f"run `avsc data prepare {manifest['root']} {path}` again"
     problems: list[Problem] = []
     clips: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     rows: list[Row] = []
     size = 0
     for number, files in enumerate(manifest["shards"]):

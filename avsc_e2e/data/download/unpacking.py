@@ -88,8 +88,8 @@ def _members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> dict[str, zipfile.
         depth += 1
     examples = ("examples",) if ".examples." in path.name else ()
     members: dict[str, zipfile.ZipInfo] = {}
-    for parts, info in files:
-        name = str(PurePosixPath(*examples, *parts[depth:]))
+    for inside, info in files:
+        name = str(PurePosixPath(*examples, *inside[depth:]))
         if name in members:
             raise AvscError(f"{path}: holds {info.filename!r} twice: not unpacked")
         members[name] = info

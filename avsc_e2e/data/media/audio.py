@@ -164,7 +164,8 @@ def _track_part(path: str, media: Media, first: int, last: int) -> tuple[np.ndar
 def joined(path: str, media: Media, blocks: Iterable[Block], first: int, last: int) -> tuple[np.ndarray, int]:
     """Samples [first, last) out of blocks, as many as there are, and the index of the first. Gaps are silence, unless
     they are damage, or too long for it. Raises MediaError."""
-    parts, begin, position = [], None, first
+    parts: list[np.ndarray] = []
+    begin, position = None, first
     for block in blocks:
         at, samples = block.at, block.samples
         if at >= last and parts:
@@ -239,8 +240,8 @@ def track_blocks(
                 at = clock(frame)
                 if resampler is None:
                     # Packed samples: planes of more than eight channels would be read past their end.
-                    layout = {} if frame.layout.nb_channels <= 2 else {"layout": "stereo"}
-                    resampler = av.AudioResampler(format="flt", **layout)
+                    layout = None if frame.layout.nb_channels <= 2 else "stereo"
+                    resampler = av.AudioResampler(format="flt", layout=layout)
                 for part in resampler.resample(frame):
                     samples = part.to_ndarray().reshape(-1, part.layout.nb_channels).T
                     yield Block(at, samples, damaged)

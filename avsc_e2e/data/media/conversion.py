@@ -15,12 +15,14 @@ class Converter:
         from av.video.reformatter import VideoReformatter
 
         self._reformatter, self._aspect = VideoReformatter(), aspect
-        self._short_side, self._size = short_side, None
+        self._short_side = short_side
+        self._size: tuple[int, int] | None = None
 
     def __call__(self, frame) -> np.ndarray:
         if self._size is None:  # of the first frame: the size may change within a stream
             self._size = fitted(frame.width * self._aspect, frame.height, self._short_side)
-        image = self._reformatter.reformat(frame, *self._size, "rgb24", interpolation="BICUBIC", threads=1)
+        width, height = self._size
+        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
         return upright(image.to_ndarray(), display_matrix(frame))
 
 

@@ -144,7 +144,7 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
             step, last = packet.pts - last if last is not None else 0, packet.pts
             stamps.append(packet.pts)
         for frame in decode(reader.context, packet):
-            if place is None:
+            if place is None and key is not None:
                 leading += frame.pts > key
                 if frame.pts != key:
                     continue
@@ -153,6 +153,7 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
                 stamps.popleft()
                 place -= 1
             yield stamps[0], frame
+            assert place is not None  # a key is there from the first frame on, or its frame has come
             place += 1
         if packet is None:
             reader.ended(last + step if last is not None else 0)

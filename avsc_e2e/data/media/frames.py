@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from avsc_e2e.data.media.reader import Reader
 from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import boundary, kind, locate
 from avsc_e2e.errors import MediaError
+
+if TYPE_CHECKING:
+    from avsc_e2e.data.media.decord import DecordReader
 
 Decoder = Literal["auto", "pyav", "decord"]
 """What decodes frames. pyav: the right frame of every file. decord: wrong frames of many files, without an error; for
@@ -27,7 +30,7 @@ def open_reader(
     decoder: Decoder = "auto",
     threads: int = 1,
     shared: SharedFile | None = None,
-) -> Reader:
+) -> Reader | DecordReader:
     """The video of a file, from which a decoder takes frames. Raises MediaError, or what the decoder raises."""
     if decoder == "decord":
         from avsc_e2e.data.media.decord import DecordReader

@@ -79,9 +79,10 @@ def probe_located(path: str, size: int, _changed: int) -> Media:
                 raise MediaError(path, f"its {stream.type} is of a codec that is not known here")
         seconds = lambda stream, value: float(value * stream.time_base) if value is not None else 0.0  # noqa: E731
         origin = min(seconds(stream, stream.start_time) for stream in streams)
-        ends = {stream.index: _end(stream) for stream in streams}
-        if None in ends.values() or container.format.name in UNTOLD:
-            ends = _ends_by_packets(path, container, ends)
+        told = {stream.index: _end(stream) for stream in streams}
+        ends = {index: end for index, end in told.items() if end is not None}
+        if len(ends) < len(told) or container.format.name in UNTOLD:
+            ends = _ends_by_packets(path, container, told)
         media = Media(max(min(ends.values()) - origin, 0.0), size, origin=origin)
         if video is not None:
             media = media._replace(

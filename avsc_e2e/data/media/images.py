@@ -24,6 +24,8 @@ def read_image(path: str, short_side: int | None = None) -> np.ndarray:
         if image.mode.startswith(("I", "F")):  # 16 bits of grey, which PIL would clip to 255
             levels = np.asarray(image, np.float32)
             scale = 255 / 65535 if image.mode.startswith("I") else 255.0
-            image = Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image).convert("RGB")
-        return np.asarray(image.resize(fitted(*image.size, short_side), Image.Resampling.BILINEAR))
+            grey = Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))
+            upright = ImageOps.exif_transpose(grey).convert("RGB")
+        else:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(upright.resize(fitted(*upright.size, short_side), Image.Resampling.BILINEAR))

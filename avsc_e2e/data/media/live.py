@@ -91,7 +91,8 @@ class LiveWindows:
 
     def _take(self, start: float, end: float) -> MediaWindow:
         self._given += 1
-        audio = frames = None
+        audio: np.ndarray | MediaError | None = None
+        frames: np.ndarray | MediaError | None = None
         if self._cut:
             try:
                 audio = cut_window(self.name, self._cut, self.rate, start, self.window, self.sample_rate)

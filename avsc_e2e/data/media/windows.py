@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from avsc_e2e.data.media.reader import Reader
 from avsc_e2e.data.media.sharing import SharedFile
 from avsc_e2e.data.media.source import boundary, kind, locate
 from avsc_e2e.errors import MediaError
+
+if TYPE_CHECKING:
+    from avsc_e2e.data.media.decord import DecordReader
 
 LONGEST = 360_000.0
 """Seconds that a recording may last; a header that claims more, lies."""
@@ -139,7 +142,7 @@ def decode_frames(
         yield _converted(reader, shown), held, end
 
 
-def _converted(reader: Reader, frame) -> np.ndarray | MediaError:
+def _converted(reader: Reader | DecordReader, frame) -> np.ndarray | MediaError:
     return frame if isinstance(frame, MediaError) else reader.convert(frame)
 
 

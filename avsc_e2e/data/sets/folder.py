@@ -80,7 +80,9 @@ def select(
     return Corpus(corpus.classes, *parts)
 
 
-def divide(root: Path, found: Mapping[str, Sequence[Row]], *, validation: float, test: float, seed: int) -> Corpus:
+def divide(
+    root: Path | str, found: Mapping[str, Sequence[Row]], *, validation: float, test: float, seed: int
+) -> Corpus:
     """The corpus of `read_folder` from measured rows by part, "" for rows without a part. Raises AvscError, which names
     the set by `root`."""
     way_out = f"add recordings of other sources; {ADVICE}; or ask for no such part (0)"

@@ -65,10 +65,11 @@ def read_tau(
     _refuse_shared(train, test)
 
     official = next(filter(None, (layout.find(f"{setup}{name}.csv") for name in ("validate", "validation"))), None)
-    if isinstance(validation, (int, float)) and (official is None or validation == 0):
+    share = float(validation) if isinstance(validation, (int, float)) else None
+    given = _given(layout, validation) if not isinstance(validation, (int, float)) else official if share else None
+    if given is None:
         chosen = None
     else:
-        given = official if isinstance(validation, (int, float)) else _given(layout, validation)
         listed = read_listing(given)
         compare_with_meta(listed, known)
         chosen = {entry.file for entry in listed}
@@ -84,7 +85,7 @@ def read_tau(
         rows, tested = (measure(part, modalities, lenient=lenient) for part in (rows, tested))
     if chosen is None:
         way_out = "add recordings of another location, or ask for no validation set (0)"
-        kept, held_out = hold_out(rows, float(validation), seed=seed, part="validation", way_out=way_out)
+        kept, held_out = hold_out(rows, share or 0.0, seed=seed, part="validation", way_out=way_out)
     else:
         kept = [row for row in rows if row.file not in chosen]
         held_out = [row for row in rows if row.file in chosen]

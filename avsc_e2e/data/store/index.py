@@ -22,7 +22,7 @@ KEPT = 64
 class ShardIndex(NamedTuple):
     """The index of one shard."""
 
-    index: Path
+    index: Path  # type: ignore[assignment]  # a tuple's method of this name is not needed
     """File of this machine."""
     shard: Path | str
     """Path or URL."""
@@ -59,7 +59,7 @@ class Recordings(Mapping[str, Stored]):
     def __iter__(self) -> Iterator[str]:
         return (stored.row["file"] for stored in self.values())
 
-    def values(self) -> Iterator[Stored]:
+    def values(self) -> Iterator[Stored]:  # type: ignore[override]  # a view would hold all of them
         """In the order of the shards."""
         return (self._read(place) for place in np.lexsort((self._offsets, self._places)).tolist())
 

@@ -135,9 +135,9 @@ class Store:
         """The rows of each part as they were listed and measured, carrying only the `modalities` asked for."""
         parts: dict[str, list[Row]] = {}
         for stored in sorted(self.recordings.values(), key=lambda stored: PurePosixPath(stored.row["file"])):
-            row = self.measured(Row(stored.row["file"]), modalities)._replace(
-                **{name: stored.row[name] for name in ("scene", "location", "city")}
-            )
+            scene, location, city = (stored.row[name] for name in ("scene", "location", "city"))
+            row = self.measured(Row(stored.row["file"]), modalities)
+            row = row._replace(scene=scene, location=location, city=city)
             parts.setdefault(stored.row["part"], []).append(row)
         return parts
 
@@ -150,7 +150,7 @@ class Store:
             for name in MODALITIES
         }
         durations = [stored.duration[name] for name in have if name in stored.duration]
-        return row._replace(**paths, duration=min(durations, default=0.0))
+        return row._replace(audio=paths["audio"], video=paths["video"], duration=min(durations, default=0.0))
 
     def read_frames(self, row: Row, times: Sequence[float], short_side: int) -> np.ndarray:
         """As `media.read_frames` of the row's video, from the frames that are stored. Raises MediaError."""
@@ -161,13 +161,15 @@ class Store:
             raise MediaError(
                 row.video, f"no frame at {max(times):.2f} s: its video ends at {stored.end:.2f} s (is it cut off?)"
             )
+        assert stored.frames is not None  # _stored has seen to it
+        assert stored.sizes is not None
         spans = np.floor(np.asarray(times) * self.rate + 1e-6).astype(int).clip(0, len(stored.frames) - 1)
         if (lost := stored.sizes[spans] == 0).any():
             time = np.asarray(times)[lost][0]
             raise MediaError(row.video, f"no frame at {time:.2f} s could be decoded when the store was prepared")
         places = list(zip(stored.frames[spans].tolist(), stored.sizes[spans].tolist(), strict=True))
         frames = []
-        for data in self.shards.parts(stored.shard, places):
+        for data in self.shards.parts(stored.shard, places):  # type: ignore[arg-type]  # a path, or a URL's folder
             frame = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
             if frame is None:
                 raise MediaError(str(stored.shard), f"a frame of {row.file} is damaged: delete this shard and prepare")
@@ -182,6 +184,7 @@ class Store:
     def read_audio(self, row: Row, start: float, duration: float, sample_rate: int) -> np.ndarray:
         """As `media.read_audio` of the row's audio. Raises MediaError."""
         stored = self._stored(row, "audio")
+        assert stored.audio is not None  # _stored has seen to it
         offset, samples, channels, rate, bits = stored.audio
 
         def cut(first: int, last: int) -> tuple[np.ndarray, int]:
@@ -189,7 +192,8 @@ class Store:
             width = channels * bits // 8
             before = int(bits == 24)  # of which _as_float reads, and a header is always there
             begin = offset + first * width - before
-            [data] = self.shards.parts(stored.shard, [(begin, (last - first) * width + before)])
+            span = (begin, (last - first) * width + before)
+            [data] = self.shards.parts(stored.shard, [span])  # type: ignore[arg-type]  # a path, or a URL's folder
             return _as_float(data, before, last - first, channels, bits), first
 
         return cut_window(row.audio, cut, rate, start, duration, sample_rate)
@@ -232,7 +236,7 @@ def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], Recordings]:
     """Manifest and recordings of a folder, whose time (nanoseconds) is another when a shard has got its name: training,
     validation and evaluation open the same store."""
     manifest = read_manifest(path)
-    unfinished = []
+    unfinished: list[Path] = []
     recordings = Recordings(_indices(path, manifest, unfinished))
     if unfinished:
         raise AvscError(
@@ -265,14 +269,14 @@ def _indices(path: Path, manifest: dict[str, Any], unfinished: list[Path]) -> It
 def _open_url(url: str) -> Store:
     folder = RemoteFolder(url)
     [data] = folder.read([MANIFEST])
-    manifest = parse_manifest(data, f"{url}/{MANIFEST}")
+    manifest = parse_manifest(data or b"", f"{url}/{MANIFEST}")
     shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
     lists = Path(tempfile.mkdtemp(prefix="avsc-store-"))  # for the worker processes, too
     atexit.register(shutil.rmtree, lists, ignore_errors=True)
     indices = []
     for shard, index in zip(shards, folder.read([index_file(shard).name for shard in shards]), strict=True):
-        place, lines = f"{url}/{shard.name}", index_lines(index)
-        (lists / index_file(shard).name).write_bytes(index)
+        place, lines = f"{url}/{shard.name}", index_lines(index or b"")
+        (lists / index_file(shard).name).write_bytes(index or b"")
         indices.append(ShardIndex(lists / index_file(shard).name, place, lines))
         folder.sizes[place] = (lines[-1].record["next"] if lines else 0) + 2 * tarfile.BLOCKSIZE  # as a tar ends
     return _store(url, manifest, Recordings(indices), folder)

@@ -144,6 +144,7 @@ class RemoteFolder:
                 runs.append([block, block])
         ranges = [(shard, first * BLOCK, min((last + 1) * BLOCK, size)) for first, last in runs]
         for (_, begin, _), data in zip(ranges, self._fetch(ranges), strict=True):
+            assert data is not None  # of a file that is not optional
             for at in range(0, len(data), BLOCK):
                 self._blocks[shard, (begin + at) // BLOCK] = data[at : at + BLOCK]
         found = []
@@ -203,6 +204,7 @@ class RemoteFolder:
                 found[index] = answer
             left = [index for index in left if isinstance(found[index], Exception)]
             if left:
+                assert wait is not None  # the last try has raised
                 time.sleep(wait)
         return found
 
@@ -252,5 +254,4 @@ def fetch(url: str, path: Path) -> None:
     with open(path, "wb") as file:
         for begin in range(0, size or 1, PART):
             span = (begin, min(begin + PART, size)) if size else (None, None)  # a server may not tell
-            [data] = folder._fetch([(url, *span)])
-            file.write(data)
+            file.write(folder._fetch([(url, *span)])[0] or b"")

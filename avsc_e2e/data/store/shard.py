@@ -184,7 +184,9 @@ def _append_files(tar: Checked, row: dict[str, Any], task: Task, files: dict[str
     if dead:
         record["bad"] = {name: dead for name in reversed(MODALITIES) if row[name]}
     if row["video"] and not dead:
-        offsets, sizes, end = [], [], 0.0
+        offsets: list[int] = []
+        sizes: list[int] = []
+        end = 0.0
         try:
             path = _there(files[row["video"]])
             media = probe(path)

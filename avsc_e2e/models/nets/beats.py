@@ -79,6 +79,7 @@ class Beats(AudioNet):
         carry, narrow = (2 * depth) ** 0.25, (8 * depth) ** -0.25
         self.blocks = nn.ModuleList(_Block(width, 4 * width, heads, carry) for _ in range(depth))
         nn.init.normal_(self.pos_conv.weight, std=math.sqrt(4 / (128 * width)))
+        assert self.pos_conv.bias is not None
         nn.init.zeros_(self.pos_conv.bias)
         for layer in (self.proj, self.position):
             nn.init.normal_(layer.weight, std=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models import generate_default_cfgs, register_model
@@ -47,7 +48,7 @@ class VideoMae(nn.Module):
         self.num_features = self.head_hidden_size = width
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv3d(3, width, (2, self.PATCH, self.PATCH), (2, self.PATCH, self.PATCH))
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)  # timm asks for a class and takes what makes one
         self.blocks = nn.Sequential(
             *(Block(width, heads, qkv_bias=True, norm_layer=norm, drop_path=p) for p in rising(drop_path, depth))
         )

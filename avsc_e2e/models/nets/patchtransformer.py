@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import trunc_normal_
@@ -33,7 +34,7 @@ class PatchTransformer(AudioNet):
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(in_chans, width, PATCH, STRIDE)
         self.cls_token, self.dist_token = (nn.Parameter(0.02 * torch.randn(1, 1, width)) for _ in range(2))
-        norm = {"qkv_bias": True, "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
+        norm: dict[str, Any] = {"qkv_bias": True, "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
         self.blocks = nn.Sequential(*(Block(width, heads, drop_path=p, **norm) for p in rising(drop_path, depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         for module in self.modules():
@@ -75,7 +76,7 @@ class Passt(PatchTransformer):
         self.time_new_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, frames // STRIDE))
 
     def placed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        time = self.time_new_pos_embed
+        time: Tensor = self.time_new_pos_embed
         if x.shape[3] > time.shape[3]:
             time = interpolate(time, (1, x.shape[3]), mode="bilinear")
         first = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed

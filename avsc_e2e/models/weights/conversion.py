@@ -118,8 +118,9 @@ def beats(file: Path, net: nn.Module) -> dict[str, Tensor]:
     if size is not None and direction is not None:
         found["pos_conv.weight"] = size * direction / direction.norm(dim=(0, 1), keepdim=True)
     for name in [name for name in found if ".attn.q_proj." in name]:
-        three = [found.pop(name.replace("q_proj", f"{part}_proj"), None) for part in "qkv"]
-        if all(part is not None for part in three):
+        asked = [found.pop(name.replace("q_proj", f"{part}_proj"), None) for part in "qkv"]
+        three = [part for part in asked if part is not None]
+        if len(three) == 3:
             found[name.replace("q_proj", "qkv")] = torch.cat(three)
     found |= {name: value.flatten(0, 1) for name, value in found.items() if name.endswith(".gain") and value.dim() == 4}
     return match(file, found, net)

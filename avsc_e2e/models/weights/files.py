@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from avsc_e2e.errors import AvscError
 
 MODEL = "model.safetensors"
+LONGEST = 100_000_000
+"""Bytes of the description of a safetensors file, as its readers have it."""
 HUB = "hf-hub:"
 """Prefix of the address of a checkpoint on a hub: hf-hub:user/name, or hf-hub:user/name@revision."""
 
@@ -26,7 +30,27 @@ def checkpoint_file(path: str | os.PathLike) -> Path:
         return path / MODEL
     if not path.is_file():
         raise AvscError(f"{path}: no such checkpoint; training writes {MODEL} into the folder of the run")
+    if path.suffix != ".onnx":
+        _refuse_part(path)
     return path
+
+
+def _refuse_part(path: Path) -> None:
+    """Raises AvscError where a file does not begin as safetensors do, with the length and the JSON of its tensors, or
+    is shorter than these say."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begin = file.read(1)
+        if size < 9 or begin != b"{" or length > LONGEST:
+            raise AvscError(f"{path}: is not a checkpoint of avsc_e2e (a .safetensors file from training)")
+        told = begin + file.read(length - 1) if size >= 8 + length else b""
+    try:
+        ends = [value["data_offsets"][1] for name, value in json.loads(told or "{}").items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return  # what opens it says what is wrong
+    if size < 8 + length + max(ends, default=0):
+        raise AvscError(f"{path}: this checkpoint is cut off after {size:,} bytes; copy it again")
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
@@ -45,7 +69,7 @@ def _fetched(address: str) -> Path:
     from avsc_e2e.models.weights.fetching import look
 
     name, _, revision = address.removeprefix(HUB).partition("@")
-    ask = {"repo_id": name, "filename": MODEL, "revision": revision or None}
+    ask: dict[str, Any] = {"repo_id": name, "filename": MODEL, "revision": revision or None}
     try:
         try:
             look(constants.ENDPOINT)  # its client retries for most of a minute

@@ -45,7 +45,10 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-_AXES = {"kernel": {4: (3, 2, 0, 1), 2: (1, 0)}, "depthwise_kernel": {4: (2, 3, 0, 1)}}
+_AXES: dict[str, dict[int, tuple[int, ...]]] = {
+    "kernel": {4: (3, 2, 0, 1), 2: (1, 0)},
+    "depthwise_kernel": {4: (2, 3, 0, 1)},
+}
 """Keras has (height, width, in, out), (in, out) and (height, width, channels, 1)."""
 _NAMES = {
     "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias",

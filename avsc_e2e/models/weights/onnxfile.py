@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def onnx_tensors(file: Path) -> dict[str, Tensor]:
         raise AvscError(f"{file}: is not an ONNX file whose weights can be read") from error
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Numbers of fields and their values: int, or bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)

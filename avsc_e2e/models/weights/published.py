@@ -6,6 +6,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -207,12 +208,12 @@ def register_source(source: Source) -> Source:
 
 def hub_file(trunk: str) -> Path | None:
     """The file of timm's own weights in the hub's cache; None if it has not been downloaded."""
-    config = timm.get_pretrained_cfg(trunk)
+    config: Any = timm.get_pretrained_cfg(trunk)
     if not config.hf_hub_id:
         found = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url or "none").name
         return found if found.is_file() else None
     for name in (config.hf_hub_filename, "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(config.hf_hub_id, name) if name else None
-        if isinstance(found, str):
-            return Path(found)
+        cached = try_to_load_from_cache(config.hf_hub_id, name) if name else None
+        if isinstance(cached, str):
+            return Path(cached)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub.constants import ENDPOINT as HF_ENDPOINT
@@ -86,7 +87,7 @@ def _load_file(net: nn.Module, options: Mapping, path: Path, known: list[Source]
 
 def _fill(net: nn.Module, source: Source, options: Mapping, path: Path | None) -> None:
     """Load a file, or, if `path` is None, timm's own weights from its hub."""
-    if source.convert is not None:
+    if source.convert is not None and path is not None:
         net.load_state_dict(source.convert(path, net))
     elif path is None:
         _fill_by_timm(net, source.trunks[0], options, {})
@@ -106,7 +107,7 @@ def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dic
     if set(tensors) == set(net.state_dict()):
         net.load_state_dict(conversion.match(Path(trunk), tensors, net))
         return
-    config = timm.get_pretrained_cfg(trunk)
+    config: Any = timm.get_pretrained_cfg(trunk)
     biases = [f"{name}.bias" for name in (config.classifier, "head", "fc", "classifier") if isinstance(name, str)]
     classes = next((len(tensors[name]) for name in biases if name in tensors), config.num_classes)
     try:
@@ -117,7 +118,8 @@ def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dic
 
 def _fill_by_timm(net: nn.Module, trunk: str, options: Mapping, overlay: dict) -> None:
     # timm loads strictly only if the number of classes is the file's, so the classifier is built and then removed.
-    classes = overlay.get("num_classes", timm.get_pretrained_cfg(trunk).num_classes)
+    config: Any = timm.get_pretrained_cfg(trunk)
+    classes = overlay.get("num_classes", config.num_classes)
     options = {name: value for name, value in options.items() if name not in ("num_classes", "global_pool")}
     try:
         whole = timm.create_model(
@@ -129,4 +131,4 @@ def _fill_by_timm(net: nn.Module, trunk: str, options: Mapping, overlay: dict) -
 
 
 def _hub_page(config: PretrainedCfg) -> str:
-    return f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    return f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            table = load_file(file)
+            table: Any = load_file(file)
         else:
             # Encoding: strings of Python 2, as in files of 2017. Numbers of numpy are data; all else is refused.
             with torch.serialization.safe_globals(_numpy_data()), warnings.catch_warnings():

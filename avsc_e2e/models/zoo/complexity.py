@@ -46,6 +46,6 @@ def blank_batch(model: SceneNet, clips: int = 1) -> Clip:
         torch.zeros(clips, arch.frames, 3, side, side),
         torch.full((clips,), UNKNOWN),
         torch.tensor([[bool(arch.audio), bool(arch.video)]]).expand(clips, 2),
-        [""] * clips,
-        torch.zeros(clips),
+        [""] * clips,  # type: ignore[arg-type]  # a batch
+        torch.zeros(clips),  # type: ignore[arg-type]
     )
