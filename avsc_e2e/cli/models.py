@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from avsc_e2e.cli.parsing import Paths, Places, Positional
 from avsc_e2e.cli.progress import progress, say
@@ -111,13 +111,16 @@ def predict(
         from avsc_e2e.export.runtime import OnnxModel
 
         model = OnnxModel(checkpoint)
-        return _print(model.all(media, hop), model.classes, format, out, "none")
+        found = model.all(media, hop)
+        return _print(found, model.classes, format, out, "none")  # type: ignore[arg-type]  # no parquet here
 
     from avsc_e2e.prediction import Predictor, predict_parts
     from avsc_e2e.transforms.frames import TestTime
 
-    options = {"hop": hop, "smooth": smooth, "on_bad": on_bad, "where": device, "batch_size": batch_size,
-               "test_time": TestTime(flip, crops, views), "decoder": decoder, "patience": patience}  # fmt: skip
+    options: dict[str, Any] = {
+        "hop": hop, "smooth": smooth, "on_bad": on_bad, "where": device, "batch_size": batch_size,
+        "test_time": TestTime(flip, crops, views), "decoder": decoder, "patience": patience,
+    }  # fmt: skip
     if format == "parquet":
         bar = progress("predicting")
         done = predict_parts(checkpoint, media, out, engine=engine, progress=bar, workers=workers or 1, **options)

@@ -92,7 +92,7 @@ class Ladder:
                 rung.log_loss,
                 rung.accuracy,
                 rung.seconds,
-                Interval(rung.log_loss - 1.96 * rung.error, rung.log_loss + 1.96 * rung.error)
+                Interval(max(rung.log_loss - 1.96 * rung.error, 0.0), rung.log_loss + 1.96 * rung.error)
                 if math.isfinite(rung.error)
                 else None,
                 note=rung.note,

@@ -88,7 +88,7 @@ def look(
 
 
 def _paths(root: Path, row: Mapping[str, str]) -> set[Path]:
-    return {folder_of(root) / row[name] for name in MODALITIES if row[name]}
+    return {Path(folder_of(root)) / row[name] for name in MODALITIES if row[name]}
 
 
 def _read(

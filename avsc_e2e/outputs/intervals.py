@@ -73,17 +73,18 @@ def can_resample(targets: np.ndarray, groups: np.ndarray) -> bool:
 
 
 def warning_of_few(targets: np.ndarray, groups: np.ndarray, classes: Sequence[str], what: str = "locations") -> str:
-    """One sentence, naming the class with the fewest locations, if the test data are too few to trust a figure; else
-    empty."""
+    """One sentence if the test data are too few to trust a figure, naming the class with the fewest locations if these
+    are too few; else empty."""
     count = groups_per_class(targets, groups)
     there = np.flatnonzero(count)
     total, scarcest = len(np.unique(groups)), there[count[there].argmin()]
     if total >= FEW_GROUPS and count[scarcest] >= FEW_IN_CLASS:
         return ""
     words = lambda number: f"{number} {what[:-1] if number == 1 else what}"  # noqa: E731
+    few = f", {words(int(count[scarcest]))} of class {classes[scarcest]}" if count[scarcest] < FEW_IN_CLASS else ""
     return (
-        f"few test data: {words(total)} in all, {words(int(count[scarcest]))} of class {classes[scarcest]}; figures "
-        f"from so few may change much with other test data. Test on {FEW_GROUPS} or more, {FEW_IN_CLASS} of each class"
+        f"few test data: {words(total)} in all{few}; figures from so few may change much with other test data. "
+        f"Test on {FEW_GROUPS} or more, {FEW_IN_CLASS} of each class"
     )
 
 

@@ -162,7 +162,7 @@ def _predictor(checkpoint: str, options: tuple[tuple[str, Any], ...]) -> Predict
 def _predict_part(job: _Job) -> dict[str, Any]:
     """Predict a part and write it; what it holds."""
     predictor = _predictor(job.checkpoint, job.options)
-    found = list(predictor.all(job.sources)) if job.sources else []
+    found = list(predictor.all(job.sources)) if job.sources else []  # type: ignore[arg-type]  # opened already
     about = {
         "recordings": len(found),
         "windows": sum(len(one.windows) for one in found),

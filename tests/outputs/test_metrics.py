@@ -270,4 +270,6 @@ def test_few_test_data_give_a_warning():
     assert warning_of_few(np.array([0]), np.array(["x"]), ("bus",)).startswith(
         "few test data: 1 location in all, 1 location of class bus"
     )
+    text = warning_of_few(np.repeat(np.arange(2), 6), np.arange(12), ("bus", "metro"))
+    assert text.startswith("few test data: 12 locations in all; figures")
     assert warning_of_few(np.repeat(np.arange(3), 10), np.arange(30), ("bus", "metro", "park")) == ""

@@ -98,8 +98,8 @@ class Check:
         if not plain:
             add("min found", [count.found for count in counts], ".1f")
         if self.published:
-            whole = sum(one.minutes for one in self.published.values())
-            add("min paper", [one.minutes if one else None for one in release], ".1f", whole)
+            minutes = sum(one.minutes for one in self.published.values())
+            add("min paper", [one.minutes if one else None for one in release], ".1f", minutes)
         rows = zip([*(count.scene for count in counts), "total"], *columns.values(), strict=True)
         lines = [["class", *columns], *map(list, rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -95,16 +95,16 @@ def _scan_url(url: str) -> Scan:
     faults: list[Fault] = []
     passed: list[Fault] = []
     classes: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    for path in media:
-        if len(path.parts) <= depth or (depth == 2 and path.parts[0].lower() not in PARTS):
-            passed.append(Fault(f"{url}/{path}", "lies in no class", "put it into the folder of its class"))
+    for name in media:
+        if len(name.parts) <= depth or (depth == 2 and name.parts[0].lower() not in PARTS):
+            passed.append(Fault(f"{url}/{name}", "lies in no class", "put it into the folder of its class"))
         else:
-            classes[PurePosixPath(*path.parts[:depth])].append(path)
+            classes[PurePosixPath(*name.parts[:depth])].append(name)
     images = not any(kind(path) == "video" for path in media)
     parts: dict[str, list[Row]] = defaultdict(list)
-    for folder, files in classes.items():
-        part = PARTS[folder.parts[0].lower()] if depth == 2 else ""
-        parts[part] += _rows(PurePosixPath(), folder, files, images, faults, passed)
+    for place, files in classes.items():
+        part = PARTS[place.parts[0].lower()] if depth == 2 else ""
+        parts[part] += _rows(PurePosixPath(), place, files, images, faults, passed)
     return Scan(dict(parts), tuple(faults), tuple(passed))
 
 

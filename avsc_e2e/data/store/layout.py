@@ -122,7 +122,7 @@ def located(root: Path | str, path: str) -> Path | str:
     """Where a medium of a row is: a file, or a URL."""
     if is_url(path):
         return path
-    return f"{root}/{quote(path) if str(root).startswith('http') else path}" if is_url(root) else root / path
+    return f"{root}/{quote(path) if str(root).startswith('http') else path}" if is_url(root) else Path(root) / path
 
 
 def verify(shard: Path) -> list[tuple[str, str]]:

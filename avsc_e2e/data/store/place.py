@@ -92,8 +92,8 @@ class Place:
             other = json.loads(held) if held else None
             taken = other is not None and time.time() - other["time"] < SILENT
         except (ValueError, KeyError, TypeError):
-            taken = False
-        if taken:
+            other, taken = {}, False
+        if taken and other:
             raise AvscError(
                 f"{self}: another run is at work there ({other['host']}, process {other['process']}): wait for it, or "
                 f"give another place. A run that was killed is forgotten after {SILENT:g} s"

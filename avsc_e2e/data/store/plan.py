@@ -132,11 +132,12 @@ def note_copies(
         store.write(MANIFEST, json.dumps(manifest | {"copies": copies}).encode(), rank)
 
 
-def _copies(root: Path, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def _copies(root: Path | str, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Pairs of files that are one recording."""
-    paths = [{name: str(root / row[name]) if row[name] else "" for name in MODALITIES} for row in rows]
-    found = measure([Row(row["file"], **path, location=row["file"]) for row, path in zip(rows, paths, strict=True)],
-                    lenient=True, drop=True)  # fmt: skip
+    audio, video = ([str(Path(root) / row[name]) if row[name] else "" for row in rows] for name in MODALITIES)
+    paths = zip(rows, audio, video, strict=True)
+    listed = [Row(row["file"], sound, frames, location=row["file"]) for row, sound, frames in paths]
+    found = measure(listed, lenient=True, drop=True)
     return [[pair.first.file, pair.second.file] for pair in find_copies(found)]
 
 
@@ -150,7 +151,7 @@ def copy_lists(root: Path, store: Place, rank: int) -> None:
 
 def _sizes(root: Path | str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Bytes of each recording's media; of those that are absent 0, for decoding tells of them."""
-    listed = RemoteFolder(root).names() if is_url(root) and folder_of(root) == root else {}
+    listed = RemoteFolder(str(root)).names() if is_url(root) and folder_of(root) == root else {}
 
     def size(path: str) -> int:
         place = located(root, path)

@@ -87,7 +87,7 @@ def prepare(
     with to.alone() if world == 1 else nullcontext():  # runs with ranks share the folder
         shards = plan_shards(to, root, layout, rows, options, shard_size, rank)
         if layout == "tau":
-            copy_lists(root, to, rank)
+            copy_lists(Path(root), to, rank)
         tasks = _tasks(root, to, rows, shards, options)
         mine = tasks[rank::world]
         total = sum(len(task.rows) for task in mine)

@@ -156,14 +156,17 @@ def _media(row: dict[str, Any], task: Task) -> Iterator[dict[str, Path | MediaEr
     found: dict[str, Path | MediaError] = {}
     with contextlib.ExitStack() as stack:
         for path in {row["audio"], row["video"]} - {""}:
-            place = found[path] = located(task.root, path)
-            if is_url(place):
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="avsc-", dir=task.shard.parent))
-                found[path] = Path(folder) / f"medium{PurePosixPath(path).suffix}"
-                try:
-                    fetch(place, found[path])
-                except MediaError as error:
-                    found[path] = error
+            place = located(task.root, path)
+            if isinstance(place, Path):
+                found[path] = place
+                continue
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="avsc-", dir=task.shard.parent))
+            copy = Path(folder) / f"medium{PurePosixPath(path).suffix}"
+            try:
+                fetch(place, copy)
+                found[path] = copy
+            except MediaError as error:
+                found[path] = error
         yield found
 
 
@@ -177,8 +180,11 @@ def _append_files(tar: Checked, row: dict[str, Any], task: Task, files: dict[str
     key = _key(row["file"])
     record: dict[str, Any] = {"row": row, "source": {}, "bad": {}, "duration": {}, "audio": None, "video": None}
     for path in {row["audio"], row["video"]} - {""}:
-        with contextlib.suppress(OSError, TypeError):
-            record["source"][path] = _stamp(files[path], local=not is_url(located(task.root, path)))
+        file = files[path]
+        if isinstance(file, MediaError):
+            continue
+        with contextlib.suppress(OSError):
+            record["source"][path] = _stamp(file, local=not is_url(located(task.root, path)))
     record["source"] = dict(sorted(record["source"].items()))
     dead = dict(task.dead).get(row["file"])
     if dead:
@@ -244,7 +250,7 @@ def _is_fresh(record: dict[str, Any], row: dict[str, Any], root: Path | str) -> 
         return False
     sources = [(located(root, path), stamp) for path, stamp in record["source"].items()]
     try:
-        return all(_stamp(place) == stamp for place, stamp in sources if not is_url(place))
+        return all(_stamp(place) == stamp for place, stamp in sources if isinstance(place, Path))
     except OSError:
         return False
 
