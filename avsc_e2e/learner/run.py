@@ -103,9 +103,7 @@ class Run:
                     skipped.append((name, plan))
             waiting = skipped
         most = max(self.clock.left, JUDGED * self.clock.seconds) / max(self.each, 1e-6)
-        return self.results.finish(
-            self.model, self.ladder, self.segments, most, self.progress("predicting the test part")
-        )
+        return self.results.finish(self.model, self.ladder, self.segments, most, self.progress("judging the test part"))
 
     def start(self, members: Sequence[Member] | None) -> None:
         """Have the towers of the data set's modalities ready: of `members`, or of those at hand."""
