@@ -5,7 +5,9 @@ Axes: N segments, F features, K classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,32 +57,40 @@ class Probed:
 def probe(features: np.ndarray, targets: np.ndarray, weights: np.ndarray, folds: Folds, classes: int) -> Probed:
     """Fit a regression on features (N, F), targets (N,) and weights (N,), with the strength of the least macro log
     loss out of fold."""
-    paths = [_Path(features, targets, weights, rows, classes) for rows in folds.fitted]
     best: tuple[float, float, np.ndarray] = (np.inf, STRENGTHS[0], np.empty(0))
     since = 0
-    for strength in STRENGTHS:
-        found = np.zeros((len(targets), classes), np.float32)
-        for path, rows in zip(paths, folds.judged, strict=True):
-            found[rows] = path.step(strength).logits(features[rows])
-        loss = loss_of(found, targets, weights)
-        if loss < best[0]:
-            best, since = (loss, strength, found), 0
-        else:
-            since += 1
-        if since >= PATIENCE:
-            break
-    whole = _Path(features, targets, weights, np.arange(len(targets)), classes)
-    for strength in STRENGTHS[: STRENGTHS.index(best[1]) + 1]:
-        fitted = whole.step(strength)
-    return Probed(fitted, best[2], best[1], best[0])
+    with _folds_side_by_side() as pool:
+        paths = list(pool.map(lambda rows: _Path(features, targets, weights, rows, classes), folds.fitted))
+        for strength in STRENGTHS:
+            found = np.zeros((len(targets), classes), np.float32)
+            fitted = pool.map(lambda path, strength=strength: path.step(strength), paths)
+            for one, rows in zip(fitted, folds.judged, strict=True):
+                found[rows] = one.logits(features[rows])
+            loss = loss_of(found, targets, weights)
+            if loss < best[0]:
+                best, since = (loss, strength, found), 0
+            else:
+                since += 1
+            if since >= PATIENCE:
+                break
+    return Probed(fit_probe(features, targets, weights, best[1], classes), best[2], best[1], best[0])
+
+
+def _folds_side_by_side() -> ThreadPoolExecutor:
+    """Threads that compute on one core each: a step is too small to be divided, and where cores are busy its threads
+    wait for each other a hundred times as long as they compute."""
+    return ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 def fit_probe(features: np.ndarray, targets: np.ndarray, weights: np.ndarray, strength: float, classes: int) -> Probe:
     """The regression of one strength on all rows."""
-    path = _Path(features, targets, weights, np.arange(len(targets)), classes)
-    for one in STRENGTHS[: STRENGTHS.index(strength) + 1]:
-        fitted = path.step(one)
-    return fitted
+
+    def fit() -> Probe:
+        path = _Path(features, targets, weights, np.arange(len(targets)), classes)
+        return [path.step(one) for one in STRENGTHS[: STRENGTHS.index(strength) + 1]][-1]
+
+    with _folds_side_by_side() as pool:
+        return pool.submit(fit).result()
 
 
 class _Path:
