@@ -280,7 +280,7 @@ class Recipe:
     video_weights: str = ""
     """Weights of the video trunk, in the same way."""
     init: tuple[str, ...] = ()
-    """Earlier stages, or checkpoint files, that initialise the model; later ones overwrite earlier ones."""
+    """Earlier stages, or checkpoint files, that initialise the model, in this order."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of trunks and heads, in training and evaluation; auto: bf16 on a GPU that has it, fp16 on others, fp32
     without one."""
