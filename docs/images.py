@@ -45,6 +45,7 @@ async def pages(tab: Tab, found: dict[str, Path], out: Path) -> None:
         for shape in (WIDE, NARROW) if name == "report" else (WIDE,):
             await tab.shape(*shape)
             await tab.open(page.resolve().as_uri())
+            await tab.see("document.querySelector('.file')?.remove()")  # a path of this machine
             await shoot(tab, out / f"{name}{'' if shape == WIDE else '_narrow'}.png")
 
 
@@ -70,10 +71,11 @@ async def make(demo: Path, out: Path) -> None:
     predictor = Predictor(run, on_bad="mask")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        clip = write_example(place / "clip.mp4", next(iter(EXAMPLES.values())))
+        clip = write_example(place / "traffic_then_park.mp4", next(iter(EXAMPLES.values())))
+        park = write_example(place / "park.mp4", ("park",))
         found = {"report": run / "evaluation" / "report.html"}
         found["look"] = write_survey(look(demo / "toycity", fast=True), place / "look.html")
-        found["explain"] = write_explanation(explain(predictor, clip, windows=4), place / "explain.html")
+        found["explain"] = write_explanation(explain(predictor, park, windows=4), place / "explain.html")
         async with browser(place / "profile") as tab:
             await pages(tab, found, out)
             await app(tab, predictor, clip, out)

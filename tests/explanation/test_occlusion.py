@@ -143,6 +143,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(video, tmp_path, cap
     assert printed.splitlines()[-1] == f"page: {out}"
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*', text)
     assert text.count('<li class="error">') == 2
+    assert f"<code>{video}</code>" in text  # a path has no terms of the glossary
     assert avsc_e2e.explain is explain
 
 
