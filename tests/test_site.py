@@ -78,9 +78,29 @@ def test_code_with_scikit_learn(place):
     assert names["clip"].audio.shape == (8, 1, 16000)
 
 
+@pytest.mark.usefixtures("in_place")
+def test_code_of_the_first_pages(place):
+    """Of README what needs no hub, and of the first steps all."""
+    for name in ("learner", "own_videos/hybrid"):
+        Path("runs", name).parent.mkdir(exist_ok=True)
+        Path("runs", name).symlink_to(Path("runs/mine").resolve())
+    Path("FOLDER").mkdir(exist_ok=True)
+    Path("FOLDER/street.wav").write_bytes(place[1]["paths"][-1].read_bytes())
+    draw = np.random.default_rng(0)
+    frames, samples = draw.integers(0, 256, (50, 48, 64, 3), dtype=np.uint8), draw.normal(0, 0.1, (1, 96_000))
+    names: dict = {"avsc_e2e": avsc_e2e, "frames": frames, "samples": samples.astype(np.float32)}
+    names["source"] = [(names["samples"][:, 24_000 * part :][:, :24_000], frames[part], part / 2) for part in range(4)]
+    for code in (blocks("../README.md")[1], *blocks("first_steps.md")):
+        exec(code, names)
+    assert names["model"].architecture.classes == ("concert", "street")
+    assert names["found"].segments[0].end == 2.0
+    assert [window.start for window in names["rest"]] == [1.0]
+
+
 def test_all_other_code_is_python():
-    found = [(page, code) for page in sorted((ROOT / "docs").glob("*.md")) for code in blocks(page.name)]
-    assert len({page for page, _ in found}) > 5
+    pages = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = [(page, code) for page in pages for code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    assert len({page for page, _ in found}) > 6
     for page, code in found:
         compile(code, str(page), "exec")
 
