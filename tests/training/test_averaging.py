@@ -23,7 +23,7 @@ def test_checkpoints_of_another_order_of_classes_are_refused(tmp_path):
     """Their tensors have the same names and shapes, and mean other classes."""
     one = save_model(SceneNet(MODEL), tmp_path / "one.safetensors")
     turned = save_model(SceneNet(replace(MODEL, classes=MODEL.classes[::-1])), tmp_path / "turned.safetensors")
-    with pytest.raises(AvscError, match="is of another model"):
+    with pytest.raises(AvscError, match="its model is not that of"):
         average_checkpoints([one, turned])
 
 
