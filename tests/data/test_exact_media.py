@@ -173,6 +173,17 @@ def test_a_counted_file_of_one_frame(tmp_path):
         read_frames(path, [2.0], 96)
 
 
+@pytest.mark.parametrize("second", [1, 0.5])
+def test_a_transport_stream_joined_from_parts_is_refused(numbered, tmp_path, second):
+    """Its clock starts again, so a time means two frames."""
+    whole = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264_open_gop.ts")).read_bytes()
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(whole + whole[: int(len(whole) * second) // 188 * 188])
+    for reader in (lambda: probe(joined), lambda: read_frames(joined, [7.0]), lambda: list(decode_windows(joined))):
+        with pytest.raises(MediaError, match=r"joined\.ts: is joined from parts: its clock starts again\. .*ffmpeg"):
+            reader()
+
+
 def test_decoders_by_name(numbered):
     path = numbered(next(recipe for recipe in RECIPES if recipe.name == "h264.mp4"))
     for decoder in ("auto", "pyav", "decord"):
