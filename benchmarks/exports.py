@@ -41,7 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for form, precision in (("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torch-export", "fp32")):
             out = Path(folder) / f"{form}-{precision}"
-            found = export_checkpoint(checkpoint, out.with_suffix(".onnx"), form, precision, "both", media)
+            suffix = ".onnx" if form == "onnx" else ".pt2"
+            found = export_checkpoint(checkpoint, out.with_suffix(suffix), form, precision, "both", media)
             print(
                 f"{f'{form} {precision}':<18}{found.size / 1e6:>7.1f}{found.windows:>9}{found.difference:>16.1e}"
                 f"{100 * found.agreement:>13.1f} %{found.milliseconds:>13.1f}",

@@ -47,7 +47,7 @@ def stamped_by_decoding(path: str, _changed: int) -> bool:
     out of order."""
     with open_container(path) as container:
         stream = main_stream(container, "video")
-        packets = []
+        packets: list = []
         for packet in demux(container, stream):
             if packets and packet.pts is not None and packet.pts < packets[-1].pts:
                 return False  # the first B frame has the time at which it is shown

@@ -109,8 +109,8 @@ def find_copies(rows: Sequence[Row]) -> Iterator[Copies]:
         mute = [row for row in candidates if audible[row] is None]
         list(pool.map(_middle, mute))  # for the cache
     for window in windows:
-        heard = [row for row in window if audible[row] is not None]
-        for one, other in _sound_alike(heard, [audible[row] for row in heard]):
+        heard = {row: bits for row in window if (bits := audible[row]) is not None}
+        for one, other in _sound_alike(list(heard), list(heard.values())):
             frames = _middle(one), _middle(other)
             if all(frame is None for frame in frames) or _near(*frames, LEVELS, MEAN_LEVELS):
                 yield Copies(one, other, exact=False)
@@ -167,10 +167,10 @@ def _bit_errors(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _look_alike(rows: Sequence[Row]) -> Iterator[Copies]:
     """Copies among rows, sorted by length, without audio. One frame is little evidence then: those of a camera that
     stands still differ in what moves. A copy at another rate may show the frame before, so more difference is allowed
-    than in the middle."""
+    than in the middle. All rows have a middle frame."""
     if not rows:
         return
-    frames = np.stack([_middle(row) for row in rows]).astype(np.int16)
+    frames = np.stack([frame for row in rows if (frame := _middle(row)) is not None]).astype(np.int16)
     durations = np.array([row.duration for row in rows])
     for index, row in enumerate(rows):
         end = int(np.searchsorted(durations, durations[index] + LENGTH, side="right"))
