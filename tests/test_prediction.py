@@ -128,7 +128,7 @@ def test_formats(folder, capsys, tmp_path):
     assert [line["file"] for line in lines] == [one["file"] for one in array]
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
         out = tmp_path / f"out.{form}"
-        assert told(form, "--out", str(out)) == ""
+        assert told(form, "--out", str(out)) == f"output: {out} (3 recordings)\n"
         rows = list(csv.DictReader(io.StringIO(out.read_text()), delimiter=delimiter))
         assert len(rows) == sum(len(line["timeline"]) for line in lines)
         assert rows[0]["scene_label"] == lines[0]["timeline"][0]["scene"]
