@@ -399,6 +399,9 @@ def main() -> None:
     ) as workers:
         jobs = [workers.submit(run, mutant, options.seconds) for mutant in todo]
         for done, job in enumerate(as_completed(jobs), 1):
+            if job.exception():
+                print(f"{done}/{len(todo)} cannot be put in: {job.exception()!r}", flush=True)
+                continue
             one = job.result()
             one["first"] = results.get(one["name"], one).get("first", one["outcome"])
             results[one["name"]] = one

@@ -19,7 +19,7 @@ import pytest
 from avsc_e2e.data.download.archives import Archive, list_archives
 from avsc_e2e.data.download.connection import retry_after
 from avsc_e2e.data.download.download import download
-from avsc_e2e.data.download.plan import Plan, plan_download
+from avsc_e2e.data.download.plan import Plan, Progress, plan_download
 from avsc_e2e.data.download.unpacking import unpack
 from avsc_e2e.durable import alone
 from avsc_e2e.errors import AvscError
@@ -487,6 +487,15 @@ def test_a_server_that_asks_for_time_gets_it(tmp_path, server):
     download(tmp_path, listed(zips), base_url=server.url, pause=0.01)
     assert len(server.requests) == seen + 2
     assert time.monotonic() - asked[0] >= 1.0
+
+
+def test_progress_in_words():
+    """36,630 of 40,000 seconds are left at this rate: 10 hours, 10 minutes and 30 seconds."""
+    found = Progress(3_370_000_000, 40_000_000_000, 1e6, 3, 21, ("audio.1.zip: fetching", "video.2.zip: unpacking"))
+    assert str(found) == (
+        "3.37 of 40.00 GB, 1.0 MB/s, 10:10:30 left; 3 of 21 archives; audio.1.zip: fetching, video.2.zip: unpacking"
+    )
+    assert str(found._replace(rate=0.0)).startswith("3.37 of 40.00 GB, 0.0 MB/s; 3 of 21")
 
 
 def test_an_unpacked_file_that_lost_its_end_is_fetched_again(tmp_path, server, expected):

@@ -1,6 +1,7 @@
 """Ensembles: what they decide, and that a checkpoint gives them back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors import safe_open
 
 from avsc_e2e.clip import Clip
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.ensemble import Ensemble, Member, pattern_of, statistics
+from avsc_e2e.models.ensemble import Ensemble, Member, Tower, pattern_of, statistics
 from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.weights.onnxfile import onnx_tensors
@@ -43,6 +44,17 @@ def clip(present=((True, True), (True, False), (False, True))) -> Clip:
     torch.manual_seed(1)
     video = torch.randint(0, 255, (count, 2, 3, 32, 32), dtype=torch.uint8)
     return Clip(0.1 * torch.randn(count, 1, 8000), video, torch.zeros(count), torch.tensor(present), ["f"] * count, 0.0)
+
+
+def test_frames_are_normalised_and_resized():
+    batch = clip()
+    architecture = replace(FRAMES, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in ((127.5, 63.75, 255.0), (127.5, 63.75, 0.0)))
+    expected = (batch.video - shift) / scale
+    torch.testing.assert_close(Tower(Member("v", architecture)).inputs(batch), expected)
+    half = Tower(Member("v", replace(architecture, size=16))).inputs(batch)
+    assert half.shape == (3, 2, 3, 16, 16)
+    torch.testing.assert_close(half.mean(dim=(3, 4)), expected.mean(dim=(3, 4)), atol=0.03, rtol=0)
 
 
 def test_a_checkpoint_gives_the_ensemble_back(tmp_path):
