@@ -223,9 +223,11 @@ def tests_of(traced: Trace, mutant: Mutant, limit: float) -> list[str]:
     """The tests that run the mutant's statement, or, where an import does, the file; the quickest, within a limit."""
     tree = ast.parse((ROOT / mutant.file).read_text())
     around = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.last <= n.end_lineno]
-    statement = min(around, key=lambda node: node.end_lineno - node.lineno)
-    lines, first = traced.lines.get(mutant.file, {}), min(statement.lineno, mutant.first)
-    hits = {test for line in range(first, statement.end_lineno + 1) for test in lines.get(str(line), [])}
+    statement = min(around, key=lambda node: node.end_lineno - node.lineno, default=None)  # a decorator lies in none
+    lines = traced.lines.get(mutant.file, {})
+    first = min(statement.lineno, mutant.first) if statement else mutant.first
+    last = statement.end_lineno if statement else mutant.last
+    hits = {test for line in range(first, last + 1) for test in lines.get(str(line), [])}
     hits = hits or {test for tests in lines.values() for test in tests} or set(traced.seconds)
     chosen, used = [], 0.0
     for test in sorted(hits, key=lambda test: (traced.seconds[test], test)):
