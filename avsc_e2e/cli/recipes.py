@@ -152,17 +152,18 @@ def show(recipe: Recipe) -> None:
     print("\n".join(lines(recipe, "")))
 
 
-def train(recipe: Recipe, resume: bool = False, profile: bool = False) -> None:
+def train(recipe: Recipe, resume: bool = False, requeue: bool = False, profile: bool = False) -> None:
     """Train a stage, or a model of your data; the folder of the run holds the checkpoint, the log and the recipe.
 
     Args:
         resume: Continue an interrupted run of the same recipe.
+        requeue: Continue if there is an interrupted run, else start one: for jobs that a scheduler or torchrun repeats.
         profile: Profile six steps of the first epochs: write a table of milliseconds by operation, and a trace.
     """
     from avsc_e2e import processes
     from avsc_e2e.training.trainer import train
 
-    path = train(recipe, resume=resume, profile=profile)
+    path = train(recipe, resume=resume, requeue=requeue, profile=profile)
     if not processes.rank():
         print(f"checkpoint: {path}")
 

@@ -130,6 +130,13 @@ class ClipDataset(Dataset):
         """Number of fixed segments of all recordings."""
         return sum(segment_count(row, self.sampling.window) for row in self.rows)
 
+    def shards(self) -> np.ndarray:
+        """(length,) number of the shard of the store that each index is a clip of; without a store 0."""
+        rows = np.searchsorted(self._ends, np.arange(len(self)), side="right")
+        if not self.store:
+            return np.zeros(len(rows), int)
+        return self.store.recordings.shards_of([row.file for row in self.rows])[rows].astype(int)
+
     def row(self, index: int) -> Row:
         """The recording of an index."""
         return self._window(index)[0] if self.segments is None else self.segments[index].row

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from avsc_e2e.clip import Clip
 from avsc_e2e.data.badmedia import BadMedia, BadMediaLog
 from avsc_e2e.data.dataset import Attempt, ClipDataset, Key
-from avsc_e2e.data.sampler import KeyedSampler
+from avsc_e2e.data.sampler import KeyedSampler, Position, Streaming
 from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.processes import start_worker, without_main
 
@@ -60,6 +60,8 @@ class ClipLoader(DataLoader):
 
     def __init__(self, dataset: ClipDataset, *, patience: float, small: bool = False, **options):
         self.clips, self.patience = dataset, patience
+        self.taken = 0
+        """Batches that were read in this epoch, those of bad media included."""
         self.bad = BadMediaLog(dataset.bad_media, dataset.total)
         workers = options["num_workers"]
         self.reading = torch.zeros(workers, 2, dtype=torch.float64).share_memory_() if workers else None
@@ -77,9 +79,11 @@ class ClipLoader(DataLoader):
         with nullcontext() if needed else without_main():
             batches = super().__iter__()
         waiting = time.monotonic()
+        self.taken = 0
         while True:
             try:
                 clip, bad, failure = next(batches)
+                self.taken += 1
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # the latter two if a worker dies while it sends
@@ -190,6 +194,8 @@ def loader(
     balance: float = 0.0,
     patience: float = 300.0,
     small: bool = False,
+    streaming: Streaming | None = None,
+    position: Position | None = None,
 ) -> ClipLoader:
     """Batches of a dataset as Clips. Worker processes are forked from a server that has imported the library and
     nothing else, so that neither threads nor locks nor GPU contexts are copied into them. A file that takes a worker
@@ -203,6 +209,8 @@ def loader(
         replicas=replicas,
         classes=[dataset.row(index).scene for index in range(len(dataset))] if balance else (),
         balance=balance,
+        streaming=streaming,
+        position=position,
     )
     context = None
     if workers:

@@ -71,6 +71,7 @@ class RunFolder(Callback):
         return self.folder / "epochs" / f"{epoch:04d}.safetensors"
 
     def on_train_start(self, trainer: pl.Trainer, module: FineTuning) -> None:
+        self.began = self.left = self.trained = time.monotonic()
         self._stop_without_gain(trainer)  # if a run was killed after its last epoch
         if trainer.is_global_zero:
             self.tables.forget_steps_after(trainer.global_step)
@@ -110,6 +111,10 @@ class RunFolder(Callback):
             self.profile.step()
             if batch_idx + 1 < trainer.num_training_batches:  # the validation follows the last batch
                 self.profile.enter("wait for data")
+        stepped = (batch_idx + 1) % self.recipe.optim.accumulate == 0
+        due = self.recipe.save_every and trainer.global_step % self.recipe.save_every == 0
+        if due and stepped and batch_idx + 1 < trainer.num_training_batches:
+            module.save_amid(self.folder / "last.ckpt")
 
     def _look_at_losses(self, trainer: pl.Trainer, module: FineTuning, batch: Clip, index: int) -> None:
         """Log the losses of some steps, and stop the run at a step whose loss is not finite. It waits for the GPU only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.profiler import record_function
 
 from avsc_e2e.clip import Clip, Corpus
 from avsc_e2e.data.loader import loader
+from avsc_e2e.data.sampler import Position
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import evaluation_dataset
 from avsc_e2e.models.architecture import Architecture
@@ -34,11 +36,13 @@ from avsc_e2e.training.optimiser import (
     unfreeze,
 )
 from avsc_e2e.training.recipe import Recipe
+from avsc_e2e.training.resume import in_batches
 from avsc_e2e.training.run import (
     bad_media_file,
     short_side,
     stage_file,
     store_of,
+    streaming_of,
     train_dataset,
     workers,
 )
@@ -75,6 +79,10 @@ class FineTuning(pl.LightningModule):
         self._pairs: Pairs | None = None
         self._sums: Tensor | None = None
         self._clips = 0
+        self._position: Position | None = None
+        """Where a resumed run goes on within an epoch."""
+        self._place: Position | None = None
+        """Of the checkpoint that is being written within an epoch."""
         if recipe.machine.checkpoint_activations:
             checkpoint_activations(model)
         if recipe.machine.compile:
@@ -90,8 +98,9 @@ class FineTuning(pl.LightningModule):
         return self._teachers[0]
 
     def train_dataloader(self):
+        dataset = train_dataset(self.recipe, self.corpus, self.teachers)
         return loader(
-            train_dataset(self.recipe, self.corpus, self.teachers),
+            dataset,
             self.recipe.batch_size,
             shuffle=True,
             workers=workers(self.recipe),
@@ -100,6 +109,8 @@ class FineTuning(pl.LightningModule):
             replicas=self.trainer.world_size,
             balance=self.recipe.data.balance,
             small=torch.cuda.is_available() and not self.teachers,
+            streaming=streaming_of(self.recipe, dataset),
+            position=self._position,
         )
 
     def val_dataloader(self):
@@ -134,11 +145,32 @@ class FineTuning(pl.LightningModule):
     def on_train_start(self) -> None:
         if self.average is not None and not self.recipe.machine.shard_model:
             self._pairs = pairs(self.average, self.model)
+        if self._position:  # within an epoch, whose start is not called again
+            self._unfreeze()
+
+    def save_amid(self, path: Path) -> None:
+        """Write a checkpoint within an epoch, from which a run goes on with the next batch."""
+        taken = self.trainer.train_dataloader.taken * self.recipe.batch_size
+        here = self._position if self._position and self._position.epoch == self.current_epoch else None
+        self._place = (here or Position(self.current_epoch, ())).with_more(self.trainer.world_size, taken)
+        try:
+            self.trainer.save_checkpoint(path)
+        finally:
+            self._place = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        if self._place:
+            checkpoint["amid"] = {"epoch": self._place.epoch, "taken": self._place.taken, "losses": self._totals()}
         checkpoint["trained"] = [m for m in self.model.architecture.modalities if getattr(self.model, m).trained]
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        if "amid" in checkpoint:
+            amid = checkpoint["amid"]
+            self._position = Position(amid["epoch"], tuple((int(n), int(clips)) for n, clips in amid["taken"]))
+            if self.trainer.is_global_zero:  # the sums are those of all processes
+                *sums, self._clips = amid["losses"]
+                self._sums = torch.tensor(sums, dtype=torch.float64)
+            in_batches(checkpoint, self._position, self.recipe.batch_size, self.trainer.world_size)
         for modality in checkpoint["trained"]:
             getattr(self.model, modality).trained = True
         if self.recipe.optim.keep_statistics:
@@ -146,6 +178,9 @@ class FineTuning(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._clips = None, 0
+        self._unfreeze()
+
+    def _unfreeze(self) -> None:
         if self.recipe.optim.unfreeze:
             shares = unfreeze(self.model, self.recipe.optim, self.current_epoch)
             if self.recipe.optim.keep_statistics:
@@ -187,7 +222,7 @@ class FineTuning(pl.LightningModule):
             loss = sum(getattr(recipe.heads, name) * value for name, value in losses.items())
         self.losses = torch.stack([loss.detach(), *(losses[name].detach() for name in self.model.architecture.heads)])
         weighted = self.losses * len(batch.file)
-        self._sums = weighted.double() if self._sums is None else self._sums + weighted
+        self._sums = weighted.double() if self._sums is None else self._sums.to(weighted.device) + weighted
         self._clips += len(batch.file)
         return loss
 
@@ -206,11 +241,15 @@ class FineTuning(pl.LightningModule):
         """Mean losses over the clips of all processes in this epoch. It waits for the device."""
         if self._sums is None:
             return {}
+        *sums, clips = self._totals()
+        return {name: value / clips for name, value in zip(self.loss_names, sums, strict=True)}
+
+    def _totals(self) -> list[float]:
+        """Sums of the losses of this epoch's clips, and their number, over all processes."""
         total = torch.cat([self._sums, self._sums.new_tensor([self._clips])])
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(total)
-        *sums, clips = total.tolist()
-        return {name: value / clips for name, value in zip(self.loss_names, sums, strict=True)}
+        return total.tolist()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         # Lightning refuses fused optimisers under autocast, although bf16 does not scale gradients.

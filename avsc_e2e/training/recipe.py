@@ -59,6 +59,16 @@ class Data:
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     """Decoder of frames. pyav: exact frames; decord: wrong frames in many files, for comparison; auto: pyav, because
     decord was faster for no file."""
+    order: Literal["random", "stream"] = "random"
+    """Order of an epoch. stream: one shard of the store after the other, shuffled over --data.buffer clips, for stores
+    behind a URL and on disks that read in sequence."""
+    buffer: int = 2000
+    """Clips over which the order stream shuffles, at least; always whole shards."""
+    cache: str = ""
+    """Folder for the shards that the order stream fetches from a URL; empty: the system's folder for temporary
+    files."""
+    cache_size: float = 16.0
+    """Most that these shards take, GB for each device."""
     workers: int = -1
     """Loader processes for each device; 0: none, -1: its share of the cores minus one with a GPU, none without."""
 
@@ -66,6 +76,10 @@ class Data:
         within("--data.short-side", self.short_side, 0)
         within("--data.workers", self.workers, -1)
         within("--data.test", self.test, 0, 1, "it is a share of the recordings")
+        within("--data.buffer", self.buffer, 1)
+        within("--data.cache-size", self.cache_size, 0)
+        if self.order == "stream" and self.balance:
+            raise AvscError("--data.order stream reads every recording once: leave out --data.balance")
         if self.windows < 1:
             raise AvscError(f"--data.windows {self.windows}: at least one window is needed from each recording")
         if self.window < 0 or self.statistics < 0:
@@ -270,6 +284,8 @@ class Recipe:
     """Passes over the training set; 0: only combine the stages of `init`."""
     steps: int = 0
     """Limit of optimiser steps: a larger training set gets fewer epochs than `epochs`, but at least two. 0 is off."""
+    save_every: int = 0
+    """Steps after which last.ckpt is also written within an epoch, for epochs that last long; 0: after each epoch."""
     batch_size: int = 32
     """Clips in a batch, on each device."""
     pretrained: bool = True
@@ -292,6 +308,7 @@ class Recipe:
     def __post_init__(self):
         within("--patience", self.patience, 0)
         within("--steps", self.steps, 0)
+        within("--save-every", self.save_every, 0)
         if self.epochs < 0 or (not self.epochs and not self.init):
             raise AvscError(f"--epochs {self.epochs}: at least one is needed; 0 combines the stages of --init")
         if self.batch_size < 2:

@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 
 from avsc_e2e.clip import Corpus
+from avsc_e2e.data.sampler import Position
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.training.recipe import Recipe
 
 FREE = (
-    "runs", "patience", "data.root", "data.store", "data.workers", "data.evaluation", "test_time",
+    "runs", "patience", "data.root", "data.store", "data.workers", "data.evaluation",
+    "data.cache", "data.cache_size", "save_every", "test_time",
     "machine.compile", "machine.checkpoint_activations", "machine.devices", "machine.deterministic",
 )  # fmt: skip
 """Fields, and groups of fields, that do not change what an epoch learns; a resumed run may change them. (Sharding and
@@ -51,6 +53,15 @@ def fingerprint(corpus: Corpus) -> str:
             digest.update(f"{row.file}\t{row.scene}\t{row.duration:.2f}\n".encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def in_batches(checkpoint: dict, position: Position, size: int, replicas: int) -> None:
+    """Have Lightning's count of an epoch's batches be that of the processes as they are now."""
+    if position.taken[-1][0] == replicas:
+        return
+    done = sum(n * clips for n, clips in position.taken) // (size * replicas)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    progress |= {"ready": done, "started": done, "processed": done, "completed": done - 1}
 
 
 def _plain(recipe: Recipe) -> dict:

@@ -13,9 +13,12 @@ import torch
 from avsc_e2e import processes
 from avsc_e2e.clip import Corpus
 from avsc_e2e.data.dataset import ClipDataset
+from avsc_e2e.data.sampler import Streaming
 from avsc_e2e.data.sets.corpus import read_corpus
+from avsc_e2e.data.store.cache import ShardCache
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
+from avsc_e2e.data.store.remote import RemoteFolder
 from avsc_e2e.data.store.shard import DEFAULT, Options
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import sampling
@@ -143,6 +146,21 @@ def train_dataset(recipe: Recipe, corpus: Corpus, teachers: Teachers | None = No
         bad_media=bad_media_file(recipe),
         decoder=recipe.data.decoder,
     )
+
+
+def streaming_of(recipe: Recipe, dataset: ClipDataset) -> Streaming | None:
+    """How an epoch goes through the shards of a dataset's store, which it reads from a cache then where it is behind a
+    URL; None for a random order. Raises AvscError where there is no store."""
+    if recipe.data.order == "random":
+        return None
+    store = dataset.store
+    if not store:
+        raise AvscError("--data.order stream: reads the shards of a store: give --data.store (`avsc data prepare`)")
+    if not isinstance(store.shards, RemoteFolder):
+        return Streaming(dataset.shards(), recipe.data.buffer)
+    cache = ShardCache(store.shards, store.recordings.shards, recipe.data.cache, recipe.data.cache_size * 1e9)
+    dataset.store = dataclasses.replace(store, shards=cache)
+    return Streaming(dataset.shards(), recipe.data.buffer, cache.fetch)
 
 
 def epochs_of(recipe: Recipe, corpus: Corpus) -> int:

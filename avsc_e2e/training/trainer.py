@@ -39,13 +39,13 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Candidate shares of the initial weights; the validation set chooses one."""
 
 
-def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Path:
+def train(recipe: Recipe, *, resume: bool = False, requeue: bool = False, profile: bool = False) -> Path:
     """Train a stage and return its checkpoint. The run's folder also holds recipe.json, metrics.csv, classes.csv,
-    timing.csv, TensorBoard's events and last.ckpt, from which `resume` continues; with `profile` also a trace of some
-    steps and a table of their time. Raises AvscError."""
+    timing.csv, TensorBoard's events and last.ckpt, from which `resume` continues, and `requeue` if it is there;
+    with `profile` also a trace of some steps and a table of their time. Raises AvscError."""
     folder = run_folder(recipe)
     if recipe.machine.devices > 1 and not launched():
-        launch(partial(train, recipe, resume=resume, profile=profile), recipe.machine.devices)
+        launch(partial(train, recipe, resume=resume, requeue=requeue, profile=profile), recipe.machine.devices)
         return model_file(recipe)
     corpus = corpus_of(recipe)
     if not corpus.train or not corpus.validation:
@@ -59,6 +59,7 @@ def train(recipe: Recipe, *, resume: bool = False, profile: bool = False) -> Pat
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, short_side=short_side(recipe)))
     recipe = dataclasses.replace(recipe, epochs=epochs_of(recipe, corpus))
     last = folder / "last.ckpt"
+    resume = resume or (requeue and last.is_file())
     if resume and not last.is_file():
         raise AvscError(f"{folder}: nothing to resume, there is no last.ckpt in it; leave --resume out to start")
     if not resume and last.is_file():

@@ -77,6 +77,16 @@ class Recordings(Mapping[str, Stored]):
                 return stored
         raise KeyError(file)
 
+    @property
+    def shards(self) -> list[Path | str]:
+        """By their number."""
+        return [shard for _, shard in self._files]
+
+    def shards_of(self, files: Sequence[str]) -> np.ndarray:
+        """(N,) number of the shard of each recording, which must be there."""
+        keys = np.fromiter(map(_key, files), np.uint64, len(files))
+        return self._places[np.searchsorted(self._keys, keys)]
+
     def _read(self, place: int) -> Stored:
         index, shard = self._files[self._places[place]]
         try:

@@ -56,6 +56,9 @@ class Maps:
     def __reduce__(self):
         return Maps, ()
 
+    def holds(self, shard: Path) -> bool:
+        return shard in self._maps
+
     def parts(self, shard: Path, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """The bytes of each span (offset, size) of a shard, as they lie in its map."""
         self._touched += sum(size for _, size in spans)
@@ -64,6 +67,7 @@ class Maps:
             for one in self._maps.values():
                 one.madvise(mmap.MADV_DONTNEED)
         if shard not in self._maps:
+            self._maps = {path: one for path, one in self._maps.items() if path.exists()}  # else its disk is not freed
             if len(self._maps) >= OPEN:
                 del self._maps[next(iter(self._maps))]
             try:

@@ -155,6 +155,14 @@ class RemoteFolder:
             self._blocks.popitem(last=False)
         return found
 
+    def copy_whole(self, shard: str, path: Path) -> None:
+        """Copy a shard to a file, a part at a time."""
+        size = self.sizes[shard]
+        spans = [(shard, begin, min(begin + PART, size)) for begin in range(0, size, PART)]
+        with open(path, "wb") as file:
+            for data in (data for span in spans for data in self._fetch([span])):
+                file.write(data)
+
     def _connect(self) -> Any:
         """The file system, made anew in every process: neither its thread nor its sockets survive a fork."""
         if self._process != os.getpid():
