@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from avsc_e2e.errors import AvscError
@@ -39,7 +40,7 @@ def spread(
     try:
         while True:
             room = _slots(ray, gpus) * (1 + AHEAD) - len(under_way)
-            for index in (index for index, _ in zip(following, range(room), strict=False)):
+            for index in islice(following, max(room, 0)):
                 under_way[task.remote(items[index])] = index
             if not under_way:
                 return
