@@ -102,6 +102,8 @@ class Run:
                 if not self.tune(name, plan, (self.clock.left - self.ending) / (len(waiting) - place)):
                     skipped.append((name, plan))
             waiting = skipped
+        if waiting:
+            log.info("no time to fine-tune %s", ", ".join(name for name, _ in waiting))
         most = max(self.clock.left, JUDGED * self.clock.seconds) / max(self.each, 1e-6)
         return self.results.finish(self.model, self.ladder, self.segments, most, self.progress("judging the test part"))
 
@@ -130,7 +132,6 @@ class Run:
         fits = seconds / 2 / max((1.0 if several else 0.4) * self.each, 1e-6)
         if rows.sum() > fits:
             if fits < TRIAL:
-                log.info("%s tuned: skipped, %.0f s are too few", name, max(seconds, 0))
                 return False
             rows = rows & self.segments.within(fits / rows.mean())  # fewer of each recording teach nearly as much
         segments = self.segments.chosen(rows)
@@ -145,7 +146,6 @@ class Run:
             self.seed, seconds - (self.clock.used - began),
         )  # fmt: skip
         if tuned is None:
-            log.info("%s tuned: skipped, %.0f s are too few", name, max(seconds, 0))
             return False
         new, there = f"{name} tuned", tuned.judged
         both = Judged(segments.targets[there], segments.groups[there], segments.weights[there])
