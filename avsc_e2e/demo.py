@@ -17,9 +17,10 @@ from avsc_e2e.submission.check import check
 from avsc_e2e.submission.package import pack
 from avsc_e2e.submission.people import Affiliation, Person, with_correspondent
 from avsc_e2e.toycity.city import ToyCity
-from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import Data, Heads, Optim, Recipe
 from avsc_e2e.training.run import model_file
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from avsc_e2e.models.zoo.own import tiny
-from avsc_e2e.training.recipe import Augment, Data, Machine, Optim, Recipe
+from avsc_e2e.training.recipe import Data, Machine, Optim, Recipe
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 

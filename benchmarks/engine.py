@@ -36,9 +36,10 @@ from avsc_e2e.models.zoo.own import lite0, tiny
 from avsc_e2e.outputs.metrics import macro_log_loss
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training import trainer as training
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Optim, Recipe
 from avsc_e2e.training.run import corpus_of, model_file, store_of
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import RandAugment, TestTime
 

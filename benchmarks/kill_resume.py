@@ -39,8 +39,9 @@ from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.toycity.city import ToyCity
 from avsc_e2e.training import strategy
 from avsc_e2e.training import trainer as training
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Optim, Recipe
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
 from avsc_e2e.transforms.frames import RandAugment
 

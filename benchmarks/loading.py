@@ -41,8 +41,8 @@ from avsc_e2e.data.media.header import probe_located
 from avsc_e2e.data.media.source import fitted
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.data.store.reader import open_store
-from avsc_e2e.training.recipe import Augment
 from avsc_e2e.transforms import Compose
+from avsc_e2e.transforms.augmentation import Augment
 
 SIDE, TRAIN_SIDE, RATE = 256, 224, 48_000
 

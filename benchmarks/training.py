@@ -48,9 +48,10 @@ from avsc_e2e.training.acceleration import compile_trunks
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.losses import head_losses
 from avsc_e2e.training.optimiser import build_optimiser, parameter_groups
-from avsc_e2e.training.recipe import Augment, Data, Machine, Recipe
+from avsc_e2e.training.recipe import Data, Machine, Recipe
 from avsc_e2e.training.run import corpus_of, train_dataset, workers
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import Mixing
 
 CUDA = torch.cuda.is_available()

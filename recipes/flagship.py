@@ -18,7 +18,8 @@ from dataclasses import replace
 
 from avsc_e2e.cli import run
 from avsc_e2e.models.zoo import own
-from avsc_e2e.training.recipe import UNCHANGED, Averaging, Data, Distil, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Distil, Heads, Optim, Recipe
+from avsc_e2e.transforms.augmentation import UNCHANGED
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import HorizontalFlip, RandomResizedCrop
 

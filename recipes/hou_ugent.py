@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from avsc_e2e.cli import run
 from avsc_e2e.models.zoo import systems
-from avsc_e2e.training.recipe import UNCHANGED, Data, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import Data, Heads, Optim, Recipe
+from avsc_e2e.transforms.augmentation import UNCHANGED
 from avsc_e2e.transforms.frames import HorizontalFlip
 
 joint = Recipe(

@@ -29,8 +29,9 @@ from avsc_e2e.data.store.place import Place, writable
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.weights.files import checkpoint_file
 from avsc_e2e.parquet import parquet_about, parquet_bytes
+from avsc_e2e.prediction.inputs import Given, recordings
 from avsc_e2e.prediction.predictor import Predictor
-from avsc_e2e.prediction.recordings import Given, Source, recordings
+from avsc_e2e.prediction.recordings import Source
 from avsc_e2e.segments import Prediction
 
 MANIFEST = "predictions.json"

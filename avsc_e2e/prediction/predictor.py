@@ -24,8 +24,9 @@ from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.output import SystemOutput
+from avsc_e2e.prediction.inputs import Given, recordings
 from avsc_e2e.prediction.reading import PATIENCE, Part, Reading, Workers, parts
-from avsc_e2e.prediction.recordings import Cut, Given, Source, recordings
+from avsc_e2e.prediction.recordings import Cut, Source
 from avsc_e2e.segments import Prediction, Smooth, merged, smoothed
 from avsc_e2e.transforms.frames import CentreCrop, Crops, TestTime
 

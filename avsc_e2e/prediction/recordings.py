@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -15,12 +15,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from avsc_e2e.clip import MODALITIES, Row
-from avsc_e2e.data.extensions import kind, media_files
 from avsc_e2e.data.media import Decoder, LiveWindows, MediaWindow, decode_windows, probe, window_starts
-from avsc_e2e.data.sets.table import TABLES, folder_of, read_table
-from avsc_e2e.data.store.layout import MANIFEST, is_store, located
 from avsc_e2e.data.store.reader import Store, open_store
-from avsc_e2e.data.store.remote import RemoteFolder, fetch, is_url
+from avsc_e2e.data.store.remote import fetch
 from avsc_e2e.errors import AvscError, MediaError
 
 LONG = 60.0
@@ -231,58 +228,6 @@ class StoredRecording:
 
 
 Source: TypeAlias = MediaFile | RemoteFile | MediaBytes | Recording | StoredRecording
-Given: TypeAlias = str | os.PathLike | bytes | Recording
-"""An input: a media file, a folder, a store, a URL, the bytes of a media file, or arrays."""
-
-
-def recordings(given: Given | Iterable[Given]) -> list[Source]:
-    """The recordings of the inputs, including all those in folders and stores. Raises AvscError."""
-    several = [given] if isinstance(given, (str, os.PathLike, bytes, Recording)) else given
-    found: list[Source] = []
-    for number, one in enumerate(several, 1):
-        if isinstance(one, (Recording, MediaFile, RemoteFile, StoredRecording)):
-            found.append(one)
-        elif isinstance(one, bytes):
-            found.append(MediaBytes(one, f"recording {number}"))
-        elif is_url(one) and kind(str(one).split("?")[0]):
-            found.append(RemoteFile(str(one)))
-        elif os.path.splitext(one)[1].lower() in TABLES:
-            found += _listed(str(one))
-        elif is_url(one) and (names := _media_at(str(one))):
-            found += [RemoteFile(name) for name in names]
-        elif is_store(one):
-            found += [StoredRecording(str(one), file) for file in sorted(opened_store(str(one)).recordings)]
-        else:
-            found += [MediaFile(str(file)) for file in media_files([one])]
-    return found
-
-
-def _listed(table: str) -> list[MediaFile | RemoteFile]:
-    """The recordings of a table with a column file, a file or a URL. Raises AvscError."""
-    with contextlib.ExitStack() as stack:
-        path = Path(table)
-        if is_url(table):
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avsc-"))) / PurePosixPath(table).name
-            fetch(table, path)
-        lines, _ = read_table(path, ("file",))
-    found: list[MediaFile | RemoteFile] = []
-    for number, cells in lines:
-        place = located(folder_of(table) if is_url(table) else folder_of(path.absolute()), cells["file"])
-        if not is_url(place) and not os.path.isfile(place):
-            raise AvscError(f"{table}: line {number}: {place}: no such file")
-        found.append(RemoteFile(str(place)) if is_url(place) else MediaFile(str(place)))
-    return found
-
-
-def _media_at(url: str) -> list[str]:
-    """URLs of the media files below a URL; none where it is that of a store, or cannot be listed."""
-    folder = RemoteFolder(url.rstrip("/"))
-    if folder.read([MANIFEST], optional=True)[0] is not None:
-        return []
-    names = sorted(name for name in folder.names() if kind(name) and not PurePosixPath(name).name.startswith("."))
-    if not names:
-        raise AvscError(f"{url}: no media file is listed there, and it is no store: give another URL")
-    return [str(located(folder.url, name)) for name in names]
 
 
 def live_windows(cut: Cut, heard_rate: int, seen: bool, name: str) -> LiveWindows:

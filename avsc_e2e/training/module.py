@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,32 +24,15 @@ from avsc_e2e.randomness import BATCH_KEY, STEP_KEY, keyed
 from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunks
 from avsc_e2e.training.averaging import Pairs, follow, pairs, shadow
 from avsc_e2e.training.batchnorm import share_statistics
-from avsc_e2e.training.decision import fit_decision
 from avsc_e2e.training.distillation import Teachers, as_seen_by
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
-from avsc_e2e.training.optimiser import (
-    build_optimiser,
-    freeze_still_parts,
-    parameter_groups,
-    schedule,
-    unfreeze,
-)
+from avsc_e2e.training.optimiser import build_optimiser, freeze_still_parts, parameter_groups, schedule, unfreeze
 from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.training.resume import in_batches
-from avsc_e2e.training.run import (
-    bad_media_file,
-    short_side,
-    stage_file,
-    store_of,
-    streaming_of,
-    train_dataset,
-    workers,
-)
+from avsc_e2e.training.run import bad_media_file, short_side, stage_file, store_of, streaming_of, train_dataset, workers
 from avsc_e2e.training.runlog import ClassScore, class_scores
-from avsc_e2e.training.sharding import (
-    gather,
-    release,
-)
+from avsc_e2e.training.sharding import gather, release
+from avsc_e2e.training.validation import Validated, fitted, gathered
 from avsc_e2e.transforms.batch import Mixing
 
 log = logging.getLogger(__name__)
@@ -71,7 +53,7 @@ class FineTuning(pl.LightningModule):
             teachers = Teachers(files, model.architecture.classes)
         self._teachers = (teachers,)  # in a tuple, so that checkpoints do not contain them
         self._given: Tensor | None = None
-        self._validation: list[tuple[Tensor, Tensor, list[str], dict[str, Tensor]]] = []
+        self._validation: list[Validated] = []
         self._fitted_on: tuple[dict[str, Tensor], Tensor, list[str]] = ({}, torch.zeros(0), [])
         self.class_scores: list[ClassScore] = []
         self.losses = torch.zeros(0)
@@ -276,19 +258,8 @@ class FineTuning(pl.LightningModule):
         self._validation.append((batch.target, batch.present.all(dim=1), list(batch.file), heads))
 
     def on_validation_epoch_end(self) -> None:
-        targets = torch.cat([found for found, *_ in self._validation])
-        both = torch.cat([found for _, found, *_ in self._validation])
-        files = [name for _, _, names, _ in self._validation for name in names]
-        parts = [heads for *_, heads in self._validation]
-        heads = {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
+        targets, both, files, heads = gathered(self._validation, self.trainer.world_size)
         self._validation.clear()
-        if self.trainer.world_size > 1:  # parts of unequal length are gathered as objects, each clip exactly once
-            gathered: list[Any] = [None] * self.trainer.world_size
-            mine = targets.cpu(), both.cpu(), files, {name: values.cpu() for name, values in heads.items()}
-            torch.distributed.all_gather_object(gathered, mine)
-            targets, both = (torch.cat([found[i] for found in gathered]) for i in (0, 1))
-            files = [name for _, _, names, _ in gathered for name in names]
-            heads = {name: torch.cat([found[name] for *_, found in gathered]) for name in heads}
         broken = [name for name, values in heads.items() if not bool(torch.isfinite(values).all())]
         if broken:
             raise AvscError(
@@ -313,13 +284,7 @@ class FineTuning(pl.LightningModule):
         probabilities, targets, files = self._fitted_on
         if not len(targets):
             return None
-        source = {row.file: row.location or row.file for row in self.corpus.validation}
-        return fit_decision(
-            self.model.architecture,
-            {name: values.cpu().double().numpy() for name, values in probabilities.items()},
-            targets.cpu().numpy(),
-            np.array([source[file] for file in files]),
-        )
+        return fitted(self.model.architecture, probabilities, targets, files, self.corpus.validation)
 
     def configure_optimizers(self):
         recipe = self.recipe

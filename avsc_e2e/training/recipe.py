@@ -8,9 +8,8 @@ from typing import Literal
 
 from avsc_e2e.errors import AvscError, within
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
-from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandAugment, RandomResizedCrop, TestTime
-from avsc_e2e.transforms.waveform import Waveform
+from avsc_e2e.transforms.augmentation import Augment
+from avsc_e2e.transforms.frames import TestTime
 
 HIGHEST_RATE = 10.0
 """Higher learning rates cannot be meant."""
@@ -86,32 +85,6 @@ class Data:
             raise AvscError("--data.window and --data.statistics: they are at least 0")
         if not 0 <= self.balance <= 1:
             raise AvscError(f"--data.balance {self.balance}: it is a share from 0 to 1")
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes of training clips. Each is off at strength 0 (a crop at 1)."""
-
-    crop: RandomResizedCrop = RandomResizedCrop()
-    flip: HorizontalFlip = HorizontalFlip()
-    colour: ColourJitter = ColourJitter()
-    randaugment: RandAugment = RandAugment()
-    waveform: Waveform = Waveform()
-    spectrum: SpecAugment = SpecAugment()
-    mixup: Mixup = Mixup()
-    cutmix: CutMix = CutMix()
-    drop: DropModality = DropModality()
-
-
-UNCHANGED = Augment(
-    crop=RandomResizedCrop(1.0),
-    flip=HorizontalFlip(0.0),
-    colour=ColourJitter(0.0, 0.0),
-    waveform=Waveform(gain=0.0),
-    spectrum=SpecAugment(0.0, 0.0),
-    mixup=Mixup(0.0),
-)
-"""No augmentation: the start of the recipes of published systems."""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from avsc_e2e.training.acceleration import checkpoint_activations, compile_trunk
 from avsc_e2e.training.averaging import follow, pairs, shadow
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.training.optimiser import build_optimiser, parameter_groups
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Machine, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Machine, Optim, Recipe
 from avsc_e2e.training.run import workers
 from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms import batch as transforms
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup, SpecAugment
 
 MODEL = replace(tiny(), size=32)

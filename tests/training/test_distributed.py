@@ -34,9 +34,10 @@ from avsc_e2e.models.weights.checkpoint import load_model
 from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training import callbacks
 from avsc_e2e.training.acceleration import checkpoint_activations
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Heads, Machine, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Heads, Machine, Optim, Recipe
 from avsc_e2e.training.sharding import blocks, gather, release, shard, whole_tensors
 from avsc_e2e.training.trainer import FineTuning, train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import Mixup, SpecAugment
 
 MODEL = replace(tiny(), audio="test_convnext", video="test_convnext", fusion="gated", dropout=0.0, size=32, hidden=16)

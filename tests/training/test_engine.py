@@ -36,11 +36,12 @@ from avsc_e2e.training.distillation import Teachers, as_seen_by, needs, soften
 from avsc_e2e.training.initialisation import take_over
 from avsc_e2e.training.losses import distilled_losses, head_losses, smooth
 from avsc_e2e.training.optimiser import build_optimiser, freeze_still_parts, parameter_groups, rate_share, unfreeze
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Distil, Heads, Machine, Optim, Recipe
+from avsc_e2e.training.recipe import Averaging, Data, Distil, Heads, Machine, Optim, Recipe
 from avsc_e2e.training.run import corpus_of, model_file, train_dataset
 from avsc_e2e.training.runlog import RunLog, class_scores
 from avsc_e2e.training.strategy import WholeCheckpoints
 from avsc_e2e.training.trainer import RunFolder, train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, Mixing, Mixup
 from avsc_e2e.transforms.frames import Crops, RandAugment, TestTime
 

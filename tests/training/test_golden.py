@@ -19,8 +19,9 @@ from support import tiny_recipe
 from avsc_e2e.data import dataset
 from avsc_e2e.models.weights.checkpoint import load_model, read_notes
 from avsc_e2e.models.zoo.own import tiny
-from avsc_e2e.training.recipe import UNCHANGED, Averaging, Distil, Heads, Optim
+from avsc_e2e.training.recipe import Averaging, Distil, Heads, Optim
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import UNCHANGED
 from avsc_e2e.transforms.batch import CutMix, DropModality, Mixup
 
 MODEL = replace(tiny(), size=32, dropout=0.0, hidden=16)

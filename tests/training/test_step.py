@@ -16,8 +16,9 @@ from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.training.losses import head_losses, target_of
 from avsc_e2e.training.optimiser import parameter_groups, rate_share
-from avsc_e2e.training.recipe import Augment, Averaging, Data, Optim
+from avsc_e2e.training.recipe import Averaging, Data, Optim
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, Mixup
 
 MODEL = replace(tiny(), size=32)

@@ -26,9 +26,10 @@ from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.zoo.own import lite0_aisfx, tiny
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.losses import head_losses
-from avsc_e2e.training.recipe import Augment, Data, Heads, Optim, Recipe
+from avsc_e2e.training.recipe import Data, Heads, Optim, Recipe
 from avsc_e2e.training.run import corpus_of, epochs_of, model_file, train_dataset
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import DropModality, Mixup, SpecAugment
 from avsc_e2e.transforms.frames import ColourJitter, HorizontalFlip, RandomResizedCrop
 from avsc_e2e.transforms.waveform import Waveform
