@@ -77,20 +77,20 @@ class KeyedSampler(Sampler[Key]):
         order, repeats = self._order()
         if not self.streaming:
             return (Key(self.epoch, int(i), int(n)) for i, n in zip(order, repeats, strict=True))
-        return (Key(self.epoch, int(index)) for group in self._fetched(order) for index in group)
+        return (Key(self.epoch, int(index)) for group in self._fetched(order, self.streaming) for index in group)
 
-    def _fetched(self, order: np.ndarray) -> Iterator[np.ndarray]:
+    def _fetched(self, order: np.ndarray, streaming: Streaming) -> Iterator[np.ndarray]:
         """The clips of this process, in runs of shards that are there when they are read."""
-        groups = self._groups(order)
-        shards = [np.unique(self.streaming.shards[group]).tolist() for group in groups]
+        groups = self._groups(order, streaming.shards[order])
+        shards = [np.unique(streaming.shards[group]).tolist() for group in groups]
         for group, now, then in zip(groups, shards, [*shards[1:], []], strict=True):
-            if self.streaming.fetch:
-                self.streaming.fetch(now, then)
+            if streaming.fetch:
+                streaming.fetch(now, then)
             yield group
 
-    def _groups(self, order: np.ndarray) -> list[np.ndarray]:
+    def _groups(self, order: np.ndarray, of_shard: np.ndarray) -> list[np.ndarray]:
         """An order cut where its shuffled runs of shards end: where no later clip is of a shard that came before."""
-        _, shards = np.unique(self.streaming.shards[order], return_inverse=True)
+        _, shards = np.unique(of_shard, return_inverse=True)
         last = np.zeros(shards.max(initial=-1) + 1, int)
         last[shards] = np.arange(len(order))  # of repeated places the last one counts
         reach = np.maximum.accumulate(last[shards])

@@ -132,7 +132,7 @@ class FineTuning(pl.LightningModule):
 
     def save_amid(self, path: Path) -> None:
         """Write a checkpoint within an epoch, from which a run goes on with the next batch."""
-        taken = self.trainer.train_dataloader.taken * self.recipe.batch_size
+        taken = self.trainer.train_dataloader.taken * self.recipe.batch_size  # type: ignore[union-attr]
         here = self._position if self._position and self._position.epoch == self.current_epoch else None
         self._place = (here or Position(self.current_epoch, ())).with_more(self.trainer.world_size, taken)
         try:
@@ -228,7 +228,8 @@ class FineTuning(pl.LightningModule):
 
     def _totals(self) -> list[float]:
         """Sums of the losses of this epoch's clips, and their number, over all processes."""
-        total = torch.cat([self._sums, self._sums.new_tensor([self._clips])])
+        sums = torch.zeros(len(self.loss_names)) if self._sums is None else self._sums
+        total = torch.cat([sums, sums.new_tensor([self._clips])])
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(total)
         return total.tolist()

@@ -158,7 +158,9 @@ def streaming_of(recipe: Recipe, dataset: ClipDataset) -> Streaming | None:
         raise AvscError("--data.order stream: reads the shards of a store: give --data.store (`avsc data prepare`)")
     if not isinstance(store.shards, RemoteFolder):
         return Streaming(dataset.shards(), recipe.data.buffer)
-    cache = ShardCache(store.shards, store.recordings.shards, recipe.data.cache, recipe.data.cache_size * 1e9)
+    cache = ShardCache(
+        store.shards, [str(url) for url in store.recordings.shards], recipe.data.cache, recipe.data.cache_size * 1e9
+    )
     dataset.store = dataclasses.replace(store, shards=cache)
     return Streaming(dataset.shards(), recipe.data.buffer, cache.fetch)
 

@@ -19,7 +19,7 @@ Validated: TypeAlias = tuple[Tensor, Tensor, list[str], dict[str, Tensor]]
 
 def gathered(parts: Sequence[Validated], processes: int) -> Validated:
     """Those of all batches of all processes, each clip exactly once, in the same order in every process."""
-    targets, both = (torch.cat([part[at] for part in parts]) for at in (0, 1))
+    targets, both = torch.cat([found for found, *_ in parts]), torch.cat([found for _, found, *_ in parts])
     files = [name for _, _, names, _ in parts for name in names]
     heads = {name: torch.cat([values[name] for *_, values in parts]) for name in parts[0][3]}
     if processes == 1:

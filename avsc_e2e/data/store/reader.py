@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,6 +79,14 @@ class Maps:
         return [np.frombuffer(data, np.uint8, size, offset) for offset, size in spans]
 
 
+class Shards(Protocol):
+    """Where the bytes of shards come from."""
+
+    def parts(self, shard: Any, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """The bytes of each span (offset, size) of a shard."""
+        ...
+
+
 @dataclass
 class Store:
     """Access to the recordings of a store by a row's file, with the two functions that media.py has for paths."""
@@ -96,7 +104,7 @@ class Store:
     recordings: Recordings
     copies: tuple[tuple[str, str], ...] = ()
     """Pairs of recordings that are one, where the source are class folders (see duplicates.py)."""
-    shards: Maps | RemoteFolder = field(default_factory=Maps, repr=False)
+    shards: Shards = field(default_factory=Maps, repr=False)
 
     def check(self, rows: Iterable[Row], modalities: Sequence[str], short_side: int) -> None:
         """Raises AvscError unless all `rows` are in the store as their sources are now, with frames of at least

@@ -161,7 +161,7 @@ class RemoteFolder:
         spans = [(shard, begin, min(begin + PART, size)) for begin in range(0, size, PART)]
         with open(path, "wb") as file:
             for data in (data for span in spans for data in self._fetch([span])):
-                file.write(data)
+                file.write(data or b"")
 
     def _connect(self) -> Any:
         """The file system, made anew in every process: neither its thread nor its sockets survive a fork."""
