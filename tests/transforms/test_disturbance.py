@@ -62,7 +62,7 @@ def test_what_is_asked_for_in_order():
     [
         (Disturbances(noise_db=(10.0,)), "--noise-db: the model takes no audio"),
         (Disturbances(without=("audio",)), "--without: the model takes no audio"),
-        (Disturbances(without=("video",)), "--without video: the model takes video alone"),
+        (Disturbances(without=("video",)), "--without video: video is the only modality of the model"),
     ],
 )
 def test_what_a_model_has_not(asked, reason):

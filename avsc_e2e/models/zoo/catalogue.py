@@ -66,5 +66,5 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
 
 
 def describe(name: str) -> str:
-    """First line of an entry's docstring."""
-    return (entries[name].__doc__ or "").strip().split("\n")[0]
+    """First paragraph of an entry's docstring, as one line."""
+    return " ".join((entries[name].__doc__ or "").strip().split("\n\n")[0].split())
