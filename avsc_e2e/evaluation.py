@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from avsc_e2e import processes
 from avsc_e2e.clip import Clip, Corpus, Row
+from avsc_e2e.cluster import Engine
+from avsc_e2e.clusterinference import predict_on_cluster
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.dataset import segment_count
 from avsc_e2e.data.sets.corpus import read_corpus
@@ -100,6 +102,7 @@ def evaluate_checkpoint(
     *,
     out: str | os.PathLike = "",
     disturbances: Disturbances = UNDISTURBED,
+    engine: Engine = "local",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict recordings with any checkpoint, a learner's too, and write what `evaluate` writes to `out`, by default
@@ -118,9 +121,12 @@ def evaluate_checkpoint(
     store = open_store(root) if is_store(root) else None
     wanted = sampling(arch).short_side
     side = store.short_side if store and settled(arch).size <= store.short_side < wanted else wanted
-    dataset = evaluation_dataset(model, rows, side, store=store, on_bad="mask")
-    calibration = stored_calibration(file)
-    outputs = predict_rows(model, dataset, calibration=calibration, changes=changes, progress=progress)
+    if engine == "ray":
+        outputs = predict_on_cluster(file, root, rows, side, changes, progress)
+    else:
+        dataset = evaluation_dataset(model, rows, side, store=store, on_bad="mask")
+        calibration = stored_calibration(file)
+        outputs = predict_rows(model, dataset, calibration=calibration, changes=changes, progress=progress)
     evaluation = _evaluation(outputs, changes, rows, arch.window, Path(out or file.parent / "evaluation"))
     _write(evaluation, rows)
     report = Report(

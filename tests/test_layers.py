@@ -37,7 +37,7 @@ ROOMS = (
     ("report",),
     ("inference", "segments", "survey"),
     ("captions",),
-    ("prediction",),
+    ("prediction", "clusterinference"),
     ("tables", "hub"),
     ("timelines", "explanation"),
     ("export",),

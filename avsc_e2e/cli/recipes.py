@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from avsc_e2e.cli.learner import train_data
 from avsc_e2e.cli.parsing import Flat, Positional, call, flags_of, in_short, log_to_stderr, one_line_errors, unknown
@@ -184,6 +184,7 @@ def evaluate_checkpoint(
     data: Annotated[str, Positional] = "",
     disturbances: Annotated[Disturbances, Flat] = UNDISTURBED,
     out: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
 ) -> None:
     """Evaluate a checkpoint: write system outputs, scores and a report.
 
@@ -192,11 +193,13 @@ def evaluate_checkpoint(
         data: Recordings to test on: class folders, a TAU root or a store, of which the test set is taken, or all where
             it has none. By default the test set of what the checkpoint was trained on.
         out: Folder to write to; by default evaluation/ beside the checkpoint.
+        engine: local: this machine; ray: a task for each 1,024 segments on a Ray cluster, that of RAY_ADDRESS or
+            of this machine.
     """
     from avsc_e2e.evaluation import evaluate_checkpoint
 
     evaluation = evaluate_checkpoint(
-        checkpoint, data, out=out or "", disturbances=disturbances, progress=progress("predicting")
+        checkpoint, data, out=out or "", disturbances=disturbances, engine=engine, progress=progress("predicting")
     )
     print(evaluation.table("decision"))
     print(f"report: {evaluation.folder / 'report.html'}")
