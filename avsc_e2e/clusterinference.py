@@ -50,7 +50,7 @@ def predict_on_cluster(
     """As `predict_rows` of all fixed segments of `rows`, in the same batches. The checkpoint and the data, a store or
     its URL, or media, must be where all machines see them. Raises AvscError."""
     path = checkpoint.resolve()
-    segments = evaluation_dataset(_model(str(path)), rows, short_side).segments
+    segments = evaluation_dataset(_model(str(path)), rows, short_side).segments or []
     index = {row.file: number for number, row in enumerate(rows)}
     places = [index[segment.row.file] for segment in segments]
     jobs = []
@@ -68,7 +68,7 @@ def predict_on_cluster(
             progress(done, len(segments))
     outputs = {name: _joined([part[name] for part in parts if part]) for name in next(part for part in parts if part)}
     calibration = stored_calibration(path)
-    return outputs | {name: calibration(outputs[name]) for name in (("decision", *changes) if calibration else ())}
+    return outputs | ({name: calibration(outputs[name]) for name in ("decision", *changes)} if calibration else {})
 
 
 @lru_cache(maxsize=1)
@@ -82,7 +82,7 @@ def _predict_segments(job: _Job) -> dict[str, SystemOutput]:
     model = _model(job.checkpoint)
     store = open_store(job.root) if is_store(job.root) else None
     dataset = evaluation_dataset(model, job.rows, job.short_side, store=store, on_bad="mask")
-    dataset.segments = dataset.segments[job.skipped : job.skipped + job.segments]
+    dataset.segments = (dataset.segments or [])[job.skipped : job.skipped + job.segments]
     return predict_rows(model, dataset, batch_size=BATCH, changes=job.changes)
 
 

@@ -5,6 +5,7 @@ Axes: M systems, N rows, K classes. Probabilities are (M, N, K), or (N, K) for o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -35,9 +36,10 @@ def split(targets: np.ndarray, groups: np.ndarray, folds: int = 10, seed: int = 
     from sklearn.model_selection import StratifiedGroupKFold  # slow, and prediction does not need it
 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for fitted, judged in splitter.split(spread, spread, groups):
-        if len(fitted) and len(judged):
-            yield fitted, judged
+    with warnings.catch_warnings():  # of classes in fewer groups than folds: some folds judge none of them, as wanted
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        parts = list(splitter.split(spread, spread, groups))
+    yield from ((fitted, judged) for fitted, judged in parts if len(fitted) and len(judged))
 
 
 def cross_fit(

@@ -1,4 +1,5 @@
 import json
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -218,3 +219,11 @@ def test_a_full_matrix_is_scikit_learns_logistic_regression():
     )
     assert temperature == pytest.approx(best.x, abs=1e-3)
     assert temperature == pytest.approx(0.5, abs=0.12)  # what undoes a square
+
+
+def test_a_class_in_fewer_groups_than_folds_is_split_without_a_warning():
+    targets, groups = np.repeat([0, 1], [30, 3]), np.array([str(n // 2) for n in range(33)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = list(split(targets, groups, 5))
+    assert sorted(row for _, judged in parts for row in judged) == list(range(33))
