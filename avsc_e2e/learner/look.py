@@ -20,7 +20,7 @@ from avsc_e2e.learner.crossing import crossing
 
 IMBALANCE = 10.0
 """Segments of the largest class over those of the smallest that are worth a warning."""
-DECODED = {"": 0.3, "test": 0.2}
+DECODED = {"": 0.25, "test": 0.15}
 """Of the budget, what decoding of the test part and of all others may take; what exceeds it is left out."""
 PILOT = 64
 """Recordings that are decoded first: they tell the machine's rate, and a first checkpoint is made of them."""

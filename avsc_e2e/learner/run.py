@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 SHARE = 0.5
 """Of the time that is left beside the test part, what embeddings and their regressions may take; of larger sets fewer
 segments a recording are looked at."""
-JUDGED = 0.35
+LEARNT = 0.2
+"""Of the budget, what embeddings and regressions may take at least, however long the rest has taken."""
+JUDGED = 0.25
 """Of the budget, what the test part may take; of larger ones fewer segments are judged."""
 REGRESSED = 0.02
 """Seconds that all regressions and decisions take for a segment, on two cores, for some thousand segments of the usual
@@ -124,8 +126,7 @@ class Run:
 
     def tune(self, name: str, plan: Plan, seconds: float) -> bool:
         """Fine-tune a trunk, and decide anew; False where some seconds are too few for it."""
-        frozen, began = self.towers[name], self.clock.used
-        member = frozen.member
+        frozen, member, began = self.towers[name], self.towers[name].member, self.clock.used
         several = member.modality == "video"
         names = ("mean",) if several else member.statistics
         rows = self.found.present[:, MODALITIES.index(member.modality)]
@@ -156,8 +157,7 @@ class Run:
         made.load_state_dict(frozen.state_dict())
         made.trunk.net.load_state_dict(tuned.net.state_dict())
         self.towers[new] = made.to(device()).eval()
-        logits = np.zeros((len(rows), classes), np.float32)
-        judged = np.zeros(len(rows), bool)
+        logits, judged = np.zeros((len(rows), classes), np.float32), np.zeros(len(rows), bool)
         logits[rows], judged[rows] = tuned.logits, tuned.judged
         self.heads[new] = Head((new,), frozenset({member.modality}), logits, judged, tuned.probe)
         self.tell(new, logits[judged], judged, tuned.note)
@@ -189,7 +189,7 @@ class Run:
         saved = self.results.folder / "embeddings.npz"
         there, place = read_arrays(saved, every)
         known = (place >= 0) & (set(there) == {"present", *self.towers})
-        room = SHARE * (self.clock.left - self.ending)
+        room = max(SHARE * (self.clock.left - self.ending), LEARNT * self.clock.seconds)
         count = (room + known.sum() * self.each) / (self.each + REGRESSED)
         rows = known if known.sum() >= max(count, TRIAL) else known | every.within(max(count, TRIAL))
         if self.heads and rows.sum() <= len(self.segments):

@@ -59,7 +59,7 @@ def test_decoding_stops_at_its_share_of_the_time_and_goes_on_with_more(tmp_path,
         monkeypatch.setattr(Clock, "used", property(lambda _: next(times, 0.0)))
         return list(looking.look(root, tmp_path / "run", Options(160, 3.0, 90), clock))
 
-    first, seen = looked(3.0)  # a minute has room for six training recordings and for four of the test part, all
+    first, seen = looked(2.25)  # a minute has room for six training recordings and for four of the test part, all
     assert (len(first.corpus.train), len(first.corpus.test), first.corpus.classes) == (4, 0, ("high", "low"))
     assert (len(seen.corpus.train), len(seen.corpus.test)) == (6, 4)
     assert [text for text in seen.warnings if text.startswith("14 recordings are left out")]

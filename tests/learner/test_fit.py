@@ -86,6 +86,7 @@ def test_where_no_time_is_left_the_first_look_stays(tmp_path, monkeypatch, tones
     root = tones(tmp_path / "data")
     monkeypatch.setattr(learner, "TRIAL", 10)
     monkeypatch.setattr(learner.Run, "ending", 60.0)
+    monkeypatch.setattr(learner, "LEARNT", 0.0)
     learned = fit(root, minutes=1, out=tmp_path / "run", members=BANDS)
     assert learned.ladder.chosen == "first look: best head"
     assert load_model(learned.checkpoint).architecture.classes == ("high", "low")
