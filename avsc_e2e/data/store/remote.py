@@ -40,6 +40,10 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in str(path)
 
 
+def _only_read(url: str) -> AvscError:
+    return AvscError(f"{url}: this protocol can only be read; give a folder, or storage that takes files")
+
+
 class RemoteFolder:
     """The files of a folder behind a URL. Raises AvscError, one line with the file's URL, where one is absent, refused,
     or not to be had after several tries; never MediaError for that, since a lost connection is no bad recording."""
@@ -110,7 +114,7 @@ class RemoteFolder:
     def _make_folder(self, url: str) -> None:
         connection = self._connect()
         if url.startswith(("http://", "https://")):
-            raise NotImplementedError
+            raise _only_read(url)
         if "file" in connection.protocol:  # object storage has no folders
             connection.makedirs(connection._parent(connection._strip_protocol(url)), exist_ok=True)
 
@@ -119,10 +123,10 @@ class RemoteFolder:
         """What goes wrong is an AvscError that names the URL."""
         try:
             yield
-        except NotImplementedError:
-            raise AvscError(
-                f"{url}: this protocol can only be read; give a folder, or storage that takes files"
-            ) from None
+        except AvscError:
+            raise
+        except NotImplementedError:  # of a package whose storage takes no files
+            raise _only_read(url) from None
         except Exception as error:  # of whatever package the protocol is spoken by
             _judge(url, error, last=True)
             raise
