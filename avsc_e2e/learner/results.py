@@ -131,7 +131,7 @@ class Results:
             every = segments_of(test, self.corpus.classes)
             dataset.segments = list(every.chosen(every.within(most)).segments)
             note = f"Figures of {len(dataset.segments)} of the {count} segments of the test part, spread over it: more"
-            note += " do not fit into the minutes. `avsc evaluate` judges all."
+            note += " do not fit into the minutes; avsc evaluate judges all."
             log.warning(note)
         decision = predict_rows(model, dataset, progress=progress)["decision"]
         reference = {row.file: row.scene for row in test}
