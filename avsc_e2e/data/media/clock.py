@@ -1,15 +1,20 @@
-"""The clock of a transport stream, which has to go on through the file: its time stamps are found by it."""
+"""The clock of an MPEG transport or program stream, which has to go on through the file: time stamps follow it."""
 
 from __future__ import annotations
 
 import os
+import re
 
+FORMATS = ("mpegts", "mpeg")
+"""FFmpeg's names of the containers that have such a clock."""
 PACKETS = (188, 192, 204)
-"""Bytes of a packet: plain, of a camera (M2TS), with error correction."""
+"""Bytes of a packet of a transport stream: plain, of a camera (M2TS), with error correction."""
 PLACES, PART = 48, 1 << 18
 """Places of a file that are looked at, and bytes at each."""
 SECOND, WRAPS = 90_000, 1 << 33
 """Ticks of the clock a second, and after which it starts from 0, as FFmpeg knows."""
+PACK = re.compile(rb"\x00\x00\x01\xba(?:([\x20-\x2f].{4})|([\x40-\x7f].{5}))", re.DOTALL)
+"""Start of a pack of a program stream, of MPEG-1 or MPEG-2, and the bytes that hold its clock."""
 
 
 def restarts(path: str) -> bool:
@@ -29,6 +34,23 @@ def restarts(path: str) -> bool:
 
 def references(data: bytes) -> list[tuple[int, int]]:
     """The clock references among packets: number of the stream that carries one, and ticks."""
+    return _of_transport(data) or _of_program(data)
+
+
+def _of_program(data: bytes) -> list[tuple[int, int]]:
+    found = []
+    for old, new in PACK.findall(data):
+        bits = int.from_bytes(old or new, "big") >> (0 if old else 8)
+        if old:  # 4 bits 0010, then 3, 15 and 15 bits of the clock, a marker bit of 1 after each
+            high, middle, low, markers = bits >> 33 & 7, bits >> 17 & 0x7FFF, bits >> 1 & 0x7FFF, 1 << 32 | 1 << 16 | 1
+        else:  # 2 bits 01, then the same; what follows are finer ticks
+            high, middle, low, markers = bits >> 35 & 7, bits >> 19 & 0x7FFF, bits >> 3 & 0x7FFF, 1 << 34 | 1 << 18 | 4
+        if bits & markers == markers:  # else the bytes are of other data
+            found.append((0, high << 30 | middle << 15 | low))
+    return found
+
+
+def _of_transport(data: bytes) -> list[tuple[int, int]]:
     begin, length = next(
         (
             (at, length)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from avsc_e2e.data.media.clock import restarts
+from avsc_e2e.data.media.clock import FORMATS, restarts
 from avsc_e2e.data.media.images import image_size
 from avsc_e2e.data.media.source import boundary, kind, locate, main_stream, open_container
 from avsc_e2e.errors import MediaError
@@ -71,7 +71,7 @@ def probe_located(path: str, size: int, _changed: int) -> Media:
     if what == "sound" and (found := _sound_header(path, size)):
         return found
     with open_container(path, **quick(path)) as container, boundary(path, "its header cannot be read"):
-        if container.format.name == "mpegts" and restarts(path):
+        if container.format.name in FORMATS and restarts(path):
             raise MediaError(
                 path, "is joined from parts: its clock starts again. Write it anew: ffmpeg -i FILE -c copy NEW.mkv"
             )
