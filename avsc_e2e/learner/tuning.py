@@ -26,7 +26,8 @@ from avsc_e2e.models.ensemble import statistics
 
 BATCH = 32
 LEAST_FOLDS = 3
-"""Of those of the regressions, that tuning is judged on: on fewer sources, luck chooses."""
+"""Of those of the regressions, that tuning is judged on: on fewer sources, luck chooses. On as many, learning of the
+last layers alone is compared with that of all."""
 SHARES = (0.33, 0.67)
 """Between the start and the last epoch, that are tried beside the epochs themselves."""
 
@@ -94,13 +95,13 @@ class Tuned:
 
 
 class Student(nn.Module):
-    """The upper part of a net and its head."""
+    """The upper part of a net and its head; `depth` is the place of what learns among `cut.learning(net)`."""
 
-    def __init__(self, net: nn.Module, names: Sequence[str], probe: Probe):
+    def __init__(self, net: nn.Module, names: Sequence[str], probe: Probe, depth: int = -1):
         super().__init__()
         self.net, self.names = copy.deepcopy(net), tuple(names)
         self.net.requires_grad_(False)
-        for parameter in cut.upper_parameters(self.net):
+        for parameter in cut.learning(self.net)[depth]:
             parameter.requires_grad_(True)
         self.weights = nn.Parameter(torch.from_numpy(probe.weights.astype(np.float32)))
         self.bias = nn.Parameter(torch.from_numpy(probe.bias.astype(np.float32)))
@@ -145,34 +146,48 @@ def tune(
     seed: int,
     seconds: float,
 ) -> Tuned | None:
-    """Fine-tune in each fold, or in as many and for as many epochs as `seconds` allow, choose epoch and share for all
-    folds, and refit on all rows. None where not even one fold can be judged in time."""
+    """Fine-tune in each fold, or in as many and for as many epochs as `seconds` allow, choose layers, epoch and share
+    for all folds, and refit on all rows. None where not even one fold can be judged in time."""
     first = fit_probe(features, targets, weights, strength, classes)
     each = _seconds_a_step(net, names, first, cache, targets, classes)
-    plan, count = _affordable(plan, each * len(targets) / BATCH, len(folds.judged), seconds)
+    every = len(cut.learning(net))
+    plan, count, trials = _affordable(plan, each * len(targets) / BATCH, len(folds.judged), every, seconds)
     if not count:
         return None
-    found: dict[str, np.ndarray] = {}
+    found: dict[tuple[int, str], np.ndarray] = {}
     judged = np.zeros(len(targets), bool)
-    for fitted, held in zip(folds.fitted[:count], folds.judged[:count], strict=True):
+    depths = list(range(every - trials, every))
+    for index, (fitted, held) in enumerate(zip(folds.fitted[:count], folds.judged[:count], strict=True)):
         start = fit_probe(features[fitted], targets[fitted], weights[fitted], strength, classes)
-        for way, state, student in _ways(net, names, start, cache, targets, weights, fitted, classes, plan, seed):
-            student.take(state)
-            values = found.setdefault(way, np.zeros((len(targets), classes), np.float32))
-            values[held] = student.logits(cache, held)
+        if index == LEAST_FOLDS:
+            depths = [_least(found, targets, weights, judged)[0]]
+        for depth in depths:
+            student = Student(net, names, start, depth)
+            for way, state in _ways(student, cache, targets, weights, fitted, plan, seed):
+                student.take(state)
+                values = found.setdefault((depth, way), np.zeros((len(targets), classes), np.float32))
+                values[held] = student.logits(cache, held)
         judged[held] = True
-    losses = {way: loss_of(values[judged], targets[judged], weights[judged]) for way, values in found.items()}
-    best = min(losses, key=losses.__getitem__)
     rows = np.arange(len(targets))
-    for way, state, student in _ways(net, names, first, cache, targets, weights, rows, classes, plan, seed, best):
+    depth, best = _least({key: found[key] for key in found if key[0] in depths}, targets, weights, judged)
+    student = Student(net, names, first, depth)
+    for way, state in _ways(student, cache, targets, weights, rows, plan, seed, best):
         if way == best:
             student.take(state)
             break
     head = Probe(student.weights.detach().cpu().numpy().copy(), student.bias.detach().cpu().numpy().copy())
-    note = f"{best}, from {losses['start']:.3f}" + (
-        "" if judged.all() else f", judged on {100 * judged.mean():.0f} % of the segments"
-    )
-    return Tuned(found[best], judged, student.net, head, note, found["start"])
+    start, learnt = found[depth, "start"], sum(p.numel() for p in student.parameters() if p.requires_grad)
+    note = f"{best}, {learnt:,} parameters, from {loss_of(start[judged], targets[judged], weights[judged]):.3f}"
+    if not judged.all():
+        note += f", judged on {100 * judged.mean():.0f} % of the segments"
+    return Tuned(found[depth, best], judged, student.net, head, note, start)
+
+
+def _least(
+    found: Mapping[tuple[int, str], np.ndarray], targets: np.ndarray, weights: np.ndarray, judged: np.ndarray
+) -> tuple[int, str]:
+    """Depth and way of the least log loss on the rows judged so far."""
+    return min(found, key=lambda key: loss_of(found[key][judged], targets[judged], weights[judged]))
 
 
 def _seconds_a_step(
@@ -189,33 +204,33 @@ def _seconds_a_step(
     return (time.monotonic() - began) / 2
 
 
-def _affordable(plan: Plan, epoch: float, folds: int, seconds: float) -> tuple[Plan, int]:
-    """The plan with as many epochs, and as many folds, as fit; 0 folds where none does. `epoch` is the seconds of one
-    over all rows; judging after an epoch costs about a fifth of it for each of its eight ways."""
+def _affordable(plan: Plan, epoch: float, folds: int, depths: int, seconds: float) -> tuple[Plan, int, int]:
+    """The plan with as many epochs, and as many folds, as fit, 0 folds where none does; and how many depths may be
+    compared. `epoch` is the seconds of one over all rows; judging after an epoch costs about a fifth of it for each of
+    its eight ways."""
     for epochs in dict.fromkeys((plan.epochs, plan.epochs // 2, plan.epochs // 4, 2, 1)):
         for count in range(folds, min(folds, LEAST_FOLDS) - 1, -1):
-            if epochs > 0 and 1.3 * epoch * epochs * (1 + 0.8 * count) < seconds:
-                return replace(plan, epochs=epochs), count
-    return plan, 0
+            for trials in range(depths, 0, -1):
+                more = (trials - 1) * min(count, LEAST_FOLDS)
+                if epochs > 0 and 1.3 * epoch * epochs * (1 + 0.8 * (count + more)) < seconds:
+                    return replace(plan, epochs=epochs), count, trials
+    return plan, 0, 1
 
 
 def _ways(
-    net: nn.Module,
-    names: Sequence[str],
-    first: Probe,
+    student: Student,
     cache: Cache,
     targets: np.ndarray,
     weights: np.ndarray,
     rows: np.ndarray,
-    classes: int,
     plan: Plan,
     seed: int,
     until: str = "",
-) -> Iterator[tuple[str, dict[str, Tensor], Student]]:
-    """Name, weights and student of the start, of each epoch, and between the start and the last one."""
-    student = Student(net, names, first)
-    start = student.state()
-    yield "start", start, student
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Name and weights of the start, of each epoch, and between the start and the last one. The student may be given
+    other weights in between."""
+    start, classes = student.state(), len(student.bias)
+    yield "start", start
     share = torch.from_numpy(balanced(targets[rows], weights[rows])).float() * len(rows)
     truth = torch.from_numpy(targets)
     learning = [p for p in student.parameters() if p.requires_grad]
@@ -247,12 +262,12 @@ def _ways(
             schedule.step()
         state = student.state()
         if epoch % every == 0 or epoch == plan.epochs:
-            yield f"epoch {epoch}", state, student
+            yield f"epoch {epoch}", state
             if until == f"epoch {epoch}":
                 return
     for part in SHARES:
         between = {name: torch.lerp(start[name], state[name], part) for name in state}
-        yield f"{100 * part:.0f} % of the way", between, student
+        yield f"{100 * part:.0f} % of the way", between
 
 
 def _augmented(

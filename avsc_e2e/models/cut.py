@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from avsc_e2e.models.nets.aisfx import Aisfx
 from avsc_e2e.models.nets.audionet import AudioNet
+from avsc_e2e.models.nets.speech import SpeechEmbedding
 
 LEARNING = 2
-"""Stages of an EfficientNet, counted from its end, that belong to the upper part."""
+"""Stages of an EfficientNet, counted from its end, that belong to the upper part; blocks of the speech net that are
+its last layers."""
 
 
 def lower(net: nn.Module, x: Tensor) -> Tensor:
@@ -33,15 +35,19 @@ def tokens(net: nn.Module, x: Tensor) -> Tensor:
     return net.tokens(x) if isinstance(net, AudioNet) else net(x)[:, None]
 
 
-def upper_parameters(net: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn."""
+def learning(net: nn.Module) -> tuple[list[nn.Parameter], ...]:
+    """The parameters of the upper part that may learn: of its last layers alone, and of all its layers."""
     if is_efficientnet(net):
-        parts = [*net.blocks[len(net.blocks) - LEARNING :], net.conv_head, net.bn2]
+        stages, end = list(net.blocks[len(net.blocks) - LEARNING :]), [net.conv_head, net.bn2]
+        parts = [stages[-1:] + end, stages + end]
     elif isinstance(net, Aisfx):
-        parts = [net.conv_block4]
+        block = net.conv_block4
+        parts = [[block.conv2, block.bn2], [block]]
+    elif isinstance(net, SpeechEmbedding):
+        parts = [[*net.blocks[len(net.blocks) - LEARNING :], net.last], [net]]
     else:
-        parts = [net]
-    return [parameter for part in parts for parameter in part.parameters()]
+        parts = [[net]]
+    return tuple([parameter for module in modules for parameter in module.parameters()] for modules in parts)
 
 
 def is_efficientnet(net: nn.Module) -> bool:
