@@ -32,7 +32,7 @@ from avsc_e2e.models.zoo.catalogue import architecture
 from avsc_e2e.models.zoo.complexity import complexity
 from avsc_e2e.models.zoo.published import TRUNKS, short_count
 
-from fidelity_trunks import Row, difference, planes, recordings, tried, trunks  # isort: skip
+from fidelity_trunks import Row, difference, planes, recordings, rounding, tried, trunks  # isort: skip
 
 AUDIO = Path(__file__).parents[2] / "shared" / "data" / "real_audio"
 
@@ -107,16 +107,19 @@ def systems(audio: Path) -> list[Row]:
     joint = model("openl3_joint")
     return [
         Row("openl3_joint", 711_454, parameter_count(joint.heads), "< 2e-4", tried(lambda: openl3_front(audio)),
-            "windows drawn afresh; biases and norms do not decay",
+            f"windows drawn afresh; biases and norms do not decay; {rounding(frontends.OPENL3_MEL256, audio)}",
             "tests/models/weights/test_weights.py::test_openl3_equals_keras"),
         Row("mcdonnell_usa", 3_254_468, parameter_count(mcdonnell, True), "< 1e-9",
             tried(lambda: mcdonnell_front(audio)), "crops of the waveform, not of its spectrogram",
             f"{FAITHFUL}::test_mcdonnell_as_its_code"),
+        Row("du_ustc_fcnn", 0, parameter_count(model("du_ustc_fcnn"), True), "< 1e-9", "as mcdonnell",
+            "linear head on means, not attention over classes; stereo", f"{FAITHFUL}::test_du_fcnn_as_its_code"),
         Row("hou_ugent", 28_329_010, parameter_count(hou) - parameter_count(hou.audio) + 2_049_000, "< 1e-4",
             "as openl3", "one flip for all frames; unused classifier counted; length of training",
             f"{FAITHFUL}::test_hou_as_its_code"),
-        Row("naranjo_uv_audio", 323_274, parameter_count(model("naranjo_uv_audio"), True), "-",
-            tried(lambda: gammatone_front(audio)), "gammatones from a spectrum; crops of all the recording"),
+        Row("naranjo_uv_audio", 323_274, parameter_count(model("naranjo_uv_audio"), True), "< 1e-9",
+            tried(lambda: gammatone_front(audio)), "gammatones from a spectrum; crops of all the recording",
+            f"{FAITHFUL}::test_naranjo_audio_as_its_code"),
         Row("naranjo_uv", 15_416_148, parameter_count(naranjo, True), "< 1e-5", "as its audio",
             "validation set; L2 penalty of video",
             f"{FAITHFUL}::test_naranjo_joins_three_softmaxes"),

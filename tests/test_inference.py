@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from support import AVSC, click, flat, run_commands, write_video
 
-from avsc_e2e.clip import Row
+from avsc_e2e.clip import Corpus, Row
+from avsc_e2e.data.dataset import Key
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.errors import AvscError
@@ -15,6 +17,9 @@ from avsc_e2e.models.weights.checkpoint import add_notes, load_model, save_model
 from avsc_e2e.models.zoo.catalogue import create_model
 from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.prediction import predict, recordings, timeline
+from avsc_e2e.training.recipe import Data, Recipe
+from avsc_e2e.training.run import train_dataset
+from avsc_e2e.transforms.augmentation import UNCHANGED
 from avsc_e2e.transforms.frames import TestTime
 
 
@@ -125,3 +130,36 @@ def test_views_are_averaged(checkpoint, tmp_path):
     row = done.out.splitlines()[1].split("\t")
     both = timeline(model, video, test_time=TestTime(flip=True, views=2))
     np.testing.assert_allclose([float(p) for p in row[5:]], both[0].probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize(("crop", "same"), [(0.5, True), (1.0, False)])
+def test_the_crop_of_a_model_holds_everywhere(tmp_path, crop, same):
+    """Two recordings differ outside the centre of their frames, which training, evaluation, prediction and a store do
+    not show a model with crop 0.5."""
+    folder = tmp_path / "set" / "scene"
+    folder.mkdir(parents=True)
+    centre = np.random.default_rng(0).integers(60, 200, (5, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    for name, border in (("a", 0), ("b", 255)):
+        frame = np.full((64, 64, 3), border, np.uint8)
+        frame[12:52, 12:52] = centre
+        write_video(folder / f"{name}.mp4", [frame] * 10, rate=10, pixels="yuv444p")
+    model = create_model("tiny", audio="", size=32, crop=crop).eval()
+    with torch.no_grad():  # a random net sees little
+        for weights in model.heads.parameters():
+            weights.mul_(100)
+    rows = tuple(Row(f"scene/{name}", scene="airport", video=folder / f"{name}.mp4", duration=1.0) for name in "ab")
+    recipe = Recipe("custom/a", model.architecture, Data(str(tmp_path / "set")), UNCHANGED)
+    corpus = Corpus(model.architecture.classes, rows, (), ())
+    prepare(tmp_path / "set", tmp_path / "store", workers=1)
+    store = open_store(tmp_path / "store")
+    for dataset in (
+        evaluation_dataset(model, rows),
+        evaluation_dataset(model, rows, store=store),
+        train_dataset(recipe, corpus),
+    ):
+        one, other = (dataset[Key(0, index)].video.int() for index in range(2))
+        assert one.shape[-2:] == (32, 32)
+        assert (float((one - other).abs().float().quantile(0.9)) < 12) == same
+    for given in (folder, tmp_path / "store"):
+        one, other = (found.windows[0].probabilities for found in predict(model, given))
+        assert (np.abs(one - other).max() < 2e-3) == same

@@ -237,6 +237,6 @@ def dataset_of(towers: Sequence[Tower], segments: Segments, corpus: Corpus, stor
     arch = inputs_of(corpus.classes, [one.member for one in towers])
     rows = list({segment.row.file: segment.row for segment in segments.segments}.values())
     want = sampling(arch, store.short_side if store else 0)
-    dataset = ClipDataset(rows, corpus.classes, want, CentreCrop(arch.size), store=store, on_bad="mask")
+    dataset = ClipDataset(rows, corpus.classes, want, CentreCrop(arch.size, arch.crop), store=store, on_bad="mask")
     dataset.segments = list(segments.segments)
     return dataset

@@ -148,6 +148,51 @@ def test_naranjo_keeps_bands_and_halves_time_twice():
     assert parameter_count(model, statistics=True) == 323_274
 
 
+def normal(x: torch.Tensor, norm: torch.nn.Module) -> torch.Tensor:
+    """Batch norm in evaluation with Keras' epsilon."""
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    x = (x - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-3).sqrt()
+    return x * norm.weight.view(shape) + norm.bias.view(shape) if norm.affine else x
+
+
+def shaken(*modules: torch.nn.Module) -> None:
+    """Values of batch norms that no default has."""
+    for part in [part for module in modules for part in module.modules()]:
+        if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 2)
+            if part.affine:
+                torch.nn.init.normal_(part.weight)
+                torch.nn.init.normal_(part.bias)
+
+
+def test_naranjo_audio_as_its_code():
+    """train_audio.ipynb: a 1x1 shortcut is added before the ELU and after the excitation, which is the sum of a channel
+    one (ratio 2) and a spatial one; the embedding is the mean over the map."""
+    torch.manual_seed(0)
+    net = timm.create_model("naranjo_se", num_classes=0).double().eval()
+    shaken(net)
+    conv, elu = torch.nn.functional.conv2d, torch.nn.functional.elu
+    x = planes = torch.randn(2, 3, 64, 50).double()
+    with torch.no_grad():
+        for block, pool in zip(net.layers[::2], (2, 2, 1), strict=True):
+            first, norm, _, second, other = block.convs
+            y = elu(normal(conv(x, first.weight, first.bias, padding=1), norm))
+            y = normal(conv(y, second.weight, second.bias, padding=1), other)
+            short = normal(conv(x, block.shortcut[0].weight, block.shortcut[0].bias), block.shortcut[1])
+            y, excitation = elu(y + short), block.excitation
+            assert excitation.squeeze.out_features * 2 == excitation.squeeze.in_features
+            channel = (y.mean((2, 3)) @ excitation.squeeze.weight.T).relu() @ excitation.excite.weight.T
+            y = y * channel.sigmoid()[..., None, None] + y * conv(y, excitation.spatial.weight).sigmoid() + short
+            x = (
+                y.unflatten(3, (-1, pool)).amax(4)
+                if y.shape[3] % pool == 0
+                else y[..., :-1].unflatten(3, (-1, 2)).amax(4)
+            )
+        torch.testing.assert_close(net(planes), x.mean((2, 3)), atol=1e-9, rtol=1e-9)
+    assert block.shortcut[1].momentum == pytest.approx(0.01)  # Keras' 0.99
+
+
 def test_naranjo_scales_each_crop_by_its_own_extremes():
     model = SceneNet(architecture("naranjo_uv_audio"))
     quiet = torch.randn(1, 2, 44_100) * torch.linspace(0.001, 0.1, 44_100)
@@ -288,29 +333,19 @@ def same(x: torch.Tensor, stride: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (more // 2, more - more // 2, 1, 1))
 
 
-def normal(x: torch.Tensor, norm: torch.nn.Module) -> torch.Tensor:
-    """Batch norm in evaluation with Keras' epsilon."""
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    return (x - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-3).sqrt()
-
-
 @pytest.mark.parametrize("length", [400, 461, 39])
 def test_mcdonnell_as_its_code(length):
     torch.manual_seed(0)
     net = timm.create_model("mcdonnell_resnet", num_classes=0).double().eval()
     head = PointwiseHead(768, 10).double().eval()
-    for part in (*net.modules(), *head.modules()):
-        if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            part.running_mean.normal_(0, 0.3)
-            part.running_var.uniform_(0.5, 2)
+    shaken(net, head)
     conv = torch.nn.functional.conv2d
 
     def step(x, part, stride):  # norm, ReLU, convolution
         return conv(same(normal(x, part[0]).relu(), stride), part[2].weight, stride=(1, stride))
 
     def path(x, layers):
-        x = normal(x, layers[0]) * layers[0].weight[:, None, None] + layers[0].bias[:, None, None]
-        x = conv(same(x, 2), layers[1].weight, stride=(1, 2))
+        x = conv(same(normal(x, layers[0]), 2), layers[1].weight, stride=(1, 2))
         for stack in range(4):
             for block in range(2):
                 part, stride = layers[2 + 2 * stack + block].convs, 2 if stack and not block else 1
@@ -344,6 +379,29 @@ def test_du_doubles_the_width():
     """MihawkHu/DCASE2020_task1, task1a/10class/resnet/train_resnet.py: num_filters=48."""
     assert timm.create_model("du_resnet17", num_classes=0).low[1].out_channels == 48
     assert timm.create_model("mcdonnell_resnet", num_classes=0).low[1].out_channels == 24
+
+
+def test_du_fcnn_as_its_code():
+    """MihawkHu/DCASE2020_task1, task1a/10class/fcnn/fcnn_att.py, up to the layer of the classes: norms as in Keras, 24,
+    48 and 96 filters a plane, maxima over whole pairs only."""
+    torch.manual_seed(0)
+    net = timm.create_model("du_fcnn", num_classes=0).double().eval()
+    shaken(net)
+    layers = [part for part in net.layers if isinstance(part, torch.nn.Conv2d | torch.nn.BatchNorm2d)]
+    x = planes = torch.randn(2, 6, 128, 39).double()
+    with torch.no_grad():
+        x = normal(x, layers.pop(0))
+        for block, count in enumerate((2, 2, 4)):
+            for index in range(count):
+                first = not block and not index
+                conv, norm = layers.pop(0), layers.pop(0)
+                assert conv.out_channels == 6 * (24, 48, 96)[block]
+                x = torch.nn.functional.conv2d(x, conv.weight, stride=1 + first, padding=1 + first)
+                x = normal(x, norm).relu()
+            x = x[..., : x.shape[3] // 2 * 2].unflatten(3, (-1, 2)).amax(4).unflatten(2, (-1, 2)).amax(3)
+        assert not layers
+        assert x.shape[2:] == (8, 2)  # 39 frames: 20, 10, 5, 2
+        torch.testing.assert_close(net(planes), x.mean((2, 3)), atol=1e-9, rtol=1e-9)
 
 
 def test_hou_halves_its_rate_every_twenty_epochs():

@@ -289,7 +289,7 @@ def test_rates_and_epochs_where_code_is_public():
     assert (hou.batch_size, hou.data.window, hou.model.window) == (16, 10.0, 1.0)
     mcdonnell = stages["mcdonnell_usa/audio"]
     assert mcdonnell.optim.restarts == (2, 6, 14, 30, 62, 126, 254)
-    assert (mcdonnell.epochs, mcdonnell.model.window) == (510, 10.0)
+    assert (mcdonnell.epochs, mcdonnell.keep, mcdonnell.model.window) == (510, "last", 10.0)
     frames = 1 + round(mcdonnell.data.window * 48_000) // 1024 - 8
     assert frames == 400
     baseline = [stages[f"openl3_baseline/{stage}"] for stage in ("audio", "joint")]

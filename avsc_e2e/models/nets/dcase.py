@@ -71,22 +71,23 @@ class SplitResNet(AudioNet):
 
 class Fcnn(AudioNet):
     """A VGG-like fully convolutional net: a 5x5 convolution with stride 2, then 3x3 ones, two, two and four to a block
-    (Hu et al., DCASE 2020, of the same team). The numbers of filters are 24, 48 and 96 for each plane."""
+    (Hu et al., DCASE 2020, of the same team). The numbers of filters are 24, 48 and 96 for each plane. Time is divided
+    by 16, so it needs at least 15 frames."""
 
     def __init__(self, in_chans: int, width: int = 24):
         widths = [in_chans * width * 2**block for block in range(3)]
         super().__init__(widths[-1])
-        layers: list[nn.Module] = [nn.BatchNorm2d(in_chans)]
+        layers: list[nn.Module] = [_keras_norm(in_chans)]
         before = in_chans
         for block, (after, count) in enumerate(zip(widths, (2, 2, 4), strict=True)):
             for index in range(count):
                 first = not block and not index
                 conv = nn.Conv2d(before, after, 5 if first else 3, 2 if first else 1, 2 if first else 1, bias=False)
-                layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+                layers += [conv, _keras_norm(after), nn.ReLU()]
                 if block == 2 and index < count - 1:
                     layers.append(nn.Dropout(0.3))
                 before = after
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            layers.append(nn.MaxPool2d(2))
         self.layers = nn.Sequential(*layers)
 
     def tokens(self, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from avsc_e2e.models.trunk import Trunk
 from avsc_e2e.models.weights import conversion, fetching, published
 from avsc_e2e.models.weights import sources as weights
 from avsc_e2e.models.weights.fetching import check, fetch, record
+from avsc_e2e.models.zoo.catalogue import create_model
 from avsc_e2e.models.zoo.frontends import AISFX
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: the extra `keras` brings it")
@@ -517,6 +518,18 @@ def test_vgg16_of_torchvision_and_timm(tmp_path):
         trunk.net.mean.zero_()
         trunk.load_pretrained(str(tmp_path / "own.safetensors"))
         torch.testing.assert_close(trunk(255 * frames), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_system_takes_what_is_published_and_says_what_starts_at_random(tmp_path, monkeypatch, caplog):
+    """naranjo_uv has weights of VGG16, and none of its audio net."""
+    monkeypatch.setenv("AVSC_E2E_HOME", str(tmp_path))
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    tensors = {f"features.{name}": value for name, value in features.state_dict().items()}
+    save_file(tensors | {"head.fc.weight": torch.zeros(9, 4)}, tmp_path / "vgg16.tv_in1k.safetensors")
+    model = create_model("naranjo_uv", pretrained=True)
+    for name, value in features.state_dict().items():
+        torch.testing.assert_close(model.video.net.features.state_dict()[name], value)
+    assert "audio trunk naranjo_se are published; it starts at random" in caplog.text
 
 
 def test_vgg16_of_keras_sees_what_it_is_given(tmp_path):
