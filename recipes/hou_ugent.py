@@ -6,8 +6,8 @@ Published (Hou et al., DCASE 2021, code in Yuanbo2020/DCASE2021-T1B): OpenL3 fro
 squeezed to 224 x 224 in training, one second in the evaluation set; average plus maximum of the frames' maps, mean plus
 maximum over time; Adam with a rate of 1e-4 that is halved every 20 epochs, batches of 16, horizontal flip, no other
 augmentation; 0.416 log loss and 85.6 % on the evaluation set. Differences: the authors flip each frame by itself, in
-validation too, halve the rate an epoch earlier, validate on ten seconds and average up to some epochs. 60 epochs are our choice: their best
-epoch was number 21 of at most 300.
+validation too, halve the rate an epoch earlier, validate on ten seconds and average up to some epochs. 60 epochs are
+our choice: their best epoch was number 21 of at most 300.
 """
 
 from dataclasses import replace

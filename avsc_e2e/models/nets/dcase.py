@@ -192,7 +192,8 @@ class Vgg16Features(nn.Module):
 
     def __init__(self, in_chans: int):
         super().__init__()
-        self.features = timm.create_model("vgg16", in_chans=in_chans, num_classes=0).features
+        # One unit in place of 4,096: the layers above the features, most of the net, are not used.
+        self.features = timm.create_model("vgg16", in_chans=in_chans, num_classes=0, mlp_ratio=1 / 4096).features
         self.num_features = self.head_hidden_size = 512
         self.register_buffer("mean", torch.zeros(in_chans, 1, 1))
         self.register_buffer("std", torch.ones(in_chans, 1, 1))
