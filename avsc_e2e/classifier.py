@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.data.sets.rows import measure
 from avsc_e2e.data.sets.table import write_table
 from avsc_e2e.errors import AvscError
@@ -47,15 +49,24 @@ class SceneClassifier(ClassifierMixin, BaseEstimator):
         self.out = out
         self.seed = seed
 
+    @checked
     def fit(
-        self, X: Recordings, y: Sequence[Any] | None = None, groups: Sequence[Any] | None = None
+        self, X: Recordings, y: Iterable[Any] | None = None, groups: Iterable[Any] | None = None
     ) -> SceneClassifier:
         """Learn from recordings X (n,) and their labels y (n,), which may also be those of the recordings. Recordings
         of one of `groups` (n,), such as the place, are never divided when the learner judges itself; without them file
         names tell the sources. Raises AvscError."""
         rows = rows_from(X, y, groups)
         labels = [row.scene for row in rows] if y is None else list(y)
+        for number, label in enumerate(labels):
+            if label is None or label != label or label == "":
+                raise AvscError(f"y: recording {number} has the label {label!r}: give one, or leave the recording out")
+        twice = [file for file, count in Counter(row.video or row.audio for row in rows).items() if count > 1]
+        if twice:
+            raise AvscError(f"{twice[0]}: is given more than once: give each recording once")
         self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2:
+            raise AvscError(f"y: {len(rows)} recordings of {len(self.classes_)} class: give two classes or more")
         with self._folder() as folder:
             table = write_table(folder / "files.csv", rows)
             self.checkpoint_ = self._learn(table, folder).read_bytes()
@@ -70,7 +81,9 @@ class SceneClassifier(ClassifierMixin, BaseEstimator):
         from avsc_e2e.training.recipe import Recipe
         from avsc_e2e.training.trainer import train
 
-        stages = [self.recipe] if isinstance(self.recipe, Recipe) else list(self.recipe)
+        stages = [self.recipe] if isinstance(self.recipe, (Recipe, str)) else list(self.recipe)
+        if not stages or not all(isinstance(stage, Recipe) for stage in stages):
+            raise AvscError(f"recipe {self.recipe!r:.100}: give a Recipe, or a list of Recipes")
         for stage in stages:
             data = dataclasses.replace(stage.data, root=str(table), test=0.0)
             checkpoint = train(dataclasses.replace(stage, data=data, runs=str(folder), seed=self.seed))

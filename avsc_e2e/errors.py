@@ -1,10 +1,30 @@
 """Errors that a user can correct: one line that names the file or option, what is wrong, and what to do."""
 
 import math
+import re
+
+_OPTION = re.compile(r"`[^`]*`|(?<![\w-])--([a-z]+\.)?(no-)?([a-z][a-z-]*[a-z])")
+"""A command in backticks, or an option."""
+
+
+def _argument(match: re.Match[str]) -> str:
+    """An option as an argument of Python; commands stay as they are."""
+    group, negated, name = match.groups(default="")
+    return f"{group}{name.replace('-', '_')}{'=False' * bool(negated)}" if name else match[0]
 
 
 class AvscError(Exception):
-    """A mistake in the input; the command line prints it as one line and exits with status 2."""
+    """A mistake in the input; the command line prints it as one line and exits with status 2.
+
+    Messages name an option as the command line has it, `--data.on-bad`. This is how an f-string shows the error; `str`
+    shows it as Python has it, `data.on_bad`, for tracebacks and for whoever catches it.
+    """
+
+    def __str__(self) -> str:
+        return _OPTION.sub(_argument, super().__str__())
+
+    def __format__(self, spec: str) -> str:
+        return format(super().__str__(), spec)
 
 
 class MediaError(AvscError):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import Corpus, Row
 from avsc_e2e.data.extensions import kind
 from avsc_e2e.errors import AvscError
@@ -25,12 +26,13 @@ SUFFIX = {"audio": ".wav", "video": ".mp4"}
 """Of bytes without a name. What they hold is told by their content."""
 
 
+@checked
 def rows_from(
     recordings: Recordings, labels: Iterable[Any] | None = None, groups: Iterable[Any] | None = None
 ) -> list[Row]:
     """A row, not yet measured, of each recording, in order; its name is its path without extension. `labels` and
     `groups` replace those of the recordings. Raises AvscError for lengths that differ and for what is no recording."""
-    if isinstance(recordings, (str, os.PathLike, Row)):
+    if isinstance(recordings, Row):
         raise AvscError(f"{recordings}: give a list of recordings, not one")
     if hasattr(recordings, "to_dict"):  # a table of pandas, or one column of it
         table: Any = recordings
@@ -68,6 +70,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
+@checked
 def rows_from_dataset(dataset: datasets.Dataset, folder: str | os.PathLike[str], label: str = "label") -> list[Row]:
     """Rows of a Hugging Face dataset with a column of videos, one of audio, or both, and one of labels. Media that are
     part of the dataset are written to `folder`, those that lie on the disk are used there. Raises AvscError."""
@@ -109,6 +112,7 @@ def _placed(value: Mapping[str, Any], stem: Path, modality: str) -> str:
     return str(to)
 
 
+@checked
 def to_pandas(found: Corpus | Sequence[Row] | Prediction | Sequence[Prediction] | SystemOutput) -> pandas.DataFrame:
     """A pandas table. Of a corpus or rows: file, audio, label, group, split and duration, which `to_csv` makes a table
     of `avsc train`. Of predictions: path, start, end, scene and confidence of each segment, and the error of what could

@@ -73,7 +73,7 @@ def test_the_decoder_travels(folder, tmp_path, decoder, read):
     done = prepare(folder, tmp_path / "store", Options(64, 5.0, 90, decoder), workers=1)
     assert [REFUSED in reason for *_, reason in done.bad] == [True] * (0 if read else 4)
     if decoder == "auto":
-        with pytest.raises(AvscError, match="was prepared with --decoder auto, and decord is asked for"):
+        with pytest.raises(AvscError, match="was prepared with decoder auto, and decord is asked for"):
             prepare(folder, tmp_path / "store", Options(64, 5.0, 90, "decord"), workers=1)
         assert len(open_store(tmp_path / "store").recordings) == 4
 

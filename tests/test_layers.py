@@ -22,6 +22,7 @@ ROOMS = (
     (
         "avsc_e2e",
         "apart",
+        "arguments",
         "clip",
         "cluster",
         "devices",

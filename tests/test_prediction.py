@@ -289,5 +289,5 @@ def test_windows_come_as_they_are_decided(folder):
     assert len(timeline(load_model(folder / "model.safetensors"), folder / "media" / "a.mp4", hop=0.5)) == 4
     with pytest.raises(AvscError, match=r"d\.mp4"):
         next(avsc_e2e.Predictor(folder / "model.safetensors").windows(folder / "media" / "d.mp4"))
-    with pytest.raises(AvscError, match="--workers -1: give 0 or more"):
+    with pytest.raises(AvscError, match="workers -1: give 0 or more"):
         avsc_e2e.Predictor(folder / "model.safetensors", workers=-1)

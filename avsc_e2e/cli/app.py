@@ -52,7 +52,7 @@ def app(
     from avsc_e2e.toycity.example import EXAMPLES, write_example
 
     offered = media_files([examples]) if examples else []
-    models = dict(zip(_names(files), (Predictor(file, on_bad="mask", where=device) for file in files), strict=True))
+    models = dict(zip(_names(files), (Predictor(file, on_bad="mask", device=device) for file in files), strict=True))
     with tempfile.TemporaryDirectory(prefix="avsc_app_examples_") as folder:
         if not examples:
             drawn = enumerate(EXAMPLES.items())

@@ -37,7 +37,7 @@ def explain(
     from avsc_e2e.explanation.page import sentences, write_explanation
     from avsc_e2e.prediction.predictor import Predictor
 
-    predictor = Predictor(checkpoint, on_bad="mask", where=device)
+    predictor = Predictor(checkpoint, on_bad="mask", device=device)
     found = explain(predictor, file, windows=windows, parts=parts, grid=grid, progress=progress("explaining"))
     for sentence in sentences(found):
         print(sentence)

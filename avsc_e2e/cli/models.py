@@ -118,7 +118,7 @@ def predict(
     from avsc_e2e.transforms.frames import TestTime
 
     options: dict[str, Any] = {
-        "hop": hop, "smooth": smooth, "on_bad": on_bad, "where": device, "batch_size": batch_size,
+        "hop": hop, "smooth": smooth, "on_bad": on_bad, "device": device, "batch_size": batch_size,
         "test_time": TestTime(flip, crops, views), "decoder": decoder, "patience": patience,
     }  # fmt: skip
     if format == "parquet":

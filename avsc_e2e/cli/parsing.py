@@ -176,7 +176,7 @@ def one_line_errors():
     try:
         yield
     except AvscError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(f'{error}'.split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{'terminated' if terminated else 'interrupted'}: what was finished is kept", file=sys.stderr)

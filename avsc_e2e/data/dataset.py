@@ -3,6 +3,7 @@ read."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from avsc_e2e.arguments import checked, checked_fields
 from avsc_e2e.clip import MODALITIES, UNKNOWN, Clip, Row, Segment
 from avsc_e2e.data.badmedia import BadMedia, OnBad
 from avsc_e2e.data.media import Decoder, mix_channels, read_audio, read_frames
 from avsc_e2e.data.store.reader import Store
-from avsc_e2e.errors import AvscError, MediaError
+from avsc_e2e.errors import AvscError, MediaError, within
 from avsc_e2e.randomness import keyed
 
 REDRAWS = 10
@@ -39,6 +41,14 @@ class Sampling:
     """Frames of a window, evenly spaced."""
     short_side: int = 256
     """Shorter side of a decoded frame, pixels."""
+
+    def __post_init__(self):
+        checked_fields(self)
+        if not 0 < self.window < math.inf:
+            raise AvscError(f"window {self.window}: give a number of seconds above 0")
+        within("channels", self.channels, 1, 2)
+        for name in ("sample_rate", "frames", "short_side"):
+            within(name, getattr(self, name), 1)
 
 
 class Key(NamedTuple):
@@ -65,6 +75,7 @@ class ClipDataset(Dataset):
     recording. In evaluation, a row gives its fixed windows, one after the other. A Key gives the same clip in every
     process. Raises MediaError, and AvscError for a store without the rows."""
 
+    @checked
     def __init__(
         self,
         rows: Sequence[Row],

@@ -107,7 +107,7 @@ class ClipLoader(DataLoader):
             size = shutil.disk_usage(SHARED).total / 2**20
             raise AvscError(
                 f"{SHARED}: its {size:.0f} MB are too small for the batches of the loader's workers: give a container "
-                "more (docker run --shm-size 2g), or read with fewer processes (--data.workers 1, or 0 for none)"
+                "more (`docker run --shm-size 2g`), or read with fewer processes (--data.workers 1, or 0 for none)"
             ) from error
         iterator: Any = self._iterator
         workers = iterator._workers if iterator and self.num_workers else []

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import MODALITIES, Clip
 from avsc_e2e.data.media import probe
 from avsc_e2e.errors import AvscError
@@ -81,6 +82,7 @@ class Explanation:
         return np.mean(found, axis=0) if found else None
 
 
+@checked
 def explain(
     checkpoint: str | os.PathLike | torch.nn.Module | Predictor,
     path: str | os.PathLike,

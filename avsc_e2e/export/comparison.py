@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.extensions import media_files
 from avsc_e2e.data.loader import loader
@@ -53,16 +55,18 @@ class Exported:
         return line
 
 
+@checked
 def export_checkpoint(
-    checkpoint: Path,
-    out: Path,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     form: Format = "onnx",
     precision: Precision = "fp32",
     modality: Modality = "both",
-    media: Sequence[Path] = (),
+    media: Sequence[str | os.PathLike[str]] = (),
 ) -> Exported:
     """Write a checkpoint as an ONNX graph or a torch.export program, and compare them on the windows of `media`. Raises
     AvscError."""
+    out = Path(out)
     if not out.parent.is_dir():
         raise AvscError(f"{out}: the folder {out.parent} does not exist; make it first")
     model = load_model(checkpoint)

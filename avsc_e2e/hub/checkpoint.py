@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
 
+from avsc_e2e.errors import AvscError
 from avsc_e2e.hub.card import About, card_of
 from avsc_e2e.models.ensemble import Ensemble
 from avsc_e2e.models.scenenet import SceneNet
@@ -47,10 +49,14 @@ class Checkpoint(
         (save_directory / "config.json").write_text(read_notes(self.path)["architecture"], encoding="utf-8")
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None = None, **_) -> Checkpoint:
-        if os.path.isdir(model_id):
-            return cls(model_id)
-        return cls(f"{HUB}{model_id}" + f"@{revision}" * bool(revision))
+    def from_pretrained(  # type: ignore[override]  # the mixin's own retries for a config.json that is not needed
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str = ""
+    ) -> Checkpoint:
+        """Of a folder or a file, or of user/name on the hub, at a `revision` if given. Raises AvscError."""
+        name = pretrained_model_name_or_path
+        if os.path.exists(name):
+            return cls(name)
+        return cls(f"{HUB}{name}" + f"@{revision}" * bool(revision))
 
     def push_to_hub(self, repo_id: str, **options) -> str:
         """Upload file and card to `repo_id`, such as user/name; the options are those of the mixin. The URL of the
@@ -60,6 +66,9 @@ class Checkpoint(
 
     def generate_model_card(self, *, name: str = "", **about: str) -> ModelCard:
         """The card, of which `name` is the title. Raises AvscError."""
+        known = [field.name for field in dataclasses.fields(About)]
+        if odd := set(about) - {*known}:
+            raise AvscError(f"model_card_kwargs: {', '.join(sorted(odd))} is unknown; give {', '.join(known)}")
         data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         data.license = about.get("licence") or None
         return ModelCard(f"---\n{data}\n---\n\n" + card_of(self.path, self.model, name, About(**about)))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.data.media import Decoder
 from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.durable import alone
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, within
 from avsc_e2e.learner.budget import Clock
 from avsc_e2e.learner.embeddings import FRAMES, SIZE
 from avsc_e2e.learner.look import look
@@ -21,6 +23,7 @@ from avsc_e2e.memory import keep_freed_memory
 from avsc_e2e.models.ensemble import Member
 
 
+@checked
 def fit(
     data: str | os.PathLike,
     *,
@@ -40,8 +43,9 @@ def fit(
     `decoder` takes frames out of videos. `members` are the frozen trunks to start from; by default those at hand.
     Raises AvscError.
     """
-    if minutes <= 0:
+    if not 0 < minutes < math.inf:
         raise AvscError(f"--minutes {minutes:g}: give a number of minutes above 0")
+    within("--seed", seed, 0)
     clock, out = Clock(minutes), Path(out)
     if (out / "ladder.csv").exists() and not resume:
         raise AvscError(f"{out}: holds an earlier run; go on with --resume, delete it, or choose another --out")

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from avsc_e2e.arguments import checked_fields
 from avsc_e2e.clip import SCENES
 from avsc_e2e.errors import AvscError
 
@@ -162,6 +163,7 @@ class Architecture:
     """Train the single heads that the fusion builds on even where they have no weight in the decision."""
 
     def __post_init__(self):
+        checked_fields(self, "--model.")
         if not self.audio and not self.video:
             raise AvscError("--model.audio and --model.video are both empty: a model needs at least one of them")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:

@@ -46,6 +46,11 @@ class SystemOutput:
     predicted: tuple[str, ...] | None = None
     """(N,) the file's own decisions; None where they are the most probable classes."""
 
+    def __post_init__(self):
+        shape, wanted = np.shape(self.probabilities), (len(self.files), len(self.classes))
+        if shape != wanted:
+            raise AvscError(f"probabilities of shape {shape}: give (files, classes), here {wanted}")
+
     @cached_property
     def decisions(self) -> np.ndarray:
         """(N,) index of the decided class: the file's own decision, else the most probable class."""

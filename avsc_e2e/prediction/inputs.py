@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from avsc_e2e.arguments import shortly
 from avsc_e2e.data.extensions import kind, media_files
 from avsc_e2e.data.sets.table import TABLES, folder_of, read_table
 from avsc_e2e.data.store.layout import MANIFEST, is_store, located
@@ -30,13 +31,15 @@ Given: TypeAlias = str | os.PathLike | bytes | Recording
 
 def recordings(given: Given | Iterable[Given]) -> list[Source]:
     """The recordings of the inputs, including all those in folders and stores. Raises AvscError."""
-    several = [given] if isinstance(given, (str, os.PathLike, bytes, Recording)) else given
+    several: Iterable = given if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
     found: list[Source] = []
     for number, one in enumerate(several, 1):
         if isinstance(one, (Recording, MediaFile, RemoteFile, StoredRecording)):
             found.append(one)
         elif isinstance(one, bytes):
             found.append(MediaBytes(one, f"recording {number}"))
+        elif not isinstance(one, (str, os.PathLike)):
+            raise AvscError(f"recording {number}, {shortly(one)}: give a path, a URL, bytes or a Recording")
         elif is_url(one) and kind(str(one).split("?")[0]):
             found.append(RemoteFile(str(one)))
         elif os.path.splitext(one)[1].lower() in TABLES:

@@ -110,7 +110,7 @@ def predict_parts(
         earlier = [parquet_about(to.read(name) or b"", ABOUT) for name in there if name.endswith(".parquet")]
         parts = [json.loads(about) for about in earlier]
         now, total = 0, sum(len(job.sources) for job in jobs)
-        for about in _predicted(jobs, engine, str(options.get("where", "")), to.renew):
+        for about in _predicted(jobs, engine, str(options.get("device", "")), to.renew):
             parts.append(about)
             now += about["recordings"]
             to.renew()
@@ -132,7 +132,7 @@ def _predicted(jobs: Sequence[_Job], engine: Engine, device: str, waiting: Calla
 
 def _plan(to: Place, checkpoint: Path, names: Sequence[str], part: int, options: dict[str, Any]) -> list[list[str]]:
     """Which recordings are in which part. What an earlier run has planned stays, new ones go into new parts."""
-    free = ("where", "workers", "patience")
+    free = ("device", "workers", "patience")
     said = {"model": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
     defaults = {one.name: one.default for one in inspect.signature(Predictor).parameters.values()}
     whole = {name: value for name, value in {**defaults, **options}.items() if name not in (*free, "checkpoint")}

@@ -7,16 +7,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import get_args
 
 import numpy as np
 import torch
 
+from avsc_e2e import devices
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import MODALITIES, Clip, Window
 from avsc_e2e.data.badmedia import OnBad
 from avsc_e2e.data.loader import collate
 from avsc_e2e.data.media import Decoder
-from avsc_e2e.devices import Precision, autocast, device
+from avsc_e2e.devices import Precision, autocast
 from avsc_e2e.errors import AvscError
 from avsc_e2e.inference import ONE_VIEW, head_probabilities, sampling, stored_calibration
 from avsc_e2e.models.ensemble import Ensemble
@@ -38,6 +39,7 @@ class Predictor:
     """A model that stays loaded: `Predictor(checkpoint)(recording)` predicts one recording, `windows` gives its windows
     as they are decided, `all` predicts many recordings, whose windows share batches."""
 
+    @checked
     def __init__(
         self,
         checkpoint: str | os.PathLike | SceneNet | Ensemble,
@@ -46,7 +48,7 @@ class Predictor:
         smooth: Smooth = "none",
         batch_size: int = 32,
         on_bad: OnBad = "skip",
-        where: str = "",
+        device: str = "",
         workers: int = 0,
         precision: Precision | None = None,
         test_time: TestTime = ONE_VIEW,
@@ -55,25 +57,23 @@ class Predictor:
         patience: float = PATIENCE,
     ):
         """`hop`: seconds between windows; 0: one window after the other. `on_bad`: skip a window that cannot be read,
-        mask the modality that cannot, or raise. `where`: a device. `workers`: processes that read recordings; 0: this
+        mask the modality that cannot, or raise. `device`: cpu, cuda or cuda:N; empty: a
+        GPU if there is one. `workers`: processes that read recordings; 0: this
         one does; `patience`: seconds after which such a process is given up, and its recording with it. `precision`: by
         default that of the recipe that the model was trained with; `calibration`: that of the checkpoint. Raises
         AvscError."""
         for flag, value, least in (("hop", hop, 0), ("batch-size", batch_size, 1), ("workers", workers, 0)):
             if not value >= least:
                 raise AvscError(f"--{flag} {value:g}: give {least} or more")
-        for flag, word, known in (("smooth", smooth, get_args(Smooth)), ("on-bad", on_bad, get_args(OnBad))):
-            if word not in known:
-                raise AvscError(f"--{flag} {word}: give one of {', '.join(known)}")
-        self.device = device(where)
+        if not patience > 0:
+            raise AvscError(f"--patience {patience:g}: give seconds above 0")
+        self.device = devices.device(device)
         self.model: SceneNet | Ensemble
         if isinstance(checkpoint, (str, os.PathLike)):
             self.model, notes = load_model(checkpoint), read_notes(checkpoint)
             calibration = calibration or stored_calibration(checkpoint)
-        elif isinstance(checkpoint, torch.nn.Module):
-            self.model, notes = checkpoint, {}
         else:
-            raise AvscError(f"{checkpoint!r:.100}: give the path of a checkpoint, or a model")
+            self.model, notes = checkpoint, {}
         self.model = self.model.to(self.device).eval()
         self.calibration = calibration
         recipe = json.loads(notes.get("recipe", "{}"))

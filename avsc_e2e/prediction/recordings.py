@@ -4,6 +4,7 @@ windows."""
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from avsc_e2e.arguments import checked_fields
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import Decoder, LiveWindows, MediaWindow, decode_windows, probe, window_starts
 from avsc_e2e.data.store.reader import Store, open_store
@@ -159,6 +161,12 @@ class Recording:
     """Hz."""
     name: str = "recording"
 
+    def __post_init__(self):
+        checked_fields(self)
+        for name in ("frame_rate", "sample_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise AvscError(f"{name} {getattr(self, name)}: give a number above 0")
+
     @property
     def duration(self) -> float:
         """Seconds that both streams cover."""
@@ -265,4 +273,4 @@ def _named(path: Path, name: str) -> Iterator[None]:
     except MediaError as error:
         raise MediaError(name if error.path == str(path) else error.path, error.reason) from error
     except AvscError as error:
-        raise AvscError(str(error).replace(str(path), name)) from error
+        raise AvscError(f"{error}".replace(str(path), name)) from error

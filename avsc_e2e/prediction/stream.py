@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import Window
 from avsc_e2e.data.media import MediaWindow
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, within
 from avsc_e2e.prediction.predictor import Predictor, window
 from avsc_e2e.prediction.reading import clip_of
 from avsc_e2e.prediction.recordings import live_windows
@@ -27,6 +29,7 @@ class SceneStream:
         last = stream.close()
     """
 
+    @checked
     def __init__(
         self,
         checkpoint: str | os.PathLike | torch.nn.Module | Predictor,
@@ -37,6 +40,7 @@ class SceneStream:
     ):
         """`sample_rate`: of the samples (Hz); 0: there will be none. `video`: whether frames will come. `options` are
         those of Predictor. Raises AvscError where the model can use neither."""
+        within("sample_rate", sample_rate, 0)
         self.predictor = checkpoint if isinstance(checkpoint, Predictor) else Predictor(checkpoint, **options)
         cut = self.predictor.reading.cut
         self.wanted = [name for name in cut.modalities if (sample_rate if name == "audio" else video)]
@@ -51,7 +55,8 @@ class SceneStream:
             self._live.hear(samples)
         return self._decided(self._live.windows())
 
-    def see(self, frame: np.ndarray, time: float) -> list[Window]:
+    @checked
+    def see(self, frame: Any, time: float) -> list[Window]:
         """The next frame, (H, W, 3) uint8 RGB or a frame of PyAV, shown from `time` (seconds) on; the windows that it
         completes. Raises AvscError."""
         if "video" in self.wanted:

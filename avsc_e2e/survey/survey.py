@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import Row
 from avsc_e2e.data.check.check import check
 from avsc_e2e.data.check.findings import Check
@@ -48,6 +49,7 @@ class Survey:
     check: Check
 
 
+@checked
 def look(
     root: str | os.PathLike[str],
     *,

@@ -101,7 +101,7 @@ def _work(job: Callable[[], object], rank: int, processes: int, port: int, messa
     try:
         job()
     except AvscError as error:
-        end.send(str(error))
+        end.send(f"{error}")
         raise SystemExit(1) from None
     except Exception as error:
         end.send(f"process {rank} of this job failed: {type(error).__name__}: {error}")

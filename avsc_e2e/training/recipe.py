@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avsc_e2e.arguments import checked_fields
 from avsc_e2e.errors import AvscError, within
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.transforms.augmentation import Augment
@@ -72,6 +73,7 @@ class Data:
     """Loader processes for each device; 0: none, -1: its share of the cores minus one with a GPU, none without."""
 
     def __post_init__(self):
+        checked_fields(self, "--data.")
         within("--data.short-side", self.short_side, 0)
         within("--data.workers", self.workers, -1)
         within("--data.test", self.test, 0, 1, "it is a share of the recordings")
@@ -131,6 +133,7 @@ class Optim:
     epoch only the heads learn. 0 is off."""
 
     def __post_init__(self):
+        checked_fields(self, "--optim.")
         for name in ("lr", "audio_lr", "video_lr"):
             within(f"--optim.{name.replace('_', '-')}", getattr(self, name), 0, HIGHEST_RATE, "0 freezes the part")
         within("--optim.weight-decay", self.weight_decay, 0, 10)
@@ -162,6 +165,7 @@ class Heads:
     """Fit the decision over several heads on the validation set at the end, in place of the model's weights."""
 
     def __post_init__(self):
+        checked_fields(self, "--heads.")
         for name in ("audio", "video", "fusion"):
             within(f"--heads.{name}", getattr(self, name), 0)
 
@@ -181,6 +185,7 @@ class Averaging:
     Wortsman et al., 2022)."""
 
     def __post_init__(self):
+        checked_fields(self, "--averaging.")
         if not 0 <= self.decay < 1:
             raise AvscError(f"--averaging.decay {self.decay}: it is a share from 0 to below 1")
         if self.checkpoints < 0 or self.checkpoints == 1:
@@ -199,6 +204,7 @@ class Distil:
     """Temperature that softens the probabilities of teachers and student; 1 does not change them."""
 
     def __post_init__(self):
+        checked_fields(self, "--distil.")
         if not 0 <= self.weight <= 1:
             raise AvscError(f"--distil.weight {self.weight}: it is a share from 0 to 1")
         if bool(self.teachers) != (self.weight > 0):
@@ -228,6 +234,7 @@ class Machine:
     CPU is exact anyway."""
 
     def __post_init__(self):
+        checked_fields(self, "--machine.")
         within("--machine.devices", self.devices, 0, 1024)
 
 
@@ -279,6 +286,7 @@ class Recipe:
     """Folder of all runs."""
 
     def __post_init__(self):
+        checked_fields(self, "--")
         within("--patience", self.patience, 0)
         within("--steps", self.steps, 0)
         within("--save-every", self.save_every, 0)

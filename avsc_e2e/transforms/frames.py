@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from avsc_e2e.arguments import checked_fields
 from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 
@@ -210,5 +211,6 @@ class TestTime:
     __test__ = False  # not a test class, despite its name
 
     def __post_init__(self):
+        checked_fields(self, "--test-time.")
         if self.views < 1:
             raise AvscError(f"--test-time.views {self.views}: give 1 or more")

@@ -109,5 +109,5 @@ def test_one_line_for_what_cannot_be(folder, local, tmp_path, capsys):
 
 
 def test_a_model_that_wants_a_gpu_the_cluster_lacks(cluster, folder, tmp_path):
-    with pytest.raises(AvscError, match="--device cuda: no machine of the Ray cluster has a GPU"):
-        predict_parts(folder / "model.safetensors", folder / "media", tmp_path, engine="ray", where="cuda", workers=1)
+    with pytest.raises(AvscError, match="device cuda: no machine of the Ray cluster has a GPU"):
+        predict_parts(folder / "model.safetensors", folder / "media", tmp_path, engine="ray", device="cuda", workers=1)

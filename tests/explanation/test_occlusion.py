@@ -149,7 +149,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(video, tmp_path, cap
 
 @pytest.mark.parametrize(
     ("name", "options", "said"),
-    [("absent.mp4", {}, "no such file"), ("", {"grid": 0}, "--grid 0: give 1 or more")],
+    [("absent.mp4", {}, "no such file"), ("", {"grid": 0}, "grid 0: give 1 or more")],
 )
 def test_mistakes_are_one_line(video, name, options, said):
     with pytest.raises(AvscError, match=said):

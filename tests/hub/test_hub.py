@@ -134,7 +134,7 @@ def test_an_address_is_a_target_that_is_not_written_to(hub):
     assert target_of("hf-hub:user/name") == DataTarget("hf-hub:user/name")
     with pytest.raises(AvscError, match="on a hub, which cannot be changed"):
         add_notes("hf-hub:user/name", {"calibration": "{}"})
-    with pytest.raises(AvscError, match="on a hub, so name a folder for its evaluation with --out"):
+    with pytest.raises(AvscError, match="on a hub, so name a folder for its evaluation with out"):
         evaluate_checkpoint("hf-hub:user/name", "VIDEOS")
 
 

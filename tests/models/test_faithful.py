@@ -522,7 +522,7 @@ def test_a_transformer_over_images_takes_planes(name):
         assert not torch.equal(logits[0], logits[1])
     if name != "test_efficientnet":
         assert model.audio.sides == (64, 64)
-        with pytest.raises(AvscError, match=r"let --data\.window be no longer"), torch.no_grad():
+        with pytest.raises(AvscError, match=r"let data\.window be no longer"), torch.no_grad():
             model(model.preprocess(clip._replace(audio=torch.randn(2, 2, 96_000))))
 
 

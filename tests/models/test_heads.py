@@ -369,7 +369,7 @@ def test_statistics_are_of_what_is_there():
 
 
 def test_two_heads_need_the_baselines():
-    with pytest.raises(AvscError, match="add --model\\.head baseline"):
+    with pytest.raises(AvscError, match="add model\\.head baseline"):
         replace(own.tiny(), fusion="two_heads")
 
 

@@ -116,5 +116,5 @@ def test_mistakes_are_told(tmp_path, tokenizer):
     with pytest.raises(AvscError, match="no model 'ViT-Q'"):
         text.read_clip("ViT-Q")
     linear = SceneNet(Architecture(audio="", video="test_vit", size=160))
-    with pytest.raises(AvscError, match=r"--model\.head to text"):
+    with pytest.raises(AvscError, match=r"model\.head to text"):
         text.guide(linear, small_clip(), tokenizer)

@@ -63,7 +63,7 @@ def test_the_command_writes_a_page_that_needs_no_other_file(root, tmp_path, caps
 def test_mistakes_are_one_line(root, tmp_path):
     with pytest.raises(AvscError, match="no such folder"):
         look(tmp_path / "absent")
-    with pytest.raises(AvscError, match="--examples -1"):
+    with pytest.raises(AvscError, match="examples -1"):
         look(root, examples=-1)
 
 

@@ -221,7 +221,7 @@ def test_devices_that_training_itself_asks_for(toy_city, tmp_path, caplog):
 
 def test_devices_tell_in_one_line_what_is_wrong(toy_city, tmp_path):
     recipe = replace(plan(toy_city, tmp_path, 2), machine=Machine(devices=2), init=("nowhere",))
-    with pytest.raises(AvscError, match=r"^--init nowhere: .* train that stage first"):
+    with pytest.raises(AvscError, match=r"^init nowhere: .* train that stage first"):
         train(recipe)
 
 
@@ -229,7 +229,7 @@ def left_alone_in_its_second_epoch(recipe: Recipe) -> None:
     if os.environ["RANK"] == "1":
         FineTuning.on_train_epoch_start = lambda self: os._exit(0) if self.current_epoch else None
         train(recipe)
-    with pytest.raises(AvscError, match=r"run: another process of this job has ended.*Go on with --resume$"):
+    with pytest.raises(AvscError, match=r"run: another process of this job has ended.*Go on with resume$"):
         train(recipe)
 
 
@@ -336,23 +336,23 @@ def test_trunks_cut_up_block_by_block(tmp_path):
     [
         (
             {"optim": Optim(unfreeze=2)},
-            r"^--optim\.unfreeze and --machine\.shard-model cannot be combined; leave one",
+            r"^optim\.unfreeze and machine\.shard_model cannot be combined; leave one",
         ),
-        ({"averaging": Averaging(checkpoints=2)}, r"^--averaging\.checkpoints and --machine\.shard-model cannot"),
+        ({"averaging": Averaging(checkpoints=2)}, r"^averaging\.checkpoints and machine\.shard_model cannot"),
         (
             {"heads": Heads(fit_decision=True)},
-            r"^--heads\.fit-decision \(off: --heads\.no-fit-decision\) and --machine\.shard-model cannot",
+            r"^heads\.fit_decision \(off: heads\.fit_decision=False\) and machine\.shard_model cannot",
         ),
         (
             {"machine": Machine(shard_model=True, compile="eager")},
-            r"^--machine\.compile and --machine\.shard-model cannot",
+            r"^machine\.compile and machine\.shard_model cannot",
         ),
         (
             {"machine": Machine(shard_model=True, sync_batchnorm=True)},
-            r"^--machine\.sync-batchnorm and --machine\.shard-model cannot",
+            r"^machine\.sync_batchnorm and machine\.shard_model cannot",
         ),
-        ({"precision": "fp16"}, r"^--precision fp16 and --machine\.shard-model cannot"),
-        ({}, r"^--machine\.shard-model needs several processes; start it with torchrun$"),
+        ({"precision": "fp16"}, r"^precision fp16 and machine\.shard_model cannot"),
+        ({}, r"^machine\.shard_model needs several processes; start it with torchrun$"),
     ],
 )
 def test_what_does_not_go_with_a_cut_model(toy_city, tmp_path, change, match):

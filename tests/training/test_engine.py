@@ -541,7 +541,7 @@ def test_what_a_student_sees_of_the_teachers_clip():
 
 def test_teachers_that_cannot_teach(toy_city, unbroken, tmp_path):
     for paths, message in (
-        (("nowhere",), "--distil.teachers nowhere: .* train that stage first"),
+        (("nowhere",), "distil.teachers nowhere: .* train that stage first"),
         (
             (str(save_model(SceneNet(replace(MODEL, classes=("a", "b"))), tmp_path / "m.safetensors")),),
             "its classes are not those of the data",
@@ -563,7 +563,7 @@ def test_crops_lie_where_they_should():
     assert three.shape == (3, 3, 40, 40)
     assert [int(crop[0, 0, 0]) for crop in three] == [0, 20, 40]
     assert Crops(35, 5)(clip).video.shape == (5, 3, 35, 35)
-    with pytest.raises(AvscError, match=r"--test-time.views 0"):
+    with pytest.raises(AvscError, match=r"test_time.views 0"):
         TestTime(views=0)
 
 
@@ -712,7 +712,7 @@ def test_values_that_make_no_sense(make, flag):
 
 
 def test_sync_batchnorm_needs_gpus(toy_city, tmp_path):
-    with pytest.raises(AvscError, match=r"--machine.sync-batchnorm needs GPUs"):
+    with pytest.raises(AvscError, match=r"machine.sync_batchnorm needs GPUs"):
         train(recipe(toy_city, tmp_path, machine=Machine(sync_batchnorm=True)))
 
 

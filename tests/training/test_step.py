@@ -206,15 +206,15 @@ def test_positions_and_class_tokens_do_not_decay():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Optim(lr=-1e-3), r"--optim.lr -0.001: give from 0 to 10"),
-        (lambda: Optim(video_lr=1e9), r"--optim.video-lr 1e\+09"),
-        (lambda: Optim(audio_lr=float("nan")), r"--optim.audio-lr nan"),
-        (lambda: Optim(weight_decay=-1), r"--optim.weight-decay -1"),
-        (lambda: Optim(warmup=1.5), r"--optim.warmup 1.5"),
-        (lambda: replace(MODEL, size=1), r"--model.size 1: give 8 or more"),
-        (lambda: replace(MODEL, frames=0), r"--model.frames 0"),
-        (lambda: replace(MODEL, dropout=1.0), r"--model.dropout 1.0"),
-        (lambda: Data(workers=-2), r"--data.workers -2"),
+        (lambda: Optim(lr=-1e-3), r"optim.lr -0.001: give from 0 to 10"),
+        (lambda: Optim(video_lr=1e9), r"optim.video_lr 1e\+09"),
+        (lambda: Optim(audio_lr=float("nan")), r"optim.audio_lr nan"),
+        (lambda: Optim(weight_decay=-1), r"optim.weight_decay -1"),
+        (lambda: Optim(warmup=1.5), r"optim.warmup 1.5"),
+        (lambda: replace(MODEL, size=1), r"model.size 1: give 8 or more"),
+        (lambda: replace(MODEL, frames=0), r"model.frames 0"),
+        (lambda: replace(MODEL, dropout=1.0), r"model.dropout 1.0"),
+        (lambda: Data(workers=-2), r"data.workers -2"),
     ],
 )
 def test_values_that_cannot_be_meant(make, message):

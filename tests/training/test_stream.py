@@ -93,7 +93,7 @@ def test_shards_come_and_go(store, tmp_path):
     cache.fetch([5], [])
     assert cache.fetched <= 7
     assert cache.parts(names[9], span)[0].tobytes() == want[9]  # not there: from the URL
-    with pytest.raises(AvscError, match=r"--data.cache-size .*: the shards that --data.buffer shuffles at a time have"):
+    with pytest.raises(AvscError, match=r"data.cache_size .*: the shards that data.buffer shuffles at a time have"):
         ShardCache(remote.shards, names, str(tmp_path), 10).fetch([0], [])
 
 
@@ -126,7 +126,7 @@ def test_killed_within_an_epoch_ends_with_the_same_bits(store, tmp_path, monkeyp
 
 def test_what_cannot_stream(toy_city, tmp_path):
     recipe = tiny_recipe(toy_city, tmp_path, data=Data(root=str(toy_city), workers=0, order="stream"))
-    with pytest.raises(AvscError, match=r"--data\.order stream: reads the shards of a store"):
+    with pytest.raises(AvscError, match=r"data\.order stream: reads the shards of a store"):
         train(recipe)
-    with pytest.raises(AvscError, match=r"leave out --data\.balance"):
+    with pytest.raises(AvscError, match=r"leave out data\.balance"):
         Data(order="stream", balance=0.5)

@@ -235,18 +235,18 @@ def test_what_is_refused(toy_city, tmp_path, caplog):
     with pytest.raises(AvscError, match="nothing to resume"):
         train(recipe(toy_city, tmp_path), resume=True)
     train(recipe(toy_city, tmp_path, batch_size=10))
-    with pytest.raises(AvscError, match="holds an earlier run; continue it with --resume"):
+    with pytest.raises(AvscError, match="holds an earlier run; continue it with resume"):
         train(recipe(toy_city, tmp_path, batch_size=10))
     other = recipe(toy_city, tmp_path, batch_size=10, seed=3, optim=Optim(lr=1.0, audio_lr=3e-3, video_lr=3e-3))
     with pytest.raises(AvscError, match="started with another recipe") as caught:
         train(other, resume=True)
-    for part in ("--optim.lr was 0.003 and is 1.0", "--seed was 0 and is 3"):
+    for part in ("optim.lr was 0.003 and is 1.0", "seed was 0 and is 3"):
         assert part in str(caught.value)
     assert "batch_size" not in str(caught.value)
     for wrong, message in (
-        ({"init": ("audio",)}, "--init audio: .*audio/model.safetensors is not there; train that stage first"),
-        ({"heads": Heads(video=0.0)}, "--heads.video is 0"),
-        ({"data": Data()}, "--data.root is not given"),
+        ({"init": ("audio",)}, "init audio: .*audio/model.safetensors is not there; train that stage first"),
+        ({"heads": Heads(video=0.0)}, "heads.video is 0"),
+        ({"data": Data()}, "data.root is not given"),
         ({"video_weights": "nowhere.pth"}, "nowhere.pth"),
     ):
         with pytest.raises(AvscError, match=message) as caught:

@@ -60,9 +60,9 @@ def test_what_is_asked_for_in_order():
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (Disturbances(noise_db=(10.0,)), "--noise-db: the model takes no audio"),
-        (Disturbances(without=("audio",)), "--without: the model takes no audio"),
-        (Disturbances(without=("video",)), "--without video: video is the only modality of the model"),
+        (Disturbances(noise_db=(10.0,)), "noise_db: the model takes no audio"),
+        (Disturbances(without=("audio",)), "without: the model takes no audio"),
+        (Disturbances(without=("video",)), "without video: video is the only modality of the model"),
     ],
 )
 def test_what_a_model_has_not(asked, reason):
@@ -72,5 +72,5 @@ def test_what_a_model_has_not(asked, reason):
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
 def test_share_of_darkness(share):
-    with pytest.raises(AvscError, match=r"--dark .*: give a share above 0 and up to 1"):
+    with pytest.raises(AvscError, match=r"dark .*: give a share above 0 and up to 1"):
         Disturbances(dark=(share,))

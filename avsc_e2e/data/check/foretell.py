@@ -41,7 +41,7 @@ def foretell(
     try:
         parts = group_rows(parts, group, groups)
     except AvscError as error:
-        faults.append(("list", Fault(root, str(error), "mend the rule or the list")))
+        faults.append(("list", Fault(root, f"{error}", "mend the rule or the list")))
         parts = {part: [row._replace(location=row.file) for row in rows] for part, rows in parts.items()}
     rows = [row for of_part in parts.values() for row in of_part]
     part_of = {row.file: part for part, of_part in parts.items() for row in of_part}
@@ -62,7 +62,7 @@ def foretell(
         try:
             divide(root, parts, validation=validation, test=test, seed=0)
         except AvscError as error:
-            faults.append(("count", Fault(root, str(error).removeprefix(f"{root}: "), "see above")))
+            faults.append(("count", Fault(root, f"{error}".removeprefix(f"{root}: "), "see above")))
     faults += _without(root, parts, notes)
     return Foretold(parts, faults, notes)
 

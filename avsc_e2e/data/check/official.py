@@ -113,7 +113,7 @@ def _read_list(layout: Layout, name: str, known: dict[str, Listing], problems: l
         entries = read_listing(path)
         compare_with_meta(entries, known)
     except AvscError as error:
-        problems.append(Problem("list", str(path), str(error).removeprefix(f"{path}: ")))
+        problems.append(Problem("list", str(path), f"{error}".removeprefix(f"{path}: ")))
         return []
     return entries
 

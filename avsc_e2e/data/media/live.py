@@ -58,8 +58,11 @@ class LiveWindows:
 
     def see(self, frame, time: float) -> None:
         """The next frame, (H, W, 3) uint8 RGB or a frame of PyAV, shown from `time` (seconds) on. Raises MediaError."""
-        if isinstance(frame, np.ndarray) and (frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8):
-            raise MediaError(self.name, f"a frame of shape {frame.shape} and {frame.dtype}: give (H, W, 3) uint8 RGB")
+        if not hasattr(frame, "pts"):  # what is no frame of PyAV
+            frame = np.asarray(frame)
+            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+                told = f"a frame of shape {frame.shape} and {frame.dtype}: give (H, W, 3) uint8 RGB"
+                raise MediaError(self.name, told)
         if self._frames:
             if time <= self._frames[-1][0]:
                 raise MediaError(self.name, f"a frame at {time:.3f} s after one at {self._frames[-1][0]:.3f} s")

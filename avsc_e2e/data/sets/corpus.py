@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import MODALITIES, Corpus, Row
 from avsc_e2e.data.sets.duplicates import join
 from avsc_e2e.data.sets.folder import divide, read_folder, select
@@ -17,9 +18,10 @@ from avsc_e2e.data.sets.taulayout import find_layout, is_tau
 from avsc_e2e.data.store.layout import is_store
 from avsc_e2e.data.store.reader import Store, open_store
 from avsc_e2e.data.store.remote import RemoteFolder
-from avsc_e2e.errors import AvscError
+from avsc_e2e.errors import AvscError, within
 
 
+@checked
 def read_corpus(
     root: str | os.PathLike[str],
     *,
@@ -41,6 +43,7 @@ def read_corpus(
     that a store does not hold are left out. Raises AvscError for a root of another layout, and the errors of these
     readers.
     """
+    within("--data.test", test, 0, 1, "it is a share of the recordings")
     if is_store(root):
         return _read_stored(
             open_store(root),
@@ -113,7 +116,7 @@ def _read_stored(
         try:
             corpus = read_tau(root, fold=fold, validation=validation, seed=seed, modalities=modalities, verify=False)
         except AvscError as error:
-            raise AvscError(str(error).replace(folder, str(store.path))) from None
+            raise AvscError(f"{error}".replace(folder, str(store.path))) from None
     if lenient:
         corpus = Corpus(corpus.classes, *(tuple(r for r in part if r.file in store.recordings) for part in corpus[1:]))
     parts = []

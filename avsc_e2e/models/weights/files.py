@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.errors import AvscError
 
 MODEL = "model.safetensors"
@@ -16,11 +17,14 @@ HUB = "hf-hub:"
 """Prefix of the address of a checkpoint on a hub: hf-hub:user/name, or hf-hub:user/name@revision."""
 
 
+@checked
 def checkpoint_file(path: str | os.PathLike) -> Path:
     """The file of a checkpoint; the folder of a run stands for its model.safetensors. `hf-hub:user/name` stands for
     that of a repository on a hub, which is downloaded into the hub's cache. Raises AvscError if there is none."""
     if str(path).startswith(HUB):
         return _fetched(str(path))
+    if "://" in str(path):
+        raise AvscError(f"{path}: is a URL, but a checkpoint of this machine is needed; download it first")
     path = Path(path)
     if path.is_dir():
         if not (path / MODEL).is_file():

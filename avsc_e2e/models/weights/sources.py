@@ -98,7 +98,7 @@ def _fill(net: nn.Module, source: Source, options: Mapping, path: Path | None) -
             else:
                 fill_from_tensors(net, source.trunks[0], options, conversion.read_tensors(path))
         except AvscError as error:
-            raise AvscError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+            raise AvscError(f"{path}: " + f"{error}".removeprefix(f"{path}: ")) from error
 
 
 def fill_from_tensors(net: nn.Module, trunk: str, options: Mapping, tensors: dict[str, Tensor]) -> None:

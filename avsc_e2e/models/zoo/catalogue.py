@@ -8,6 +8,7 @@ import logging
 import re
 from dataclasses import fields, replace
 
+from avsc_e2e.arguments import checked
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.scenenet import SceneNet
@@ -17,6 +18,7 @@ from avsc_e2e.models.zoo.registry import entries
 log = logging.getLogger(__name__)
 
 
+@checked
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the entries that match a shell pattern, numbers in natural order."""
     natural = lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]  # noqa: E731
@@ -32,6 +34,7 @@ def architecture(name: str) -> Architecture:
     return entries[name]()
 
 
+@checked
 def create_model(name: str, pretrained: bool = False, checkpoint: str | None = None, **changes) -> SceneNet:
     """Build an entry of the zoo, with `changes` to fields of its Architecture. `pretrained` loads published weights
     into the trunks (audio trunks only if there are any); `checkpoint` loads the whole model from a file of the same

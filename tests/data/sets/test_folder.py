@@ -138,7 +138,7 @@ def test_a_rule_of_your_own(make):
     assert read_folder(root, group=r"(CAM\d).*", validation=0, test=0.3) == corpus  # case is ignored
     fails("exactly one pair of round brackets", root, group="cam")
     fails("not a regular expression", root, group="(cam")
-    fails("does not match --data.group", root, group="(dog).*")
+    fails("does not match data.group", root, group="(dog).*")
 
 
 def test_part_folders(make, caplog):
@@ -189,7 +189,7 @@ def test_every_fault_of_a_folder_is_one_line(make, tmp_path):
     (tmp_path / "own").mkdir()
     fails("neither meta.csv .* nor a sub-folder per class", tmp_path / "own")
     root = make(["a/x_clip1.wav", "a/x_clip2.wav", "b/x.wav", "b/y.wav", "b/z.wav"])
-    fails(r"class 'a' has one location or source recording, 'x', .*test set.*--data\.group '\(\.\+\)'", root)
+    fails(r"class 'a' has one location or source recording, 'x', .*test set.*data\.group '\(\.\+\)'", root)
     assert len(read_folder(root, group="(.+)", validation=0).test) >= 2
     fails("a test set of 1: give a share", root, test=1)
     make(["b/x.flac"])

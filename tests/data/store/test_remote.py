@@ -237,7 +237,7 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
         assert "\n" not in str(error.value)
 
     server.faults += [busy] * 3
-    fails(r"^http://127.*\.tar: cannot be fetched after 3 tries \(.*503.*--resume$")
+    fails(r"^http://127.*\.tar: cannot be fetched after 3 tries \(.*503.*resume$")
     server.faults += [forbidden]
     fails(r"\.tar: access is refused \(.*403")
     server.ranges = False

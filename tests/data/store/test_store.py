@@ -170,7 +170,7 @@ def test_smaller_frames_are_made_larger_ones_refused(toy_city, city_store):
     direct = ClipDataset(corpus.test, corpus.classes, small)[4]
     assert clip.video.shape == direct.video.shape == (1, 3, 40, 50)
     assert (clip.video.float() - direct.video.float()).abs().mean() < 6
-    with pytest.raises(AvscError, match=r"its frames have 64 pixels, 96 are wanted: give --data.short-side 64, or"):
+    with pytest.raises(AvscError, match=r"its frames have 64 pixels, 96 are wanted: give data.short_side 64, or"):
         ClipDataset(corpus.test, corpus.classes, Sampling(short_side=96), store=store)
     ClipDataset(corpus.test, corpus.classes, Sampling(short_side=96, video=False), store=store)
 
@@ -270,7 +270,7 @@ def test_changed_sources(toy_city, tmp_path):
     (root / "meta.csv").write_text(head + "".join(lines))  # a label that was wrong
     assert 0 < prepare(root, store, SMALL, workers=1, shard_size=2 << 20).decoded < 30
     assert [row.scene for row in open_store(store).rows()[""] if row.file == file] == ["tram"] != [scene]
-    with pytest.raises(AvscError, match=r"was prepared with --rate 5, and 7 is asked for"):
+    with pytest.raises(AvscError, match=r"was prepared with rate 5, and 7 is asked for"):
         prepare(root, store, SMALL._replace(rate=7), workers=1)
 
 
@@ -405,7 +405,7 @@ def test_refusals(toy_city, city_store, tmp_path):
     ):
         with pytest.raises(AvscError, match=told):
             prepare(root, store, SMALL, workers=1)
-    with pytest.raises(AvscError, match="--rate and --short-side must be above 0"):
+    with pytest.raises(AvscError, match="rate and short_side must be above 0"):
         prepare(toy_city, tmp_path / "new", SMALL._replace(rate=0), workers=1)
     with pytest.raises(AvscError, match=r"is not a store, there is no store\.json in it"):
         open_store(toy_city)

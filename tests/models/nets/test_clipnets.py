@@ -91,7 +91,7 @@ def test_files_of_videomae(tmp_path):
 def test_videomae_says_what_it_takes():
     with torch.device("meta"):
         trunk = Trunk("videomae2_base", 3)
-        with pytest.raises(AvscError, match=r"takes 16 frames .* add --model\.frames 16 and --model\.size 224"):
+        with pytest.raises(AvscError, match=r"takes 16 frames .* add model\.frames 16 and model\.size 224"):
             trunk(torch.zeros(1, 8, 3, 224, 224))
         assert trunk(torch.zeros(1, 16, 3, 224, 224)).shape == (1, 768)
     assert settled(Architecture(audio="", video="videomae2_base")).size == 224
@@ -104,5 +104,5 @@ def test_models_with_such_a_trunk(name):
     if name == "tv_mvit_v2_s":
         with torch.device("meta"):
             model = SceneNet(replace(arch, frames=8))
-            with pytest.raises(AvscError, match=r"takes 16 frames: add --model\.frames 16"):
+            with pytest.raises(AvscError, match=r"takes 16 frames: add model\.frames 16"):
                 model(blank_batch(model))

@@ -171,7 +171,7 @@ def test_count_of_wavegram():
 def test_wavegram_says_what_it_takes():
     with torch.device("meta"):
         net = WavegramCnn14(1, 64)
-    with pytest.raises(AvscError, match=r"64 bands and the 320 samples .* --model\.waveform"):
+    with pytest.raises(AvscError, match=r"64 bands and the 320 samples .* model\.waveform"):
         net(torch.zeros(1, 1, 64, 101))
 
 

@@ -274,7 +274,7 @@ def test_trunks_tell_whether_they_leave_out_blocks(name, able):
 
 def test_stochastic_depth_without_blocks_is_refused():
     arch = replace(tiny(), video="", audio="cnn14", bands=64, drop_path=0.1)
-    with pytest.raises(AvscError, match=r"--model.drop-path 0\.1: cnn14"):
+    with pytest.raises(AvscError, match=r"model.drop_path 0\.1: cnn14"):
         SceneNet(arch)
-    with pytest.raises(AvscError, match=r"--model\.drop-path"):
+    with pytest.raises(AvscError, match=r"model\.drop_path"):
         replace(tiny(), drop_path=1.0)

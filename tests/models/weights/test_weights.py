@@ -99,9 +99,9 @@ def test_what_our_own_nets_save_is_taken_back(tmp_path):
     assert torch.equal(ours(x), other(x))
     with pytest.raises(AvscError, match=r"own\.pth: its \S+ is \(8, 1, 3, 3\), the net's is \(8, 2, 3, 3\)"):
         Trunk("audio_test", 2).load_pretrained(str(tmp_path / "own.pth"))
-    with pytest.raises(AvscError, match=r"--audio-weights .*nowhere\.pth: there is no such file"):
+    with pytest.raises(AvscError, match=r"audio_weights .*nowhere\.pth: there is no such file"):
         other.load_pretrained("nowhere.pth", "--audio-weights")
-    with pytest.raises(AvscError, match="audio_test: use --no-pretrained"):
+    with pytest.raises(AvscError, match="audio_test: use pretrained=False"):
         other.load_pretrained()
 
 
@@ -170,7 +170,7 @@ def test_a_missing_package_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("AVSC_E2E_HOME", str(tmp_path))
     absent = replace(source("aisfx"), package="no-such-package==1.0")
     assert not absent.available
-    with pytest.raises(AvscError, match=r"pip install --no-deps no-such-package==1\.0, or .* --audio-weights FILE"):
+    with pytest.raises(AvscError, match=r"`pip install --no-deps no-such-package==1\.0`, or .* audio_weights FILE"):
         fetch(absent, "--audio-weights")
 
 
@@ -489,8 +489,8 @@ def test_a_wrong_or_missing_file_leaves_nothing_behind(tmp_path, monkeypatch, si
     assert "download http://127.0.0.1:9/x elsewhere and put it as" in text
     assert "\n" not in text
     assert str(cache / "Cnn14_mAP=0.431.pth") in text
-    assert "--audio-weights FILE" in text
-    assert "--no-pretrained" in text
+    assert "audio_weights FILE" in text
+    assert "pretrained=False" in text
 
 
 def test_vgg16_of_torchvision_and_timm(tmp_path):
