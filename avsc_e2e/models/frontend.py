@@ -11,10 +11,14 @@ from torch.nn.functional import pad
 
 from avsc_e2e.models import filterbanks
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.blockwise import in_blocks
 from avsc_e2e.models.moments import Moments
 
 INSTANTS = 16
 """A time frame of wavelet power is the mean of at most this many samples."""
+AT_A_TIME = 100_000
+"""Samples that a CPU is given at a time: its caches hold the spectra of about two seconds, and a batch takes two thirds
+of the time (benchmarks/training.py)."""
 
 
 class FrontEnd(nn.Module):
@@ -68,8 +72,11 @@ class FrontEnd(nn.Module):
         arch = self.architecture
         if arch.audio_window:
             windows = cut(audio, round(arch.audio_window * arch.sample_rate), round(arch.audio_hop * arch.sample_rate))
-            return self._planes(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
-        return self._planes(audio)
+            return self._in_blocks(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
+        return self._in_blocks(audio)
+
+    def _in_blocks(self, audio: Tensor) -> Tensor:
+        return in_blocks(self._planes, audio, max(AT_A_TIME // max(math.prod(audio.shape[1:]), 1), 1))
 
     def _planes(self, audio: Tensor) -> Tensor:
         arch = self.architecture

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.blockwise import in_blocks
 from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets import (  # noqa: F401, importing them registers nets with timm
     aisfx,
@@ -174,12 +175,8 @@ class Trunk(nn.Module):
     def _few_at_a_time(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A function of images (N, C, H, W). Without gradients, a CPU is given as many at a time as its caches hold the
         activations of: larger ones cost up to twice the time, most of it for memory from the system."""
-        if torch.compiler.is_exporting():  # a graph takes any number
-            return function(x)
-        few = max(AT_A_TIME // (x.shape[-2] * x.shape[-1]), 1)
-        if x.device.type != "cpu" or len(x) <= few or self.training or torch.is_grad_enabled():
-            return function(x)
-        return torch.cat([function(part) for part in x.split(few)])
+        rows = max(AT_A_TIME // (x.shape[-2] * x.shape[-1]), 1)
+        return function(x) if self.training or torch.is_grad_enabled() else in_blocks(function, x, rows)
 
     def layers(self) -> dict[str, int]:
         """Parameter -> its layer, from 0 at the input, by timm's groups. One of our own nets has a layer for each

@@ -182,10 +182,8 @@ def _put(values: Tensor, other: Tensor, inside: Tensor, take: Tensor) -> Tensor:
 
 
 def _blend(values: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    import torch
-
     weight = weight.reshape(-1, *[1] * (values.dim() - 1)).to(values.dtype)
-    return torch.lerp(values[other], values, weight) if values.numel() else values
+    return values[other].lerp_(values, weight) if values.numel() else values
 
 
 def _blend_targets(target: Tensor, other: Tensor, mine: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torchaudio
 
 from avsc_e2e.clip import Clip
-from avsc_e2e.models import filterbanks
+from avsc_e2e.models import filterbanks, frontend
 from avsc_e2e.models.architecture import Architecture
 from avsc_e2e.models.frontend import FrontEnd, cut, delta, mix
 from avsc_e2e.models.scenenet import SceneNet
@@ -400,3 +400,15 @@ def test_the_blocks_of_a_bank_hold_all_of_it():
         covered = [band for _, bands in filterbanks.blocks(bank) for band in range(bands.start, bands.stop)]
         assert covered == [*range(bank.shape[1])]
     assert sum(mel[place].numel() for place in filterbanks.blocks(mel)) < 0.3 * mel.numel()
+
+
+def test_a_batch_is_computed_in_blocks(monkeypatch):
+    """A CPU is given few clips at a time, whose planes are those of the whole batch, bit for bit."""
+    front, seen = FrontEnd(ONE), []
+    front.bank.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    audio = torch.cat([sound(seed=seed) for seed in range(5)])
+    found = front.planes(audio)
+    assert seen == [2, 2, 1]
+    monkeypatch.setattr(frontend, "AT_A_TIME", 10**9)
+    assert torch.equal(front.planes(audio), found)
+    assert seen == [2, 2, 1, 5]
