@@ -163,3 +163,15 @@ def test_the_crop_of_a_model_holds_everywhere(tmp_path, crop, same):
     for given in (folder, tmp_path / "store"):
         one, other = (found.windows[0].probabilities for found in predict(model, given))
         assert (np.abs(one - other).max() < 2e-3) == same
+
+
+def test_training_windows_have_a_length_of_their_own(tmp_path):
+    """`--data.window` is the length in training, `--model.window` that of evaluation."""
+    path = write_video(tmp_path / "a.mp4", [flat(10 * i) for i in range(20)], rate=10, sound=click(0.5, 2.0))
+    rows = (Row("a", audio=path, scene="airport", duration=2.0),)
+    model = create_model("tiny", video="")
+    recipe = Recipe("custom/a", model.architecture, Data(str(tmp_path), window=1.5), UNCHANGED)
+    training = train_dataset(recipe, Corpus(model.architecture.classes, rows, (), ()))
+    evaluation = evaluation_dataset(model, rows)
+    assert [one[Key(0, 0)].audio.shape[-1] for one in (training, evaluation)] == [72_000, 48_000]
+    assert (len(training), len(evaluation)) == (1, 2)
