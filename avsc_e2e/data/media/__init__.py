@@ -1,7 +1,8 @@
-"""Frames and audio out of files: images through PIL, WAV and FLAC through soundfile, all else through PyAV.
+"""Reading frames and audio from files: images with PIL, WAV and FLAC with soundfile, all other files with PyAV.
 
-Time is counted in seconds from the start of the recording, the earliest of its streams, for video and audio alike: one
-`start` cuts both. `read_frames` and `read_audio` read at random, `decode_windows` and `decode_frames` in one pass.
+Times are in seconds from the start of the recording, which is the start of its earliest stream. So the same `start`
+holds for video and audio. `read_frames` and `read_audio` read any part of a recording; `decode_windows` and
+`decode_frames` read all of it in one pass.
 """
 
 from avsc_e2e.data.media.audio import audio_blocks, cut_window, mix_channels, read_audio

@@ -1,4 +1,4 @@
-"""Audio out of files: WAV and FLAC as slices through soundfile, any other audio track through PyAV."""
+"""Reading audio: WAV and FLAC by slices with soundfile, any other audio track with PyAV."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 RUN_UP = 0.2
 """Seconds decoded before a window of compressed audio: MP3 and AAC frames overlap their predecessors."""
 MARGIN = 0.01
-"""Seconds on each side of a window that the resampling filter sees, lest the cut is a step to silence to it."""
+"""Seconds that are read on each side of a window, so that the resampling filter sees no step to silence there."""
 DRIFT = 0.05
-"""Seconds by which time stamps may differ from counted samples before it is a gap, or an overlap."""
+"""Seconds by which a time stamp may differ from the count of samples; a larger difference is a gap or an overlap."""
 OVERSHOOT = 1.2
-"""Peak up to which samples above full scale are what lossy coding adds."""
+"""Largest peak above full scale that lossy coding is taken to cause."""
 BLOCK = 1 << 18
 """Samples of an audio file read at a time."""
 
 
 def read_audio(path: str | os.PathLike[str], start: float, duration: float, sample_rate: int) -> np.ndarray:
-    """The audio from `start` for `duration` (seconds) as (C, N) float32 in [-1, 1], N = round(duration * sample_rate),
-    resampled where the file's rate is another. C is 1 or 2: surround is folded down to stereo by its layout, as
-    swresample does (ITU-R BS.775). Raises MediaError."""
+    """Read `duration` seconds of audio from `start` (seconds) as (C, N) float32 in [-1, 1], N = round(duration *
+    sample_rate). Audio of another rate is resampled. C is 1 or 2: surround is mixed down to stereo by its layout, as
+    swresample does it (ITU-R BS.775). Raises MediaError."""
     path, stamp = locate(path)
     media = probe_located(path, *stamp)
     if not media.has_audio:
@@ -51,8 +51,8 @@ def cut_window(
     duration: float,
     sample_rate: int,
 ) -> np.ndarray:
-    """What `read_audio` returns, out of audio of `rate` (Hz) of which `cut` gives the samples [first, last), as many
-    as there are, as (C, N) with the index of the first. Raises MediaError, in which `path` names the audio."""
+    """Return what `read_audio` returns, from audio of `rate` (Hz). `cut` takes the range [first, last) and returns the
+    samples that exist as (C, N) and the index of the first one. Raises MediaError; its message names `path`."""
     margin = 0 if rate == sample_rate else math.ceil(MARGIN * rate)
     first = round(start * rate) - margin
     length = math.ceil(duration * rate) + 2 * margin
@@ -80,8 +80,8 @@ def cut_window(
 
 
 def bounded(path: str, audio: np.ndarray) -> np.ndarray:
-    """Audio within [-1, 1]. What is louder is brought to it, and said once. Raises MediaError for samples that are no
-    numbers."""
+    """Limit audio to [-1, 1]; a warning, once a process, says that it was louder. Raises MediaError for samples that
+    are NaN or infinite."""
     peak = float(np.abs(audio).max(initial=0.0))
     if not math.isfinite(peak):
         raise MediaError(path, "has audio samples that are NaN or infinite: write it again, or remove it")
@@ -93,20 +93,20 @@ def bounded(path: str, audio: np.ndarray) -> np.ndarray:
 
 
 def _tell_of_peak(path: str) -> None:
-    """Say it once a process: lossy coding makes it common, and the first file tells all there is to know."""
+    """Warn once a process: lossy coding makes such peaks common, and a warning for each file would help nobody."""
     if not _told:
         _told.append(path)
         log.warning("%s: its audio is louder than full scale; it is clipped there, as in other files like it", path)
 
 
 _told: list[str] = []
-"""The file that was named for it."""
+"""The file that the warning named."""
 
 
 def audio_blocks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, int]]:
-    """All of a recording's audio, part by part, so that memory does not grow with its length: each (N, C), with its
-    rate (Hz): int16 where the file holds 16 bits or fewer, int32 with the low byte empty where it holds 24, else
-    float32, so that nothing is lost; surround as stereo. Raises MediaError."""
+    """Iterate over all audio of a recording in blocks, so that memory does not grow with its length: (N, C) and the
+    rate (Hz). Nothing is lost: files of up to 16 bits give int16, files of 24 bits int32 with an empty low byte, all
+    others float32. Surround becomes stereo. Raises MediaError."""
     path, stamp = locate(path)
     media = probe_located(path, *stamp)
     if not media.has_audio:
@@ -134,20 +134,20 @@ def audio_blocks(path: str | os.PathLike[str]) -> Iterator[tuple[np.ndarray, int
 
 
 def _silence(channels: int, samples: int) -> Iterator[np.ndarray]:
-    """Silence (C, N) in parts; none where there is nothing to fill."""
+    """Silence (C, N) in blocks; no block for 0 samples."""
     for first in range(0, samples, BLOCK):
         yield np.zeros((channels, min(samples - first, BLOCK)), np.float32)
 
 
 def mix_channels(audio: np.ndarray, channels: int) -> np.ndarray:
-    """(C, N) -> (channels, N), both 1 or 2: mono is doubled, stereo averaged."""
+    """(C, N) -> (channels, N), both 1 or 2: mono is copied to two channels, stereo is averaged to one."""
     if audio.shape[0] == channels:
         return audio
     return np.repeat(audio, channels, axis=0) if audio.shape[0] == 1 else audio.mean(axis=0, keepdims=True)
 
 
 def slice_file(path: str, first: int, last: int) -> tuple[np.ndarray, int]:
-    """Samples [first, last) of an audio file, as many as there are, and the index of the first."""
+    """The samples of an audio file within [first, last) that exist, and the index of the first one."""
     import soundfile
 
     with soundfile.SoundFile(os.fsencode(path)) as file:
@@ -157,13 +157,13 @@ def slice_file(path: str, first: int, last: int) -> tuple[np.ndarray, int]:
 
 
 def _track_part(path: str, media: Media, first: int, last: int) -> tuple[np.ndarray, int]:
-    """Samples [first, last) of a file's audio track, as many as there are, and the index of the first."""
+    """The samples of a file's audio track within [first, last) that exist, and the index of the first one."""
     return joined(path, media, track_blocks(path, media, first, last), first, last)
 
 
 def joined(path: str, media: Media, blocks: Iterable[Block], first: int, last: int) -> tuple[np.ndarray, int]:
-    """Samples [first, last) out of blocks, as many as there are, and the index of the first. Gaps are silence, unless
-    they are damage, or too long for it. Raises MediaError."""
+    """The samples within [first, last) that exist in blocks, and the index of the first one. Short gaps become silence.
+    Raises MediaError for long gaps and for damage."""
     parts: list[np.ndarray] = []
     begin, position = None, first
     for block in blocks:
@@ -197,13 +197,13 @@ class Block(NamedTuple):
     samples: np.ndarray
     """(C, N) float32."""
     damaged: bool
-    """Whether what came before it could not be decoded."""
+    """Whether the data just before it could not be decoded."""
 
 
 def track_blocks(
     path: str, media: Media, first: int = 0, last: int | None = None, shared: SharedFile | None = None
 ) -> Iterator[Block]:
-    """The decoded parts of a file's audio track that hold the samples [first, last)."""
+    """The decoded blocks of a file's audio track that contain the samples [first, last)."""
     import av
 
     rate, run_up = media.sample_rate, round(RUN_UP * media.sample_rate)
@@ -212,7 +212,7 @@ def track_blocks(
         stream.codec_context.thread_count = 1
         for other in container.streams:
             if other is not stream:
-                other.discard = av.stream.Discard.all  # of which MP4 then need not read a byte
+                other.discard = av.stream.Discard.all  # so that nothing of them is read from an MP4
         clock, damaged = AudioClock(stream, media), False
         if first > run_up:
             _seek(container, stream, media.origin + (first - run_up) / rate)
@@ -232,14 +232,14 @@ def track_blocks(
             try:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
-                damaged = True  # or it is the rest of a frame that began before the seek
+                damaged = True  # or the end of a frame that began before the seek
                 continue
             for frame in frames:
                 if frame.pts is None or not frame.samples:
                     continue
                 at = clock(frame)
                 if resampler is None:
-                    # Packed samples: planes of more than eight channels would be read past their end.
+                    # Packed samples: PyAV reads past the end of planar samples with more than eight channels.
                     layout = None if frame.layout.nb_channels <= 2 else "stereo"
                     resampler = av.AudioResampler(format="flt", layout=layout)
                 for part in resampler.resample(frame):
@@ -251,8 +251,8 @@ def track_blocks(
 
 
 class AudioClock:
-    """The index of each decoded frame's first sample: by counting, from a first time stamp that is put on the grid of
-    the stream's frames where the container rounds; by the time stamp where there is a gap."""
+    """Computes the index of each decoded frame's first sample. It counts samples from the first time stamp, which is
+    moved to the grid of the stream's frames if the container rounds it. After a gap it takes the time stamp."""
 
     def __init__(self, stream, media: Media):
         self._stream, self._media = stream, media
@@ -277,7 +277,7 @@ class AudioClock:
 
 
 def _seek(container, stream, time: float) -> None:
-    """Seek to before a time (seconds on the container's clock). Matroska has an index of its video alone."""
+    """Seek to a place before a time (seconds on the container's clock). Matroska indexes only its video."""
     import av
 
     by = stream

@@ -1,4 +1,4 @@
-"""The clock of an MPEG transport or program stream, which has to go on through the file: time stamps follow it."""
+"""The clock of an MPEG transport or program stream. Time stamps refer to it, so it must not restart within a file."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 import re
 
 FORMATS = ("mpegts", "mpeg")
-"""FFmpeg's names of the containers that have such a clock."""
+"""FFmpeg's names of the containers with such a clock."""
 PACKETS = (188, 192, 204)
-"""Bytes of a packet of a transport stream: plain, of a camera (M2TS), with error correction."""
+"""Sizes of the packets of a transport stream, bytes: plain, from a camera (M2TS), with error correction."""
 PLACES, PART = 48, 1 << 18
-"""Places of a file that are looked at, and bytes at each."""
+"""Number of places of a file that are read, and bytes read at each."""
 SECOND, WRAPS = 90_000, 1 << 33
-"""Ticks of the clock a second, and after which it starts from 0, as FFmpeg knows."""
+"""Ticks of the clock in a second, and the number of ticks after which it starts from 0, which FFmpeg handles."""
 PACK = re.compile(rb"\x00\x00\x01\xba(?:([\x20-\x2f].{4})|([\x40-\x7f].{5}))", re.DOTALL)
-"""Start of a pack of a program stream, of MPEG-1 or MPEG-2, and the bytes that hold its clock."""
+"""Start of a pack of a program stream (MPEG-1 or MPEG-2) and the bytes of its clock."""
 
 
 def restarts(path: str) -> bool:
-    """Whether the clock goes back within the file, as where recordings were joined byte by byte. A join is seen where
-    the parts are longer than a fiftieth of the file."""
+    """Whether the clock goes back within the file, as it does where recordings were joined byte by byte. A join is
+    found if both parts are longer than a fiftieth of the file."""
     last: dict[int, int] = {}
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -33,7 +33,7 @@ def restarts(path: str) -> bool:
 
 
 def references(data: bytes) -> list[tuple[int, int]]:
-    """The clock references among packets: number of the stream that carries one, and ticks."""
+    """The clock references in packets: number of the stream that carries it, and ticks."""
     return _of_transport(data) or _of_program(data)
 
 
@@ -41,11 +41,11 @@ def _of_program(data: bytes) -> list[tuple[int, int]]:
     found = []
     for old, new in PACK.findall(data):
         bits = int.from_bytes(old or new, "big") >> (0 if old else 8)
-        if old:  # 4 bits 0010, then 3, 15 and 15 bits of the clock, a marker bit of 1 after each
+        if old:  # 4 bits 0010, then 3, 15 and 15 bits of the clock, each followed by a marker bit of 1
             high, middle, low, markers = bits >> 33 & 7, bits >> 17 & 0x7FFF, bits >> 1 & 0x7FFF, 1 << 32 | 1 << 16 | 1
-        else:  # 2 bits 01, then the same; what follows are finer ticks
+        else:  # 2 bits 01, then the same; finer ticks follow
             high, middle, low, markers = bits >> 35 & 7, bits >> 19 & 0x7FFF, bits >> 3 & 0x7FFF, 1 << 34 | 1 << 18 | 4
-        if bits & markers == markers:  # else the bytes are of other data
+        if bits & markers == markers:  # otherwise these bytes are other data
             found.append((0, high << 30 | middle << 15 | low))
     return found
 
@@ -62,7 +62,7 @@ def _of_transport(data: bytes) -> list[tuple[int, int]]:
     )
     found = []
     for at in range(begin, len(data) - 11, length):
-        # An adaptation field of 7 bytes or more, with the flag of a reference.
+        # An adaptation field of 7 bytes or more with the flag for a clock reference.
         if data[at] == ord("G") and data[at + 3] & 0x20 and data[at + 4] >= 7 and data[at + 5] & 0x10:
             program = (data[at + 1] & 0x1F) << 8 | data[at + 2]
             found.append((program, int.from_bytes(data[at + 6 : at + 11], "big") >> 7))

@@ -1,4 +1,4 @@
-"""From decoded frames to arrays: scaled, upright, with square pixels."""
+"""Conversion of decoded frames to arrays: scaled, upright, with square pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from avsc_e2e.data.media.source import fitted
 
 
 class Converter:
-    """Makes (H, W, 3) uint8 RGB of decoded frames: upright, square pixels, all of one size."""
+    """Converts decoded frames to (H, W, 3) uint8 RGB: upright, with square pixels, all of one size."""
 
     def __init__(self, short_side: int | None, aspect: float = 1.0):
-        """`aspect`: width of a pixel over its height."""
+        """`aspect`: width of a pixel divided by its height."""
         from av.video.reformatter import VideoReformatter
 
         self._reformatter, self._aspect = VideoReformatter(), aspect
@@ -19,7 +19,7 @@ class Converter:
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame) -> np.ndarray:
-        if self._size is None:  # of the first frame: the size may change within a stream
+        if self._size is None:  # the first frame decides, because the size may change within a stream
             self._size = fitted(frame.width * self._aspect, frame.height, self._short_side)
         width, height = self._size
         image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
@@ -27,14 +27,14 @@ class Converter:
 
 
 def as_frame(image: np.ndarray):
-    """(H, W, 3) uint8 RGB as a decoder would give it."""
+    """(H, W, 3) uint8 RGB as a decoded frame."""
     from av import VideoFrame
 
     return VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
 
 
 def display_matrix(frame) -> tuple[int, int, int, int]:
-    """Signs of the matrix (a, b, c, d) by which a player turns or mirrors a frame, to the next right angle: a point
+    """Signs of the matrix (a, b, c, d) by which a player rotates or mirrors a frame, rounded to right angles: a point
     (x, y) is shown at (a x + c y, b x + d y)."""
     from av.sidedata.sidedata import Type
 
@@ -49,6 +49,6 @@ def display_matrix(frame) -> tuple[int, int, int, int]:
 
 
 def upright(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """An image (H, W, 3) as a player shows it."""
+    """An image (H, W, 3), rotated and mirrored as a player shows it."""
     a, b, c, d = matrix
     return np.ascontiguousarray(image[::d, ::a] if a else image.transpose(1, 0, 2)[::b, ::c])

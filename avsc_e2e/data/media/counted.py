@@ -1,4 +1,4 @@
-"""Videos without time stamps of showing, as AVI holds them, and Matroska copied from it: their frames are counted."""
+"""Videos without presentation time stamps (AVI, and Matroska copied from AVI): their frames are counted."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from avsc_e2e.data.media.source import TOLERANCE, main_stream, open_container
 from avsc_e2e.errors import MediaError
 
 PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
-"""What an MPEG-4 stream says of itself that packs two frames into a packet, so that its time stamps are none."""
+"""Mark of an MPEG-4 stream that packs two frames into one packet, so that its time stamps cannot be used."""
 
 HEAD = 1 << 18
-"""Bytes of a file within which it says so."""
+"""Bytes at the start of a file in which the mark is looked for."""
 PROOF = 250
-"""Packets within which a video that is stamped by decoding gives itself away."""
+"""Number of packets that show whether a video is stamped in decoding order."""
 MATROSKA = "matroska,webm"
 
 
 def counts(path: str, container, stream, shared: SharedFile | None = None) -> bool:
-    """Whether a video has no true time stamps: an AVI, which has room for none, of a codec whose frames are coded in
-    another order than they are shown, and whose packets do not tell which; or a Matroska file with the times of an
-    AVI."""
+    """Whether a video has no presentation time stamps. This is the case for an AVI, which cannot store them, if its
+    codec may reorder frames and its packets do not say how; and for a Matroska file with the times of an AVI."""
     name = stream.codec_context.name
     if container.format.name == MATROSKA:
         return bool(stream.codec_context.has_b_frames) and stamped_by_decoding(path, os.stat(path).st_mtime_ns)
@@ -42,15 +41,15 @@ def counts(path: str, container, stream, shared: SharedFile | None = None) -> bo
 
 @lru_cache(maxsize=65536)
 def stamped_by_decoding(path: str, _changed: int) -> bool:
-    """Whether packets are stamped in the order of decoding though frames are shown in another one, as when FFmpeg
-    copies an AVI into Matroska: then the decoder, which gives frames in the order of showing, gives their time stamps
-    out of order."""
+    """Whether packets are stamped in decoding order although frames are shown in another order. FFmpeg writes this when
+    it copies an AVI into Matroska. The decoder returns frames in presentation order, so their time stamps are then out
+    of order."""
     with open_container(path) as container:
         stream = main_stream(container, "video")
         packets: list = []
         for packet in demux(container, stream):
             if packets and packet.pts is not None and packet.pts < packets[-1].pts:
-                return False  # the first B frame has the time at which it is shown
+                return False  # the first B-frame has its presentation time
             packets += [packet] if packet.pts is not None else []
             if len(packets) == PROOF:
                 break
@@ -64,21 +63,21 @@ def stamped_by_decoding(path: str, _changed: int) -> bool:
 
 
 class CountedFrames:
-    """The frames of a video without time stamps, at rising times: in the order in which the decoder gives them, they
-    are shown at the times of decoding of its packets.
+    """The frames of a video without presentation time stamps, at rising times. The decoder returns them in presentation
+    order, and the n-th one is shown at the n-th decoding time of the packets.
 
-    A key frame's place in that order is the number of packets before it, and of those behind it that are shown before
-    it. So decoding begins one key frame earlier, to see how many these are."""
+    A key frame's place in this order is the number of packets before it plus the number of packets after it that are
+    shown before it. To count the latter, decoding begins one key frame earlier."""
 
     def __init__(self, reader):
         self._reader = reader
         self._frames: Iterator[tuple[int, object]] = iter(())
-        """Time (ticks) and frame of those to come."""
+        """Times (ticks) and frames that follow."""
         self._following: tuple[int, object] | None = None
-        """The next of them."""
+        """The first of them, already read."""
         self._shown = None
         self._time: int | None = None
-        """When the one on screen was shown first."""
+        """Time at which the frame on screen appeared."""
 
     def at(self, times: Sequence[float]) -> list:
         """The decoded frames on screen at rising `times` (seconds). Raises MediaError."""
@@ -97,7 +96,7 @@ class CountedFrames:
         return shown
 
     def _is_ahead(self, target: int) -> bool:
-        """Whether a frame lies ahead, nearer than the key frame that decoding anew would begin with."""
+        """Whether a frame lies ahead and is nearer than the key frame at which decoding would start again."""
         if self._time is None or target < self._time:
             return False
         index = self._reader.stream.index_entries
@@ -106,7 +105,7 @@ class CountedFrames:
         return self._following is None or before < 0 or index[before].timestamp <= self._following[0]
 
     def _begin(self, target: int) -> None:
-        """Decode from two key frames before, from more where the first frame of known place is later than that."""
+        """Decode from two key frames earlier, or from more if the first frame with a known place is still too late."""
         index = self._reader.stream.index_entries
         key = index.search_timestamp(target)
         while True:
@@ -120,21 +119,21 @@ class CountedFrames:
 
 
 def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]]:
-    """Times (ticks) and frames as decoding from the index entry `before` (below 0: the start) gives them, from the key
-    frame whose packet has the time `key` on."""
+    """Decode from the index entry `before` (below 0: the start), and return the times (ticks) and frames from the key
+    frame whose packet has the time `key`."""
     index = reader.stream.index_entries
     matroska = reader.container.format.name == MATROSKA
     if before >= 0:
-        if reader.context.name == "mpeg4":  # only the first packet may tell that frames are packed
+        if reader.context.name == "mpeg4":  # only the first packet may say that frames are packed
             decode(reader.context, next(demux(reader.container, reader.stream), None))
         reader.container.seek(index[before].timestamp, stream=reader.stream)
         reader.context.flush_buffers()
     else:
         reader._open()
         if matroska:
-            reader.container.seek(0)  # which reads the index
+            reader.container.seek(0)  # this reads the index
     stamps: deque[int] = deque()
-    """Times of packets, from that of the next frame on; the last is kept, for frames that no packet is left for."""
+    """Times of packets from the next frame on. The last one is kept for frames without a packet of their own."""
     place, leading, step, last = 0 if key is None else None, 0, 0, None
     packets = demux(reader.container, reader.stream)
     while True:
@@ -153,7 +152,7 @@ def counted(reader, key: int | None, before: int) -> Iterator[tuple[int, object]
                 stamps.popleft()
                 place -= 1
             yield stamps[0], frame
-            assert place is not None  # a key is there from the first frame on, or its frame has come
+            assert place is not None  # set at the start without a key, else by the key frame
             place += 1
         if packet is None:
             reader.ended(last + step if last is not None else 0)

@@ -1,5 +1,5 @@
-"""Frames through decord, for comparison, with its own limits: its index and the decoder disagree on many files, which
-gives wrong frames without an error; videos are not turned upright, and pixels are not made square."""
+"""Reading frames with decord, for comparison. On many files its index and its decoder disagree, so it returns wrong
+frames without an error. It does not rotate videos upright or make pixels square."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from avsc_e2e.errors import MediaError
 
 
 class DecordReader:
-    """An open video, with the methods of `Reader`; a frame is its number."""
+    """An open video with the methods of `Reader`; frames are represented by their numbers."""
 
     next = None
-    """Unknown: decord sees no gaps."""
+    """Unknown, because decord does not report gaps."""
 
     def __init__(self, path: str, media: Media, short_side: int | None = None, threads: int = 1):
         self.path = path
@@ -51,5 +51,5 @@ class DecordReader:
 def _decord():
     import decord
 
-    decord.logging.set_level(decord.logging.QUIET)  # what it has to say comes as an error with the path
+    decord.logging.set_level(decord.logging.QUIET)  # errors are raised with the path instead
     return decord

@@ -1,4 +1,4 @@
-"""The frames that a video shows at given times, each the right one."""
+"""Reading the frames that a video shows at given times."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from avsc_e2e.data.media.decord import DecordReader
 
 Decoder = Literal["auto", "pyav", "decord"]
-"""What decodes frames. pyav: the right frame of every file. decord: wrong frames of many files, without an error; for
-comparison. auto: pyav, because decord is faster on no file that it reads rightly (benchmarks/media_exact.py)."""
+"""Decoder of frames. pyav: exact frames. decord: wrong frames in many files, without an error; for comparison. auto:
+pyav, because decord is faster on no file that it reads correctly (benchmarks/media_exact.py)."""
 
 
 def open_reader(
@@ -31,7 +31,7 @@ def open_reader(
     threads: int = 1,
     shared: SharedFile | None = None,
 ) -> Reader | DecordReader:
-    """The video of a file, from which a decoder takes frames. Raises MediaError, or what the decoder raises."""
+    """Open the video of a file to read frames from it. Raises MediaError, or what the decoder raises."""
     if decoder == "decord":
         from avsc_e2e.data.media.decord import DecordReader
 
@@ -42,9 +42,8 @@ def open_reader(
 def read_frames(
     path: str | os.PathLike[str], times: Sequence[float], short_side: int | None = None, decoder: Decoder = "auto"
 ) -> np.ndarray:
-    """The frames shown at `times` (seconds) as (T, H, W, 3) uint8 RGB, upright and with square pixels, scaled while
-    converting so that the shorter side has `short_side` pixels. An image file is a video of one frame. Raises
-    MediaError."""
+    """Read the frames shown at `times` (seconds) as (T, H, W, 3) uint8 RGB, upright and with square pixels, scaled so
+    that the shorter side has `short_side` pixels. An image file counts as a video of one frame. Raises MediaError."""
     path, stamp = locate(path)
     if kind(path) == "image":
         return np.repeat(read_image(path, short_side)[None], len(times), axis=0)

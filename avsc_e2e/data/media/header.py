@@ -1,4 +1,4 @@
-"""What the header of a media file tells, and where it does not, its packets."""
+"""Duration, rates and sizes of a media file, from its header or, where that lacks them, from its packets."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from avsc_e2e.data.media.source import boundary, kind, locate, main_stream, open
 from avsc_e2e.errors import MediaError
 
 UNTOLD = ("aac", "ac3", "eac3", "amr")
-"""Formats without a header, whose duration FFmpeg guesses from the first frames' bit rate."""
+"""Formats without a duration in their header; FFmpeg estimates it from the bit rate of the first frames."""
 TAIL = 10.0
-"""Seconds before the end that the container tells, from where packets are looked at for the end of each stream."""
+"""Seconds before the container's end from which packets are read to find the end of each stream."""
 
 FASTEST = 1_000_000
-"""Hz; a header that claims more would have a second of audio fill the memory."""
+"""Hz; with a higher rate in a damaged header, one second of audio could fill the memory."""
 
 
 class Media(NamedTuple):
-    """What a media file holds."""
+    """Contents of a media file."""
 
     duration: float
-    """Seconds; for a file with video and audio, what both cover."""
+    """Seconds; for a file with video and audio, the duration that both cover."""
     size: int
     """Bytes."""
     width: int = 0
-    """Pixels as stored, before a phone's upright video is turned; 0 where there is no video."""
+    """Pixels as stored, before rotation; 0 where there is no video."""
     height: int = 0
     frame_rate: float = 0.0
-    """Mean frames a second."""
+    """Mean number of frames a second."""
     frames: int = 0
-    """Frames that the header promises; 0 where it does not say."""
+    """Number of frames by the header; 0 where it does not say."""
     sample_rate: int = 0
     """Hz; 0 where there is no audio."""
     channels: int = 0
     video_start: float = 0.0
-    """Seconds between the start of the recording and its first frame."""
+    """Seconds from the start of the recording to its first frame."""
     origin: float = 0.0
-    """Seconds on the container's clock at which the recording starts: the earliest of its two streams."""
+    """Start of the recording on the container's clock, seconds: the start of the earlier stream."""
 
     sliced: bool = False
-    """Whether soundfile reads it: WAV and FLAC of one or two channels, to the sample."""
+    """Whether soundfile reads it, exact to the sample: WAV and FLAC of one or two channels."""
 
     @property
     def has_video(self) -> bool:
@@ -57,7 +57,7 @@ class Media(NamedTuple):
 
 
 def probe(path: str | os.PathLike[str]) -> Media:
-    """Read the header of a media file. Raises MediaError with the reason where there is none."""
+    """Read the header of a media file. Raises MediaError with the reason if it cannot be read."""
     path, stamp = locate(path)
     return probe_located(path, *stamp)
 
@@ -107,7 +107,7 @@ def probe_located(path: str, size: int, _changed: int) -> Media:
 
 
 def quick(path: str) -> dict:
-    """Options that spare the decoding of a frame where the header tells all, as in MP4 and MOV: a tenth of the time."""
+    """Options that skip the decoding of a frame if the header is complete, as in MP4 and MOV: a tenth of the time."""
     with open(path, "rb") as file:
         if file.read(8)[4:] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return {"stream_options": [{"skip_frame": "all"}] * 16}
@@ -115,7 +115,7 @@ def quick(path: str) -> dict:
 
 
 def _sound_header(path: str, size: int) -> Media | None:
-    """Of a WAV or FLAC file of one or two channels; None where FFmpeg is to read it."""
+    """The header of a WAV or FLAC file of one or two channels; None for files that FFmpeg must read."""
     import soundfile
 
     try:
@@ -129,12 +129,12 @@ def _sound_header(path: str, size: int) -> Media | None:
 
 
 def _frame_rate(video) -> float:
-    """Mean frames a second; where the mean is not known, what FFmpeg guesses from the time base."""
+    """Mean number of frames a second; if it is not known, FFmpeg's estimate from the time base."""
     return float(video.average_rate or video.guessed_rate or 0)
 
 
 def _end(stream) -> float | None:
-    """Seconds on the container's clock at which a stream ends by its header or tags; None where none tells."""
+    """End of a stream on the container's clock (seconds), by its header or tags; None if neither has it."""
     start = float((stream.start_time or 0) * stream.time_base)
     if stream.duration:
         return start + float(stream.duration * stream.time_base)
@@ -149,8 +149,8 @@ def _end(stream) -> float | None:
 
 
 def _ends_by_packets(path: str, container, ends: dict[int, float | None]) -> dict[int, float]:
-    """Ends of streams, by index, where some are not told: by their last packets in the file's tail where the container
-    knows how long it is, else in the whole file, which is then read once."""
+    """Ends of streams by index, if headers lack some of them: from the last packets at the end of the file if the
+    container has a duration, otherwise from all packets of the file, which is then read once."""
     total = container.duration / 1e6 if container.duration else 0.0
     last: dict[int, float] = {}
     if container.format.name in UNTOLD:
@@ -163,9 +163,9 @@ def _ends_by_packets(path: str, container, ends: dict[int, float | None]) -> dic
 
 
 def _last_packets(path: str, indices: Iterable[int], seek: float | None) -> dict[int, float]:
-    """Seconds at which the last packets of streams end, for those that have any after `seek`."""
+    """Times (seconds) at which the last packets of streams end, for streams with packets after `seek`."""
     found: dict[int, float] = {}
-    with open_container(path) as container, contextlib.suppress(Exception):  # what comes before a damage counts
+    with open_container(path) as container, contextlib.suppress(Exception):  # packets before a damaged place count
         if seek is not None:
             container.seek(int(seek * 1e6))
         for packet in container.demux([container.streams[index] for index in indices]):

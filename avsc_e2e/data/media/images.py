@@ -1,4 +1,4 @@
-"""Image files: videos of one frame."""
+"""Image files, which count as videos of one frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from avsc_e2e.data.media.source import boundary, fitted
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height as shown, from the header. Raises MediaError."""
+    """Width and height as shown (after rotation), from the header. Raises MediaError."""
     from PIL import Image
 
     with boundary(path, "is not an image that can be read"), Image.open(path) as image:
@@ -17,11 +17,11 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def read_image(path: str, short_side: int | None = None) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright, its shorter side `short_side` pixels. Raises MediaError."""
+    """Read an image as (H, W, 3) uint8 RGB, upright, with a shorter side of `short_side` pixels. Raises MediaError."""
     from PIL import Image, ImageOps
 
     with boundary(path, "is not an image that can be read"), Image.open(path) as image:
-        if image.mode.startswith(("I", "F")):  # 16 bits of grey, which PIL would clip to 255
+        if image.mode.startswith(("I", "F")):  # 16-bit grey, which PIL would clip to 255
             levels = np.asarray(image, np.float32)
             scale = 255 / 65535 if image.mode.startswith("I") else 255.0
             grey = Image.fromarray((levels * scale).round().clip(0, 255).astype(np.uint8))

@@ -1,5 +1,5 @@
-"""Windows of frames and samples that come one after the other, as a camera and a microphone give them, or out of
-arrays: cut as those of a file are."""
+"""Windows of frames and samples that arrive one after the other, from a camera and a microphone or from arrays. They
+are cut in the same way as those of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avsc_e2e.errors import MediaError
 
 
 class LiveWindows:
-    """Takes frames by `see` and samples by `hear`; `windows` gives those that are complete. It keeps two windows."""
+    """Takes frames with `see` and samples with `hear`; `windows` returns complete windows. Two stay in memory."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class LiveWindows:
         seen: bool = False,
         name: str = "stream",
     ):
-        """As `decode_windows` has them; `heard_rate` (Hz) is that of the samples to come, 0 where none will; `seen`:
-        whether frames will come; `name` is what errors name."""
+        """Arguments as in `decode_windows`. `heard_rate`: rate (Hz) of the samples, 0 if there will be none; `seen`:
+        whether there will be frames; `name`: name in error messages."""
         self.window, self.hop, self.times, self.name = window, hop, tuple(frames), name
         self.sample_rate, self.rate, self.seen = sample_rate, heard_rate, seen
         self._convert = Converter(short_side)
         self._frames: deque = deque()
-        """(seconds, frame), from the one on screen two windows ago on."""
+        """(seconds, frame) of the last two windows, beginning with the frame on screen at their start."""
         self._step = 0.0
         self._blocks: deque[Block] = deque()
         self._channels = self._heard = self._given = 0
@@ -46,7 +46,7 @@ class LiveWindows:
         self._cut = rolling_cut(name, media, window, take) if heard_rate else None
 
     def hear(self, samples: np.ndarray) -> None:
-        """The next samples (C, N), C 1 or 2: float in [-1, 1], or int16. Raises MediaError."""
+        """Take the next samples (C, N), C 1 or 2: float in [-1, 1], or int16. Raises MediaError."""
         samples = np.asarray(samples)
         if samples.ndim != 2 or samples.shape[0] not in (1, 2) or samples.shape[0] != (self._channels or len(samples)):
             raise MediaError(self.name, f"samples of shape {samples.shape}: give (C, N), C 1 or 2 and always the same")
@@ -57,7 +57,7 @@ class LiveWindows:
         self._heard += samples.shape[1]
 
     def see(self, frame, time: float) -> None:
-        """The next frame, (H, W, 3) uint8 RGB or a frame of PyAV, shown from `time` (seconds) on. Raises MediaError."""
+        """Take the next frame, (H, W, 3) uint8 RGB or a PyAV frame, shown from `time` (seconds). Raises MediaError."""
         if not hasattr(frame, "pts"):  # what is no frame of PyAV
             frame = np.asarray(frame)
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
@@ -71,15 +71,15 @@ class LiveWindows:
 
     @property
     def end(self) -> float:
-        """Seconds that both streams cover."""
+        """Duration that both streams cover, seconds."""
         ends = [self._heard / self.rate] if self.rate else []
         if self.seen:
             ends.append(self._frames[-1][0] + (self._step or 1 / 25) if self._frames else 0.0)
         return min(ends, default=0.0)
 
     def windows(self, end: float | None = None) -> Iterator[MediaWindow]:
-        """The windows that are complete and were not given before; with the `end` (seconds) of the recording, also
-        those that it completes, the last of which ends with it."""
+        """The complete windows that were not returned before. With the `end` (seconds) of the recording, also the rest
+        of its windows; the last one ends with the recording."""
         if end is None:
             while self._complete(start := self._given * self.hop):
                 yield self._take(start, start + self.window)

@@ -1,11 +1,11 @@
-"""The packets of a video in the order of decoding, and the frames that they bring out."""
+"""The packets of a video in decoding order, and the frames that decoding them returns."""
 
 from __future__ import annotations
 
 
 def demux(container, stream, sought: int | None = None):
-    """Packets with something in them, in the order of decoding; one without a time stamp gets that of its decoding. The
-    end of what can be read is the end. `sought` is where the last seek asked for."""
+    """Iterate over the packets that are not empty, in decoding order, up to the end or an unreadable place. A packet
+    without a time stamp gets its decoding time. `sought`: target of the last seek."""
     import av
 
     packets, shift = container.demux(stream), 0
@@ -24,7 +24,7 @@ def demux(container, stream, sought: int | None = None):
             return
         if packet.size == 0:
             continue
-        if key and packet.dts is not None:  # FFmpeg counts an AVI's empty chunks, of dropped frames, wrong after a seek
+        if key and packet.dts is not None:  # after a seek, FFmpeg counts empty chunks (dropped frames) of an AVI wrong
             shift = packet.dts - key[1] if packet.pos == key[0] else 0
             key = None
         if shift:
@@ -35,7 +35,7 @@ def demux(container, stream, sought: int | None = None):
 
 
 def decode(context, packet) -> list:
-    """The frames that a packet brings out; none where it is damaged."""
+    """The frames that decoding a packet returns; none if it is damaged."""
     import av
 
     try:

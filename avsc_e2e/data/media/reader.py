@@ -1,9 +1,9 @@
-"""An open video, from which the frame on screen at any time is taken, whatever the codec and the container.
+"""An open video that returns the frame on screen at any time, for any codec and container.
 
-A frame is found by its time stamp: seek to a key frame before, read packets up to the time, and decode from the last
-key frame among them. What a decoder gives before the first key frame's own time leads into it and may lean on frames
-that were never decoded, so it is not used. Where a seek lands too late, or a frame that a packet promises does not come
-out, it begins at an earlier key frame, at last at the start of the file. Only frames that are returned are converted.
+A frame is found by its time stamp: the reader seeks to an earlier key frame, reads packets up to the time, and decodes
+from the last key frame among them. Frames that come before the first key frame's own time may depend on frames that
+were not decoded, so they are not used. If a seek lands too late, or a packet's frame does not come out of the decoder,
+the reader begins again at an earlier key frame, at last at the start of the file. Only returned frames are converted.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from avsc_e2e.data.media.source import HELD, TOLERANCE, main_stream, open_contai
 from avsc_e2e.errors import MediaError
 
 SKIPPABLE = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
-"""Codecs in which a frame that no other leans on says so, so that it need not be decoded unless it is wanted."""
+"""Codecs that mark frames on which no other frame depends, so that these are decoded only if they are wanted."""
 TRIES = 5
-"""Key frames before the last that decoding may begin with: as many intra refresh needs, and damage cannot cost more."""
+"""Number of earlier key frames that are tried: enough for intra refresh, and a limit on the cost of damaged files."""
 STEP = 0.5
-"""Seconds before a key frame that was no use, from where the next is looked for; doubled where it is found again."""
+"""Seconds before an unusable key frame at which the next one is looked for; doubled if the same one is found."""
 
 
 class Reader:
-    """An open video from which frames are taken at rising times."""
+    """An open video that returns frames at rising times."""
 
     def __init__(
         self,
@@ -66,29 +66,29 @@ class Reader:
         self._begin(None)
 
     def _begin(self, sought: int | None) -> None:
-        """Nothing is read yet since the file was opened, or a seek."""
+        """Reset the state after opening the file or a seek."""
         self._packets = demux(self.container, self.stream, sought)
         self._at_start = sought is None
         self._queue: deque = deque()
-        """Packets that are read and not decoded."""
+        """Packets that were read but not decoded."""
         self._stamps: list[int] = []
-        """Time stamps of the frames that are read, from the last one on screen on."""
+        """Time stamps of the frames that were read, from the frame on screen on."""
         self._shown: list = []
-        """Decoded frames, from the one on screen on, by their time stamps."""
+        """Decoded frames by their time stamps, from the frame on screen on."""
         self._key: int | None = None
-        """Time stamp of the key frame that decoding began with."""
+        """Time stamp of the key frame at which decoding began."""
         self._head: int | None = None
-        """What is not read yet is shown later than this, if it is known."""
+        """All frames that were not read yet are shown after this time stamp, if it is known."""
         self._end = 0
-        """Time stamp at which the last frame that is read ends."""
+        """End of the last frame that was read, ticks."""
         self._over = self._drained = False
-        """All packets are read; all frames are out of the decoder."""
+        """Whether all packets were read, and whether all frames came out of the decoder."""
         self._promised: int | None = None
-        """Time stamp of the frame on screen at the last time asked for, by its packet."""
+        """Time stamp of the frame on screen at the last requested time, from its packet."""
 
     def ticks(self, time: float) -> int:
-        """A time (seconds) in units of the stream, a hair later, so that one that falls on a frame's start is not lost
-        to rounding."""
+        """A time (seconds) in units of the stream, moved slightly later, so that rounding does not put the start of a
+        frame before the frame."""
         return math.floor((time + self.media.origin + 1e-6) / self.base)
 
     def seconds(self, ticks: int) -> float:
@@ -96,22 +96,22 @@ class Reader:
 
     @property
     def end(self) -> float | None:
-        """Seconds at which the last frame ends, once all packets are read."""
+        """End of the last frame (seconds), once all packets were read."""
         return self.seconds(self._end) if self._over else None
 
     def ended(self, end: int) -> None:
-        """Note that all packets are read, and the time stamp at which the last frame ends."""
+        """Note that all packets were read, and the time stamp at which the last frame ends."""
         self._over, self._end = True, end
 
     @property
     def next(self) -> float | None:
-        """Seconds at which the first frame after the one on screen starts, as far as it is known."""
+        """Start of the frame after the one on screen (seconds), if it is known."""
         later = [stamp for stamp in self._stamps if self._promised is None or stamp > self._promised]
         return self.seconds(min(later)) if later else None
 
     def at(self, times: Sequence[float], more: bool = False) -> list:
-        """The decoded frames on screen at rising `times` (seconds); `more` says that later ones will be asked for.
-        Raises MediaError."""
+        """The decoded frames on screen at rising `times` (seconds); `more`: later times will follow. Raises
+        MediaError."""
         if self._counted:
             return self._counted.at(times)
         return [self._at(time, last=number + 1 == len(times) and not more) for number, time in enumerate(times)]
@@ -125,7 +125,7 @@ class Reader:
             if self._look_ahead(target, limit) or (self._at_start and not tries):
                 before, frame = frame, self._decode_to(target, quick=not tries, last=last and not tries)
                 promise_kept = frame is not None and frame.pts == self._promised and not frame.is_corrupt
-                # What an earlier key frame leads to as well is what there is.
+                # An earlier key frame leads to the same frame, so it is the right one.
                 if promise_kept or (tries and frame is not None and before is not None and frame.pts == before.pts):
                     break
                 if self._key is None or tries == TRIES:
@@ -140,7 +140,7 @@ class Reader:
         return frame if frame is not None else self._shown[0]
 
     def _is_ahead(self, target: int) -> bool:
-        """Whether a frame lies ahead of what is read, with no key frame between."""
+        """Whether the target lies ahead and there is no key frame before it that would be nearer."""
         if self._head is None:
             return self._at_start and target - (self.stream.start_time or 0) < 1 / self.base
         if self._shown and self._shown[0].pts > target and self._key != self._shown[0].pts:
@@ -156,7 +156,7 @@ class Reader:
             if place <= (self.stream.start_time or 0):
                 raise ValueError("that is the start")
             self.container.seek(place, stream=self.stream)
-        except Exception:  # or there is no way to seek
+        except Exception:  # or seeking is not possible
             self.container.close()
             self._open()
             return
@@ -164,8 +164,8 @@ class Reader:
         self._begin(place)
 
     def _look_ahead(self, target: int, limit: int) -> bool:
-        """Read packets until all to come are shown after `target`; what lies before the last key frame up to `limit`
-        need not be decoded. Whether decoding can begin, or has."""
+        """Read packets until all later ones are shown after `target`, and drop those before the last key frame up to
+        `limit`, which need no decoding. Returns whether decoding can begin or has begun."""
         while not self._over and (self._head is None or self._head <= target):
             packet = self._next()
             if packet is None:
@@ -181,7 +181,7 @@ class Reader:
         )
 
     def _next(self):
-        """The next packet; None at the end of the file, or where it is cut off."""
+        """The next packet; None at the end of the file or where it is cut off."""
         packet = next(self._packets, None)
         if packet is None:
             self._over = True
@@ -189,7 +189,7 @@ class Reader:
         self._head = packet.dts if packet.dts is not None else self._head
         if packet.pts is not None:
             length = packet.duration or 0
-            if not 0 < length <= HELD / self.base:  # not told, or made up
+            if not 0 < length <= HELD / self.base:  # unknown or invented
                 length = round(min(1 / (self.media.frame_rate or 25), TOLERANCE) / self.base)
             self._end = max(self._end, packet.pts + length)
             if not packet.is_discard:
@@ -197,8 +197,8 @@ class Reader:
         return packet
 
     def _decode_to(self, target: int, *, quick: bool, last: bool):
-        """The frame on screen at `target` (ticks), None where there is none. `quick`: do not decode frames that are not
-        wanted and that no other leans on; `last`: nor any after the one wanted."""
+        """The frame on screen at `target` (ticks), or None. `quick`: do not decode unwanted frames on which no other
+        frame depends; `last`: decode no frame after the wanted one either."""
         self._promised = max((stamp for stamp in self._stamps if stamp <= target), default=None)
         self._stamps = [stamp for stamp in self._stamps if stamp >= (self._promised or stamp)]
         while True:
@@ -228,12 +228,12 @@ class Reader:
         self._drained = True
 
     def _take(self, frames: list) -> None:
-        """Keep frames that do not lead into the key frame that decoding began with."""
+        """Keep the frames that are not shown before the key frame at which decoding began."""
         self._shown += [frame for frame in frames if frame.pts is not None and frame.pts >= (self._key or frame.pts)]
         self._shown.sort(key=lambda frame: frame.pts)
 
     def _judge(self, time: float, target: int, frame) -> None:
-        """Raises MediaError where no frame is on screen at `time`."""
+        """Raises MediaError if no frame is on screen at `time`."""
         if self._over and self._end and target > self._end + TOLERANCE / self.base:
             end = self.seconds(self._end)
             raise MediaError(self.path, f"no frame at {time:.2f} s: its video ends at {end:.2f} s (is it cut off?)")

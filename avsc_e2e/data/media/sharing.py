@@ -1,5 +1,5 @@
-"""One file for several decoders that go through it side by side, such as those of its video and its audio: each byte is
-read from the disk, or the network behind it, once."""
+"""One file that several decoders read side by side, such as those of its video and audio. Each byte is read from the
+disk or the network once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from collections import OrderedDict
 
 BLOCK = 1 << 18
-"""Bytes that are read at a time."""
+"""Bytes read at a time."""
 KEPT = 1 << 25
-"""Bytes that stay in memory: as far as one decoder may be ahead of another before what it read is read again."""
+"""Bytes that stay in memory: the distance between two decoders up to which nothing is read twice."""
 
 
 class SharedFile:
-    """A file whose last blocks stay in memory. Decoders may be anywhere in it; they read twice only what they read more
-    than `KEPT` bytes of reading apart, so a file whose streams are not interleaved is read once as well."""
+    """A file whose last blocks stay in memory. Decoders may read anywhere in it. A block is read again only if more
+    than `KEPT` bytes were read since, so files whose streams are not interleaved are also read once."""
 
     def __init__(self, path: str):
         self.path = path
@@ -30,11 +30,11 @@ class SharedFile:
         self._blocks.clear()
 
     def handle(self) -> Handle:
-        """The file as a decoder opens it, at its start."""
+        """A handle for one more decoder, at the start of the file."""
         return Handle(self)
 
     def at(self, place: int, count: int) -> bytes:
-        """At most `count` bytes from `place` on; none only at the end."""
+        """At most `count` bytes from `place` on; empty only at the end."""
         number, offset = divmod(place, BLOCK)
         block = self._blocks.get(number)
         if block is None:
@@ -46,7 +46,7 @@ class SharedFile:
 
 
 class Handle:
-    """A place in a shared file, with the methods of a file that PyAV uses."""
+    """A position in a shared file, with the file methods that PyAV calls."""
 
     def __init__(self, shared: SharedFile):
         self._shared, self._place = shared, 0

@@ -1,4 +1,4 @@
-"""A media file as it is opened: what it is by its content, its container, its main tracks, and what goes wrong."""
+"""Opening media files: their kind by content, their container and main tracks, and errors in one line."""
 
 from __future__ import annotations
 
@@ -16,25 +16,23 @@ CONTAINERS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,mxf,dv,gif,"
     "mp3,aac,ac3,eac3,ogg,wav,w64,flac,aiff,caf,amr,au",
 }
-"""What FFmpeg may take a file for. It goes by the content, and would follow a playlist in a video's clothes to other
-files and addresses."""
+"""Formats that FFmpeg may recognise in a file. It judges by the content, so a playlist named like a video could make it
+open other files and addresses."""
 
 HELD = 60.0
-"""Seconds for which a frame is held where no other follows. A longer gap in the time stamps is a gap: nothing is shown
-in it."""
+"""Seconds for which a frame is shown if no other follows. In a longer gap between time stamps, nothing is shown."""
 TOLERANCE = 0.5
-"""Seconds by which a stream may end before a window does: the last frame is held, and audio is padded with silence.
-What lacks more is refused, since a cut-off file must not pass for a quiet one."""
+"""Seconds by which a stream may end before a window does: the last frame is repeated, and audio is padded with silence.
+If more is missing, the window is refused, because a cut-off file must not count as a silent one."""
 LONGEST_SIDE = 100
-"""Times the shorter side that a frame's longer one may have; a header that claims more would have one frame fill the
-memory."""
+"""Largest ratio of a frame's sides. With a larger one in a damaged header, one frame could fill the memory."""
 
 Kind = Literal["image", "sound", "container"]
 
 
 def locate(path: str | os.PathLike[str]) -> tuple[str, tuple[int, int]]:
-    """The absolute path, which no decoder takes for a URL or a pseudo-protocol, with size and time of change. Raises
-    MediaError for what is not a plain file with something in it."""
+    """The absolute path, which no decoder takes for a URL or a protocol, with size and modification time. Raises
+    MediaError unless it is a regular file that is not empty."""
     path = os.path.abspath(os.fspath(path))
     try:
         status = os.stat(path)
@@ -56,17 +54,17 @@ def locate(path: str | os.PathLike[str]) -> tuple[str, tuple[int, int]]:
 
 
 _given_up: dict[tuple[str, tuple[int, int]], str] = {}
-"""Files that this process is not to read, as they are now, and why."""
+"""Files that this process must not read while they are unchanged, and the reasons."""
 
 
 def give_up(error: MediaError) -> None:
-    """Have every later reading of a file fail with an error: another process died over it."""
+    """Let every later read of a file fail with an error, because another process died while it read the file."""
     with contextlib.suppress(MediaError):
         _given_up[locate(error.path)] = error.reason
 
 
 def kind(path: str) -> Kind:
-    """What reads a file, by its first bytes; its name may say anything. Raises MediaError."""
+    """Which library reads a file, by its first bytes, whatever its name says. Raises MediaError."""
     with boundary(path, "cannot be read"), open(path, "rb") as file:
         head = file.read(12)
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP"):
@@ -78,7 +76,7 @@ def kind(path: str) -> Kind:
 
 @contextlib.contextmanager
 def boundary(path: str, what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a MediaError that names the file and the cause."""
+    """Turn any exception of a decoder into a MediaError that names the file and the cause."""
     try:
         yield
     except MediaError:
@@ -88,7 +86,7 @@ def boundary(path: str, what: str) -> Iterator[None]:
 
 
 def cause(error: Exception) -> str:
-    """The cause that an exception tells, in one line."""
+    """The cause of an exception in one line."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for what it claims to hold"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -96,21 +94,21 @@ def cause(error: Exception) -> str:
 
 
 def open_container(path: str, shared: SharedFile | None = None, **options):
-    """The file as a PyAV container, through `shared` where other decoders read it too. Raises MediaError."""
+    """Open a file as a PyAV container, through `shared` if other decoders read it too. Raises MediaError."""
     import av
 
     with boundary(path, "is not a media file that can be read, or it is cut off"):
         file: object = shared.handle() if shared else path
         try:
             path.encode()
-        except UnicodeEncodeError:  # a name of bytes that are no UTF-8
+        except UnicodeEncodeError:  # the name is not UTF-8
             file = file if shared else open(path, "rb")  # noqa: SIM115
         return av.open(file, metadata_errors="ignore", options=CONTAINERS, **options)
 
 
 def main_stream(container, modality: str):
-    """The video or audio track that a player takes: of those that can be decoded, the first that the file marks as
-    default, else the first; None where there is none. A cover is no video."""
+    """The video or audio track that a player would choose: of the tracks that can be decoded, the first one marked as
+    default, or else the first one; None if there is none. A cover image is not a video."""
     import av
 
     marks = av.stream.Disposition
@@ -124,7 +122,7 @@ def main_stream(container, modality: str):
 
 
 def fitted(width: float, height: float, short_side: int | None) -> tuple[int, int]:
-    """Width and height of a frame whose shorter side is to have `short_side` pixels; as it is without. Raises
+    """Width and height of a frame scaled to a shorter side of `short_side` pixels; unchanged if that is None. Raises
     ValueError for a shape that no video has."""
     if max(width, height) > LONGEST_SIDE * max(min(width, height), 1e-9):
         raise ValueError(f"frames of {width:.0f} x {height:.0f} square pixels")

@@ -1,5 +1,4 @@
-"""A recording from its first to its last second in one pass: window by window for prediction, frame by frame for a
-store."""
+"""Decoding a whole recording in one pass: window by window for prediction, frame by frame for a store."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from avsc_e2e.data.media.decord import DecordReader
 
 LONGEST = 360_000.0
-"""Seconds that a recording may last; a header that claims more, lies."""
+"""Longest recording, seconds; a header with a longer duration is damaged."""
 
 
 class MediaWindow(NamedTuple):
@@ -35,14 +34,14 @@ class MediaWindow(NamedTuple):
     start: float
     """Seconds from the start of the recording."""
     audio: np.ndarray | MediaError | None
-    """(C, N) float32 in [-1, 1], C 1 or 2; the error that spoils it; None where there is none, or none is wanted."""
+    """(C, N) float32 in [-1, 1], C 1 or 2; or the error why it cannot be read; None if absent or not wanted."""
     frames: np.ndarray | MediaError | None
-    """(T, H, W, 3) uint8 RGB; the error that spoils it; None where there is none, or none is wanted."""
+    """(T, H, W, 3) uint8 RGB; or the error why it cannot be read; None if absent or not wanted."""
 
 
 def window_starts(duration: float, window: float, hop: float) -> list[float]:
-    """Seconds at which the windows of a recording start: one a `hop`, at least one. The last ends with the recording,
-    unless what would be left is below a twentieth of a hop."""
+    """Start times (seconds) of the windows of a recording: one every `hop`, at least one. The last window ends with the
+    recording, unless less than a twentieth of a hop would be left over."""
     count = max(math.ceil((duration - window) / hop + 0.95), 1)
     return [min(index * hop, max(duration - window, 0.0)) for index in range(count)]
 
@@ -60,13 +59,13 @@ def decode_windows(
     threads: int = 1,
     decoder: Decoder = "auto",
 ) -> Iterator[MediaWindow]:
-    """All windows of a recording, in order, in one pass over its video and its audio: the same audio, frames and starts
-    (`window_starts`) as `read_audio` and `read_frames` give, in memory that does not grow with the recording.
+    """Iterate over all windows of a recording, in order, in one pass over its video and audio. The starts are those of
+    `window_starts`, audio and frames equal those of `read_audio` and `read_frames`, and memory does not grow with the
+    length of the recording.
 
-    `frames` are rising times (seconds) within a window, `short_side` is in pixels, `sample_rate` in Hz; `audio` and
-    `video` say what is wanted. What cannot be read spoils its window alone, and comes as an error in its place. An
-    image is one window. `threads` decode video; 0 is as many as there are cores. Raises MediaError where nothing can be
-    read."""
+    `frames`: rising times (seconds) within a window; `short_side`: pixels; `sample_rate`: Hz; `audio`, `video`: what is
+    wanted; `threads`: threads that decode video, 0 for the number of cores. A part that cannot be read only affects its
+    window, which holds the error instead. An image is one window. Raises MediaError if nothing can be read."""
     path, stamp = locate(path)
     if kind(path) == "image":
         image = read_image(path, short_side)[None] if video else None
@@ -99,10 +98,10 @@ def decode_windows(
 def decode_frames(
     path: str | os.PathLike[str], rate: float, short_side: int | None = None, decoder: Decoder = "auto"
 ) -> Iterator[tuple[np.ndarray | MediaError, int, float]]:
-    """All of a video in one pass: the frames shown at the middles of spans of 1 / `rate` seconds, (H, W, 3) uint8 RGB
-    as `read_frames` gives them, each once, with the number of successive spans that show it, and the second at which
-    the video ends as far as it is known by then. Spans whose frame cannot be read, or that lie in a gap, come as an
-    error. Raises MediaError where there is no frame at all."""
+    """Iterate over a video in one pass: the frames shown at the middles of spans of 1 / `rate` seconds, (H, W, 3) uint8
+    RGB as from `read_frames`. Each frame is returned once, with the number of successive spans that show it and the end
+    of the video (seconds) as far as it is known by then. An error stands for spans in a gap or with a frame that cannot
+    be read. Raises MediaError if there is no frame at all."""
     path, stamp = locate(path)
     if kind(path) == "image":
         yield read_image(path, short_side), 1, 0.0
@@ -126,7 +125,7 @@ def decode_frames(
                 if reader.end is not None and not span:
                     raise
                 frame = error
-                if reader.next is not None:  # nothing is shown before
+                if reader.next is not None:  # nothing is shown before it
                     spans = max(math.ceil(reader.next * rate - 0.5) - span, 1)
             if span and reader.end is not None and time > reader.end + 1e-9:
                 break
@@ -165,8 +164,8 @@ def _cut_of(path: str, media: Media, window: float, shared: SharedFile | None):
 
 
 def rolling_cut(path: str, media: Media, window: float, blocks: Iterator[Block | None]):
-    """As `cut_window` takes it: samples [first, last) of audio that comes once, in `blocks`, asked for at rising times
-    but for the last window, which may reach back."""
+    """A `cut` for `cut_window` over audio that is decoded once, in `blocks`. Ranges [first, last) must be requested in
+    rising order; only the last window may reach back."""
     kept: deque[Block] = deque()
     keep = math.ceil(2 * window * media.sample_rate)
 

@@ -130,7 +130,7 @@ def ioa_joint() -> Architecture:
 def du_ustc() -> Architecture:
     """FCNN and ResNet-50 trained jointly: the main member of Du_USTC's ensemble, rank 5 (Wang et al., arXiv
     2203.04114)."""
-    # Published: an FCNN on log-mels from scratch, nets from ImageNet and Places365, joint training. Its width: our choice.
+    # Published: an FCNN on log-mels from scratch, nets from ImageNet and Places365, joint training. Width: our choice.
     return replace(du_ustc_fcnn(), video="resnet50.tv_in1k", size=224, fusion="concat", decision=(0.0, 0.0, 1.0))
 
 
