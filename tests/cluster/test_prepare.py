@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import tempfile
 
 import pytest
 from support import click, flat, write_video
@@ -46,9 +47,12 @@ def test_a_cluster_writes_the_bytes_of_one_machine(cluster, clips, tmp_path):
     assert again == spread._replace(decoded=0)
 
 
-def test_urls_of_media_and_store(clips, tmp_path):
-    """A store at a URL, of media behind one, holds what a folder does; times of change are not known."""
-    (tmp_path / "local").mkdir()
+def test_urls_of_media_and_store(clips, tmp_path, monkeypatch):
+    """A store at a URL, of media behind one, holds what a folder does; times of change are not known. Nothing is left
+    in the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name in ("local", "temporary"):
+        (tmp_path / name).mkdir()
     url = f"file://{tmp_path}/remote"
     done = prepare(f"file://{clips}", url, SMALL, workers=1, shard_size=1)
     assert (done.clips, done.decoded, len(done.bad)) == (6, 6, 2)
@@ -63,6 +67,7 @@ def test_urls_of_media_and_store(clips, tmp_path):
     (tmp_path / "remote" / "shard-000002.tar").unlink()
     assert prepare(f"file://{clips}", url, SMALL, workers=1, shard_size=1).decoded == 1
     assert contents(tmp_path / "remote") == theirs
+    assert not any(path.name.startswith("avsc-prepare") for path in (tmp_path / "temporary").iterdir())
 
 
 def test_tables_of_urls(clips, tmp_path):

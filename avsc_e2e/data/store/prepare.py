@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -133,7 +133,11 @@ def _write(
         tasks = left
         told(before)
     if engine == "local":
-        return _run(tasks, workers, patience, lambda done: told(before + done))
+        decoded = _run(tasks, workers, patience, lambda done: told(before + done))
+        if to.remote and tasks:
+            with suppress(OSError):  # another run to the same URL writes there
+                tasks[0].shard.parent.rmdir()
+        return decoded
     decoded = 0
     jobs = [(task, patience) for task in tasks]
     for index, count in spread(_shard_task, jobs, waiting=to.renew):
