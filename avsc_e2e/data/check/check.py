@@ -1,4 +1,4 @@
-"""`avsc data check`: whether a folder holds a complete data set, and whether all of it can be read."""
+"""`avsc data check`: whether a data set is complete and all of it can be read."""
 
 from __future__ import annotations
 

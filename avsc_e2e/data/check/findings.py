@@ -73,8 +73,8 @@ class Check:
         return not self.problems
 
     def table(self) -> str:
-        """Clips, locations and minutes by class, beside what is published where the root is that set. Where no list
-        promises a length, as of class folders, there are recordings, sources and minutes."""
+        """Clips, locations and minutes by class, beside the published counts if the root is the published set. For
+        class folders, whose lists state no length, the columns are recordings, sources and minutes."""
         counts, release = self.counts, [self.published.get(count.scene) for count in self.counts]
         plain = not self.published and all(count.minutes == count.found for count in counts)
         columns: dict[str, list[str]] = {}

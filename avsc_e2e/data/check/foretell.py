@@ -1,4 +1,4 @@
-"""Recordings in class folders that training, evaluation or prediction would refuse or leave out, found before a run."""
+"""Recordings of class folders that training, evaluation or prediction would refuse or skip, found before a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SHOWN = 20
 
 
 class Foretold(NamedTuple):
-    """What runs would do with class folders."""
+    """What training and evaluation would refuse or leave out of class folders."""
 
     parts: dict[str, list[Row]]
     """Measured rows with their sources."""
     faults: list[tuple[str, Fault]]
     """Faults that stop a run or make evaluation unfair: kind (list, count, split, format) and fault."""
     notes: list[str]
-    """What some stages leave out."""
+    """What some stages would leave out."""
 
 
 def foretell(
@@ -36,12 +36,12 @@ def foretell(
     faults = [("list", fault) for fault in found.faults]
     notes = [f"{one.path}: {one.reason}: {one.mend}" for one in found.passed_over[:SHOWN]]
     if len(found.passed_over) > SHOWN:
-        notes.append(f"and {len(found.passed_over) - SHOWN} more files that are passed over")
+        notes.append(f"and {len(found.passed_over) - SHOWN} more ignored files")
     parts = {part: measure(rows, lenient=True, drop=True) for part, rows in found.parts.items()}
     try:
         parts = group_rows(parts, group, groups)
     except AvscError as error:
-        faults.append(("list", Fault(root, f"{error}", "mend the rule or the list")))
+        faults.append(("list", Fault(root, f"{error}", "correct the rule or the list")))
         parts = {part: [row._replace(location=row.file) for row in rows] for part, rows in parts.items()}
     rows = [row for of_part in parts.values() for row in of_part]
     part_of = {row.file: part for part, of_part in parts.items() for row in of_part}
@@ -103,12 +103,12 @@ def _without(root: str, parts: Mapping[str, Sequence[Row]], notes: list[str]) ->
         if lacking and len(lacking) < len(rows):
             notes.append(
                 f"{len(lacking)} of {len(rows)} recordings have no {modality}, such as {lacking[0].file}: models of "
-                f"{modality} alone leave them out, others go on with what there is"
+                f"{modality} alone leave them out, other models use the other modality"
             )
             for scene in sorted({row.scene for row in lacking}):
                 if not any(getattr(row, modality) for row in trained if row.scene == scene):
                     reason = f"no recording of this class has {modality}"
-                    mend = f"add some, or train no model of {modality} alone"
+                    mend = f"add some, or do not train a model of {modality} alone"
                     faults.append(("count", Fault(os.path.join(root, scene), reason, mend)))
         elif lacking:
             notes.append(f"no recording has {modality}: train a model of the other modality")

@@ -136,7 +136,9 @@ def _compare_counts(layout: Layout, counts: Iterable[ClassCount], places: dict[s
     by_scene = {count.scene: count for count in counts}
     for scene in sorted(by_scene.keys() | PUBLISHED.keys()):
         if scene not in PUBLISHED or scene not in by_scene:
-            problems.append(Problem("count", scene, "no class of the release" if scene in by_scene else "has no clips"))
+            problems.append(
+                Problem("count", scene, "is not a class of the release" if scene in by_scene else "has no clips")
+            )
             continue
         count, known = by_scene[scene], PUBLISHED[scene]
         for what, have, should in (

@@ -1,4 +1,4 @@
-"""Whole shards of a store behind a URL, on a disk of this machine while they are read: at most so many bytes."""
+"""A cache of whole shards of a store behind a URL, on a local disk, limited in bytes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from avsc_e2e.data.store.remote import RemoteFolder
 from avsc_e2e.errors import AvscError
 
 AT_ONCE = 4
-"""Shards that are fetched at the same time."""
+"""Number of shards fetched at the same time."""
 
 
 class ShardCache:
-    """The shards of a store behind a URL. The process that decides the order of reading calls `fetch`; the others find
-    the shards on the disk. What is not there is read from the URL, a part at a time."""
+    """The shards of a store behind a URL. The process that decides the order of reading calls `fetch`; the other ones
+    find the shards on the disk. A shard that is not on the disk is read from the URL, by ranges."""
 
     def __init__(self, remote: RemoteFolder, names: Sequence[str], folder: str, limit: float):
-        """`names`: URLs of the shards by their number; `folder`: empty, or one that exists, for a folder of this
-        process that is removed at the end. `limit`: bytes."""
+        """`names`: URLs of the shards by their number. `folder`: the place where this process makes a folder
+        of its own, which it removes at the end; empty: that of temporary files. `limit`: bytes."""
         self.remote, self.names, self.limit = remote, list(names), limit
         try:
             if folder:
@@ -52,8 +52,8 @@ class ShardCache:
         return self.remote.parts(shard, spans)
 
     def fetch(self, now: Sequence[int], then: Sequence[int]) -> None:
-        """Return when the shards `now`, by their numbers, are on the disk, and go on with those of `then` in the
-        background, as far as they fit. Shards that were read longest ago make room. Raises AvscError."""
+        """Return when the shards with the numbers `now` are on the disk. Those of `then` follow in the background, as
+        far as they fit. The shards that were read longest ago are removed first. Raises AvscError."""
         need = sum(map(self._size, now))
         if need > self.limit:
             raise AvscError(
@@ -67,7 +67,7 @@ class ShardCache:
             self._here[number].result()
 
     def _keep(self, number: int, wanted: set[int]) -> None:
-        """Fetch a shard, or note that it is read again; others make room for it."""
+        """Fetch a shard, or note that it is used again. Other shards are removed to make room."""
         self._pool = self._pool or ThreadPoolExecutor(AT_ONCE)
         known = self._here.pop(number, None)
         while known is None and self._used() + self._size(number) > self.limit:

@@ -1,5 +1,5 @@
-"""Where in the indices of a store each recording's line is. The lines stay on the disk, in pages that all processes
-share; a process keeps 24 bytes a recording, for a set may have millions and a machine dozens of processes."""
+"""Lookup of a recording's line in the indices of a store. The lines stay on the disk, in pages that all processes
+share; a process keeps 24 bytes a recording, because a set may have millions and a machine dozens of processes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from avsc_e2e.data.store.layout import Line, Stored
 from avsc_e2e.errors import AvscError
 
 KEPT = 64
-"""Recordings that stay parsed."""
+"""Number of parsed recordings that are kept."""
 
 
 class ShardIndex(NamedTuple):
     """The index of one shard."""
 
     index: Path  # type: ignore[assignment]  # a tuple's method of this name is not needed
-    """File of this machine."""
+    """Local file."""
     shard: Path | str
     """Path or URL."""
     lines: Sequence[Line]
 
 
 class Recordings(Mapping[str, Stored]):
-    """The recordings of a store by their file."""
+    """The recordings of a store by their file name."""
 
     def __init__(self, indices: Iterable[ShardIndex]):
         keys, self._files, places, offsets, sizes = [], [], [], [], []
@@ -59,7 +59,7 @@ class Recordings(Mapping[str, Stored]):
     def __iter__(self) -> Iterator[str]:
         return (stored.row["file"] for stored in self.values())
 
-    def values(self) -> Iterator[Stored]:  # type: ignore[override]  # a view would hold all of them
+    def values(self) -> Iterator[Stored]:  # type: ignore[override]  # a view would keep all of them in memory
         """In the order of the shards."""
         return (self._read(place) for place in np.lexsort((self._offsets, self._places)).tolist())
 
@@ -83,7 +83,7 @@ class Recordings(Mapping[str, Stored]):
         return [shard for _, shard in self._files]
 
     def shards_of(self, files: Sequence[str]) -> np.ndarray:
-        """(N,) number of the shard of each recording, which must be there."""
+        """(N,) number of the shard of each recording; all must exist."""
         keys = np.fromiter(map(_key, files), np.uint64, len(files))
         return self._places[np.searchsorted(self._keys, keys)]
 

@@ -1,13 +1,13 @@
-"""The files of a store: recordings decoded once by `avsc data prepare`, to read a clip of in a millisecond.
+"""The files of a store: recordings that `avsc data prepare` decoded once, so that a clip is read in a millisecond.
 
-    STORE/store.json           what it was made of and how, and which recordings are in which shard
+    STORE/store.json           its source and options, and which recordings are in which shard
     STORE/shard-000000.tar     <key>.0000.jpg ... <key>.wav <key>.json of each recording: plain tar, also for WebDataset
-    STORE/shard-000000.jsonl   where in the tar each frame and the audio begin, one line a recording
+    STORE/shard-000000.jsonl   offsets of the frames and the audio in the tar, one line a recording
     STORE/meta.csv ...         the lists of the official layout, where the source has it
 
-Frame k is the frame shown in the middle of the k-th span of 1 / rate seconds; a time asked for gets the frame of the
-span that it is in. With an odd whole rate the centre of a one-second segment is the middle of a span, so evaluation
-with 1 (rate 5 also: 5) frames a segment sees exactly the frames that it would see from the media.
+Frame k is the one shown in the middle of the k-th span of 1 / rate seconds; a requested time gets the frame of its
+span. With an odd whole rate, the centre of a one-second segment is the middle of a span. So an evaluation with one
+frame a segment (with rate 5 also five) gets exactly the frames that it would get from the media.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from avsc_e2e.errors import AvscError
 MANIFEST = "store.json"
 FORMAT = 1
 FIELDS = frozenset({"row", "source", "bad", "duration", "audio", "video", "next", "checksum"})
-"""Of a line of an index."""
+"""Fields of a line of an index."""
 ROW = ("file", "audio", "video", "scene", "location", "city", "part")
-"""Texts of a recording in it."""
+"""Text fields of a recording in it."""
 
 
 class Stored:
-    """One recording: where its parts lie. Kept small, since a set has many."""
+    """One recording and the places of its parts. It is small, because a set has many."""
 
     __slots__ = ("audio", "bad", "duration", "end", "frames", "row", "shard", "sizes", "source")
 
@@ -44,27 +44,27 @@ class Stored:
         self.row: dict[str, str] = record["row"]
         """file, audio and video (relative to the source's root), scene, location, city, part."""
         self.source: dict[str, list[int]] = record["source"]
-        """Path relative to the source's root -> size in bytes and time of change in nanoseconds."""
+        """Path relative to the source's root -> size in bytes and modification time in nanoseconds."""
         self.bad: dict[str, str] = record["bad"]
-        """Modality -> why it could not be decoded."""
+        """Modality -> reason why it could not be decoded."""
         self.audio: list[int] | None = record["audio"]
-        """Offset in the shard, samples, channels, rate (Hz), bits; None where there is no audio."""
+        """Offset in the shard, samples, channels, rate (Hz), bits; None without audio."""
         video = record["video"]
         self.frames = np.array(video["offsets"], np.int64) if video else None
-        """Offset of each frame in the shard; None where there is no video."""
+        """Offset of each frame in the shard; None without video."""
         self.sizes = np.array(video["sizes"], np.int32) if video else None
         self.end: float = video["end"] if video else 0.0
-        """Seconds at which the frames end."""
+        """End of the frames, seconds."""
         self.duration: dict[str, float] = record["duration"]
-        """Seconds by modality, as the headers of the source have them."""
+        """Duration by modality (seconds), from the headers of the source."""
 
     def has(self, modality: str) -> bool:
-        """Whether the source has it, be it readable or not."""
+        """Whether the source has this modality, readable or not."""
         return modality in self.bad or (self.audio if modality == "audio" else self.frames) is not None
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """A URL is taken for one: it can be nothing else."""
+    """Whether a path is a store. Every URL counts as one, because only stores are read from URLs here."""
     return is_url(path) or (Path(path) / MANIFEST).is_file()
 
 
@@ -100,7 +100,7 @@ def index_file(shard: Path) -> Path:
 
 
 def read_index(shard: Path) -> list[dict[str, Any]]:
-    """The records of a shard; of one that is being written, those of its finished recordings."""
+    """The records of a shard; for a shard that is being written, those of its finished recordings."""
     try:
         return parse_index(index_file(shard).read_bytes())
     except FileNotFoundError:
@@ -108,8 +108,8 @@ def read_index(shard: Path) -> list[dict[str, Any]]:
 
 
 def damage(size: int, records: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
-    """What sizes and names tell is wrong with a finished shard of `size` bytes; "" where nothing is. `files` are those
-    of the manifest."""
+    """What is wrong with a finished shard of `size` bytes, judged by sizes and names; "" if nothing is. `files`: the
+    recordings that the manifest lists for it."""
     listed = {record["row"]["file"] for record in records}
     lost = [file for file in files if file not in listed]
     if lost and len(listed) == len(records) and len(records) < len(files):
@@ -119,15 +119,15 @@ def damage(size: int, records: Sequence[dict[str, Any]], files: Sequence[str]) -
 
 
 def located(root: Path | str, path: str) -> Path | str:
-    """Where a medium of a row is: a file, or a URL."""
+    """The place of a media file of a row: a local path or a URL."""
     if is_url(path):
         return path
     return f"{root}/{quote(path) if str(root).startswith('http') else path}" if is_url(root) else Path(root) / path
 
 
 def verify(shard: Path) -> list[tuple[str, str]]:
-    """File and reason of each recording of a finished shard whose bytes are not those that were written, all of which
-    are read."""
+    """File and reason of each recording of a finished shard whose bytes differ from the written ones. Reads all
+    bytes."""
     found, at = [], 0
     with open(shard, "rb") as tar:
         for record in read_index(shard):
@@ -141,7 +141,7 @@ def verify(shard: Path) -> list[tuple[str, str]]:
 
 
 def parse_index(data: bytes) -> list[dict[str, Any]]:
-    """The records of an index up to the first that is not finished."""
+    """The records of an index before the first unfinished line."""
     return [line.record for line in index_lines(data)]
 
 
@@ -150,15 +150,15 @@ class Line(NamedTuple):
 
     record: dict[str, Any]
     offset: int
-    """Bytes before it."""
+    """Offset, bytes."""
     size: int
-    """Bytes, without the line feed."""
+    """Length without the line feed, bytes."""
 
 
 def index_lines(data: bytes) -> list[Line]:
-    """The lines of an index up to the first that is not finished."""
+    """The lines of an index before the first unfinished one."""
     lines, offset = [], 0
-    for line in data.split(b"\n")[:-1]:  # what has no line feed yet is not finished
+    for line in data.split(b"\n")[:-1]:  # a line without a line feed is not finished
         try:
             record = json.loads(line)
             whole = _is_record(record)
@@ -172,8 +172,8 @@ def index_lines(data: bytes) -> list[Line]:
 
 
 def _is_record(record: dict[str, Any]) -> bool:
-    """Whether a line of an index has all fields, and what it names lies before its end. May raise what a value of
-    another type does."""
+    """Whether a line of an index has all fields and its offsets lie before its end. Values of a wrong type may raise
+    any exception."""
     end, audio, video = record["next"], record["audio"], record["video"]
     whole = (
         record.keys() >= FIELDS and isinstance(end, int) and 0 < end < 1 << 62 and isinstance(record["checksum"], int)

@@ -1,4 +1,4 @@
-"""Where stores and predictions are written to: a folder, or a URL of storage that takes files."""
+"""Places that stores and predictions are written to: a folder, or the URL of writable storage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from avsc_e2e.durable import alone, refusal, replacing
 from avsc_e2e.errors import AvscError
 
 LOCK = "writer.lock"
-"""File at a URL that names the run at work there, and when it last was."""
+"""File at a URL that names the run that writes there and the time of its last sign of life."""
 SILENT = 120.0
-"""Seconds after which the run of a lock that was not renewed is taken for dead."""
+"""Seconds after which a lock that was not renewed is ignored."""
 
 
 class Place:
-    """A folder of this machine, or of one that is shared, or behind a URL. Names are relative to it. Raises
-    AvscError."""
+    """A local folder, a shared folder, or a folder behind a URL. Names are relative to it. Raises AvscError."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.remote = RemoteFolder(str(path).rstrip("/")) if is_url(path) else None
@@ -51,20 +50,20 @@ class Place:
         return file.stat().st_size if file.is_file() else None
 
     def names(self) -> dict[str, int]:
-        """The files, with their bytes."""
+        """The files and their sizes in bytes."""
         if self.remote:
             return self.remote.names()
         found = sorted(path for path in Path(self.path).rglob("*") if path.is_file())
         return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in found}
 
     def write(self, name: str, data: bytes, writer: int = 0) -> None:
-        """Atomic in a folder, where each `writer` has a temporary file of its own; at a URL as the storage does it,
-        most often also."""
+        """Write a file. In a folder this is atomic, and each `writer` has a temporary file of its own; at a URL it
+        depends on the storage, but mostly is atomic too."""
         if self.remote:
             return self.remote.write(name, data)
         file = Path(self.path) / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{writer}.partial")  # a rerun overwrites what a kill has left
+        partial = file.with_name(f"{file.name}.{writer}.partial")  # the next run overwrites the file of a killed one
         with writable(self):
             with open(partial, "wb") as opened:
                 opened.write(data)
@@ -73,7 +72,7 @@ class Place:
             os.replace(partial, file)
 
     def put(self, file: Path, name: str) -> None:
-        """As `write`, of a file of this machine."""
+        """As `write`, for a local file."""
         if self.remote:
             return self.remote.put(file, name)
         with replacing(Path(self.path) / name) as partial:
@@ -81,8 +80,8 @@ class Place:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other runs out. In a folder this is a lock of the system. Storage knows none: there a file tells of the
-        run and is renewed by `renew`; two runs that begin in the same instant may both go on, and write the same."""
+        """Keep other runs out. In a folder, the system's lock does this. Storage has no locks: there a file names the
+        run, and `renew` renews it. Two runs that begin at the same instant may both go on; they write the same."""
         if not self.remote:
             with alone(self.path):
                 yield
@@ -90,7 +89,7 @@ class Place:
         held = self.read(LOCK)
         try:
             other = json.loads(held) if held else None
-            # Machines have no other clock in common; where one goes back, the lock of before is forgotten.
+            # Machines share no other clock. If a clock goes back, the older lock is ignored.
             taken = other is not None and abs(time.time() - other["time"]) < SILENT
         except (ValueError, KeyError, TypeError):
             other, taken = {}, False
@@ -107,7 +106,7 @@ class Place:
                 self.remote.remove(LOCK)
 
     def renew(self) -> None:
-        """Tell that this run is still at work."""
+        """Renew the lock of this run."""
         if self.remote and time.monotonic() - self._renewed > SILENT / 6:
             self._renewed = time.monotonic()
             told = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
@@ -116,7 +115,7 @@ class Place:
 
 @contextmanager
 def writable(place: Place | str | os.PathLike[str]) -> Iterator[None]:
-    """A refusal to write, such as of a full disk, is an AvscError that names the place."""
+    """Turn errors of writing, such as a full disk, into an AvscError that names the place."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a store is to hold: the recordings of a data set, and which of them go into which shard."""
+"""The plan of a store: the recordings of a data set, and the shard of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from avsc_e2e.data.store.shard import DEFAULT, Options
 from avsc_e2e.errors import AvscError
 
 TYPICAL = 8 << 20
-"""Bytes that a medium counts as whose size is not told."""
+"""Assumed size of a media file whose size is unknown, bytes."""
 
 
 def recordings(root: Path | str) -> tuple[str, list[dict[str, Any]]]:
@@ -68,7 +68,7 @@ def plan_shards(
     shard_size: int,
     rank: int,
 ) -> list[list[str]]:
-    """Which recordings are in which shard. What an earlier run has planned stays, new ones go into new shards."""
+    """Assign recordings to shards. The plan of an earlier run stays; new recordings go into new shards."""
     shards: list[list[str]] = []
     copies: list[list[str]] = []
     written = store.read(MANIFEST)
@@ -89,7 +89,7 @@ def plan_shards(
         raise AvscError(f"{store}: is a folder with other files in it: give a new or empty one")
     known = {file for files in shards for file in files}
     sizes = _sizes(root, rows)
-    # In an order that no class or place is told by, so that one shard after the other may be streamed.
+    # In an order without relation to class or place, so that shards can be streamed one after the other.
     fresh = sorted(
         (row["file"] for row in rows if row["file"] not in known), key=lambda file: blake2b(file.encode()).digest()
     )
@@ -115,8 +115,8 @@ def plan_shards(
 def note_copies(
     store: Place, root: Path | str, rows: Sequence[dict[str, Any]], indices: Sequence[bytes | None], rank: int
 ) -> None:
-    """Write into the manifest which recordings are copies of each other. Those over which a process died are left out,
-    since comparing them would end this process too, and those behind URLs, which would all be fetched again."""
+    """Write into the manifest which recordings are copies of each other. Recordings that ended a process are left out,
+    because comparing them would end this process too, and so are those behind URLs, to avoid fetching them again."""
     dead = {
         record["row"]["file"]
         for index in indices
@@ -133,7 +133,7 @@ def note_copies(
 
 
 def _copies(root: Path | str, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Pairs of files that are one recording."""
+    """Pairs of files that are the same recording."""
     audio, video = ([str(Path(root) / row[name]) if row[name] else "" for row in rows] for name in MODALITIES)
     paths = zip(rows, audio, video, strict=True)
     listed = [Row(row["file"], sound, frames, location=row["file"]) for row, sound, frames in paths]
@@ -150,7 +150,7 @@ def copy_lists(root: Path, store: Place, rank: int) -> None:
 
 
 def _sizes(root: Path | str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Bytes of each recording's media; of those that are absent 0, for decoding tells of them."""
+    """Sizes of the recordings' media, bytes; 0 for absent files, which decoding reports."""
     listed = RemoteFolder(str(root)).names() if is_url(root) and folder_of(root) == root else {}
 
     def size(path: str) -> int:

@@ -1,4 +1,4 @@
-"""`avsc data prepare`: have the shards of a store written, by the processes of this machine or by a Ray cluster."""
+"""`avsc data prepare`: writing the shards of a store with processes of this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from avsc_e2e.data.store.shard import DEFAULT, Options, Task, is_whole_at, write
 from avsc_e2e.errors import AvscError
 
 SHARD_SIZE = 128 << 20
-"""Bytes of media that go into a shard: some 15 recordings of the real set, and enough shards to keep many cores busy
-to the end."""
+"""Bytes of media in a shard: about 15 recordings of the real set, and enough shards to keep many cores busy to the
+end."""
 LISTED = 1000
-"""Indices that are fetched at a time."""
+"""Number of indices fetched at a time."""
 
 
 class Prepared(NamedTuple):
-    """What a run of `prepare` did."""
+    """The result of a run of `prepare`."""
 
     clips: int
-    """Recordings that are in the store by now, as far as this process is to write them."""
+    """Recordings in the store, as far as this process has to write them."""
     decoded: int
-    """Those that this run decoded."""
+    """Recordings that this run decoded."""
     size: int
-    """Bytes of the shards."""
+    """Size of the shards, bytes."""
     bad: tuple[tuple[str, str, str], ...]
-    """File, modality and reason of what could not be decoded."""
+    """File, modality and reason of everything that could not be decoded."""
     missing: int
-    """Shards of the store that are not finished, which other machines write."""
+    """Number of unfinished shards, which other machines write."""
 
 
 @checked
@@ -60,17 +60,17 @@ def prepare(
     patience: float = PATIENCE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Decode all recordings of a data set (the official development or evaluation layout, class folders, or a table of
-    files; class folders and tables may be behind a URL) into a store, a folder or a URL, going on where an earlier run
-    stopped.
+    """Decode all recordings of a data set into a store, which is a folder or a URL; continues after an interrupted run.
+    The data set is in the official development or evaluation layout, class folders, or a table of files; class folders
+    and tables may be behind a URL.
 
-    `engine`: "local" takes `workers` processes (0: one for each core); "ray" makes a task of each shard, and a folder
-    must be one that all machines share. The bytes of the store are the same. A recording that takes more than
-    `patience` seconds, or ends the process that decodes it, counts as bad. With `world` > 1 this is one of that many
-    runs on a shared folder, and writes its share of the shards. With `files` only recordings of these names are looked
-    at; those that an earlier run has decoded must be among them.
+    `engine`: "local" uses `workers` processes (0: one for each core); "ray" runs a task for each shard, and folders
+    must be shared by all machines. Both write the same bytes. A recording that takes more than `patience` seconds, or
+    ends the process that decodes it, counts as bad. With `world` > 1, this is one of that many runs on a shared folder
+    and writes its share of the shards. With `files`, only recordings with these names are used; they must include all
+    that an earlier run decoded.
 
-    What cannot be decoded is noted in the store with its reason. Raises AvscError.
+    The store lists what could not be decoded, with the reason. Raises AvscError.
     """
     root = str(root).rstrip("/") if is_url(root) else Path(os.path.abspath(root))
     to = Place(store)
@@ -124,7 +124,7 @@ def _tasks(
 def _write(
     to: Place, tasks: Sequence[Task], workers: int, engine: Engine, patience: float, told: Callable[[int], None]
 ) -> int:
-    """Have the shards written that are not whole yet; how many recordings were decoded."""
+    """Write the unfinished shards, and return the number of recordings that were decoded."""
     before = 0
     if to.remote:
         sizes, indices = to.names(), _indices(to, tasks)
@@ -147,7 +147,7 @@ def _write(
 
 
 def _shard_task(job: tuple[Task, float]) -> int:
-    """Write a shard as a task of a cluster; its recordings are decoded in a process that is kept for the next task."""
+    """Write a shard as a task of a cluster. Its recordings are decoded in a process that stays for the next task."""
     task, patience = job
     task.shard.parent.mkdir(parents=True, exist_ok=True)
     with writable(task.url or task.shard.parent):
@@ -155,8 +155,8 @@ def _shard_task(job: tuple[Task, float]) -> int:
 
 
 def _run(tasks: Sequence[Task], workers: int, patience: float, told: Callable[[int], None], keep: bool = False) -> int:
-    """Write shards in processes of their own; how many recordings they decoded. A recording over which a process dies
-    is tried once more, and then noted as bad. Raises AvscError where a process dies over none."""
+    """Write shards in separate processes, and return the number of recordings that were decoded. A recording that ends
+    a process is tried once more and then counts as bad. Raises AvscError if a process dies for another reason."""
     done, decoded = Counter[Path](), 0
     died: set[str] = set()
     for folder in {task.shard.parent for task in tasks}:

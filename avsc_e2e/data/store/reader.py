@@ -1,6 +1,6 @@
-"""A store opened: frames and audio of its recordings, by a row and times.
+"""An open store: frames and audio of its recordings, by row and times.
 
-A folder's shards are mapped into memory; of a store behind a URL, ranges are fetched (remote.py).
+The shards of a folder are mapped into memory; from a store behind a URL, ranges are fetched (remote.py).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from avsc_e2e.data.store.remote import RemoteFolder, is_url
 from avsc_e2e.errors import AvscError, MediaError
 
 OPEN = 256
-"""Shards that a process has open; each costs a file descriptor."""
+"""Number of shards that a process keeps open; each needs a file descriptor."""
 
 
 RESIDENT = 16 << 20
-"""Bytes read through the maps of the shards before their pages are let go of, so that a process stays small."""
+"""Bytes that are read from the memory maps of shards before their pages are released, so that processes stay small."""
 
 
 class Maps:
-    """Shards of a folder, in memory on disk that copies of this in other processes share."""
+    """Shards of a folder, as memory maps that processes share."""
 
     def __init__(self):
         self._maps: dict[Path, mmap.mmap] = {}
@@ -61,14 +61,14 @@ class Maps:
         return shard in self._maps
 
     def parts(self, shard: Path, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """The bytes of each span (offset, size) of a shard, as they lie in its map."""
+        """The bytes of each span (offset, size) of a shard, without a copy."""
         self._touched += sum(size for _, size in spans)
         if self._touched > RESIDENT:
             self._touched = 0
             for one in self._maps.values():
                 one.madvise(mmap.MADV_DONTNEED)
         if shard not in self._maps:
-            self._maps = {path: one for path, one in self._maps.items() if path.exists()}  # else its disk is not freed
+            self._maps = {path: one for path, one in self._maps.items() if path.exists()}  # frees their disk space
             if len(self._maps) >= OPEN:
                 del self._maps[next(iter(self._maps))]
             try:
@@ -81,7 +81,7 @@ class Maps:
 
 
 class Shards(Protocol):
-    """Where the bytes of shards come from."""
+    """A source of the bytes of shards."""
 
     def parts(self, shard: Any, spans: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """The bytes of each span (offset, size) of a shard."""
@@ -90,27 +90,26 @@ class Shards(Protocol):
 
 @dataclass
 class Store:
-    """Access to the recordings of a store by a row's file, with the two functions that media.py has for paths."""
+    """Access to the recordings of a store by the file of a row, with the two functions that `media` has for paths."""
 
     path: Path | str
     """A folder or a URL."""
     layout: str
     """tau, folder or evaluation."""
     root: Path | str
-    """Of the source, when it was prepared: a folder, a table, or the URL of one."""
+    """Source when the store was prepared: a folder, a table, or the URL of one."""
     short_side: int
     """Pixels."""
     rate: float
     """Frames a second."""
     recordings: Recordings
     copies: tuple[tuple[str, str], ...] = ()
-    """Pairs of recordings that are one, where the source are class folders (see duplicates.py)."""
+    """Pairs of rows that are the same recording, if the source was class folders (see duplicates.py)."""
     shards: Shards = field(default_factory=Maps, repr=False)
 
     def check(self, rows: Iterable[Row], modalities: Sequence[str], short_side: int) -> None:
-        """Raises AvscError unless all `rows` are in the store as their sources are now, with frames of at least
-        `short_side` pixels. A source that is gone is no matter, one that has changed is; the sources of a store behind
-        a URL are not looked at."""
+        """Raises AvscError unless the store contains all `rows` with frames of at least `short_side` pixels, and no
+        source has changed since. Sources may be absent; those of a store behind a URL are not checked."""
         rows = list(rows)
         absent = [row.file for row in rows if row.file not in self.recordings]
         if absent:
@@ -145,7 +144,7 @@ class Store:
         return found
 
     def rows(self, modalities: Sequence[str] = MODALITIES) -> dict[str, list[Row]]:
-        """The rows of each part as they were listed and measured, carrying only the `modalities` asked for."""
+        """The rows of each part as listed and measured, with the given `modalities` only."""
         parts: dict[str, list[Row]] = {}
         for stored in sorted(self.recordings.values(), key=lambda stored: PurePosixPath(stored.row["file"])):
             scene, location, city = (stored.row[name] for name in ("scene", "location", "city"))
@@ -155,7 +154,7 @@ class Store:
         return parts
 
     def measured(self, row: Row, modalities: Sequence[str] = MODALITIES) -> Row:
-        """A row with the paths of its source and the duration that its modalities share."""
+        """A row with the paths of its source and the duration that its modalities have in common."""
         stored = self.recordings[row.file]
         have = [name for name in modalities if stored.has(name)]
         paths = {
@@ -166,7 +165,7 @@ class Store:
         return row._replace(audio=paths["audio"], video=paths["video"], duration=min(durations, default=0.0))
 
     def read_frames(self, row: Row, times: Sequence[float], short_side: int) -> np.ndarray:
-        """As `media.read_frames` of the row's video, from the frames that are stored. Raises MediaError."""
+        """As `media.read_frames` for the row's video, from stored frames. Raises MediaError."""
         import cv2
 
         stored = self._stored(row, "video")
@@ -174,7 +173,7 @@ class Store:
             raise MediaError(
                 row.video, f"no frame at {max(times):.2f} s: its video ends at {stored.end:.2f} s (is it cut off?)"
             )
-        assert stored.frames is not None  # _stored has seen to it
+        assert stored.frames is not None  # _stored has checked it
         assert stored.sizes is not None
         spans = np.floor(np.asarray(times) * self.rate + 1e-6).astype(int).clip(0, len(stored.frames) - 1)
         if (lost := stored.sizes[spans] == 0).any():
@@ -195,15 +194,15 @@ class Store:
         return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
     def read_audio(self, row: Row, start: float, duration: float, sample_rate: int) -> np.ndarray:
-        """As `media.read_audio` of the row's audio. Raises MediaError."""
+        """As `media.read_audio` for the row's audio. Raises MediaError."""
         stored = self._stored(row, "audio")
-        assert stored.audio is not None  # _stored has seen to it
+        assert stored.audio is not None  # _stored has checked it
         offset, samples, channels, rate, bits = stored.audio
 
         def cut(first: int, last: int) -> tuple[np.ndarray, int]:
             first, last = min(first, samples), min(last, samples)
             width = channels * bits // 8
-            before = int(bits == 24)  # of which _as_float reads, and a header is always there
+            before = int(bits == 24)  # _as_float reads the byte before, which exists, because a header comes first
             begin = offset + first * width - before
             span = (begin, (last - first) * width + before)
             [data] = self.shards.parts(stored.shard, [span])  # type: ignore[arg-type]  # a path, or a URL's folder
@@ -227,7 +226,7 @@ def _as_float(data: np.ndarray, offset: int, samples: int, channels: int, bits: 
         return np.ascontiguousarray(np.frombuffer(data, "<f4", count, offset).reshape(samples, channels).T)
     if bits == 16:
         values = np.frombuffer(data, "<i2", count, offset)
-    else:  # the three bytes of a sample and the one before, which the mask takes out
+    else:  # four bytes: those of a sample and the one before, which the mask removes
         values = np.ndarray((count,), "<i4", data, offset - 1, (3,)) & np.int32(-256)
     scale = np.float32(2.0 ** (-15 if bits == 16 else -31))
     return np.multiply(values.reshape(samples, channels).T, scale, dtype=np.float32, order="C")
@@ -235,8 +234,8 @@ def _as_float(data: np.ndarray, offset: int, samples: int, channels: int, bits: 
 
 @checked
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open what `prepare` has finished: a folder, or the URL of a copy of it, whose lists are fetched once in a
-    process. Raises AvscError for anything else."""
+    """Open a finished store: a folder, or a URL, whose lists are fetched once in a process. Raises AvscError for
+    anything else."""
     if is_url(path):
         return _open_url(str(path).rstrip("/"))
     path = Path(os.path.abspath(path))
@@ -247,8 +246,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
 
 @functools.lru_cache(maxsize=4)
 def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], Recordings]:
-    """Manifest and recordings of a folder, whose time (nanoseconds) is another when a shard has got its name: training,
-    validation and evaluation open the same store."""
+    """Manifest and recordings of a folder, cached because training, validation and evaluation open the same store. The
+    folder's modification time (nanoseconds) `changed` differs once another shard is finished."""
     manifest = read_manifest(path)
     unfinished: list[Path] = []
     recordings = Recordings(_indices(path, manifest, unfinished))
@@ -257,12 +256,12 @@ def _read_lists(path: Path, changed: int) -> tuple[dict[str, Any], Recordings]:
             f"{path}: {len(unfinished)} of its {len(manifest['shards'])} shards are not finished: run `avsc data "
             f"prepare {manifest['root']} {path}` again, it goes on where it stopped"
         )
-    del manifest["shards"]  # names of all recordings, which the index has too
+    del manifest["shards"]  # the names of all recordings, which are in the index too
     return manifest, recordings
 
 
 def _indices(path: Path, manifest: dict[str, Any], unfinished: list[Path]) -> Iterator[ShardIndex]:
-    """Those of the shards that are finished. Raises AvscError where one is damaged."""
+    """The indices of the finished shards. Raises AvscError if one is damaged."""
     for number in range(len(manifest["shards"])):
         shard = shard_file(path, number)
         if not shard.is_file():
@@ -285,7 +284,7 @@ def _open_url(url: str) -> Store:
     [data] = folder.read([MANIFEST])
     manifest = parse_manifest(data or b"", f"{url}/{MANIFEST}")
     shards = [shard_file(Path(), number) for number in range(len(manifest["shards"]))]
-    lists = Path(tempfile.mkdtemp(prefix="avsc-store-"))  # for the worker processes, too
+    lists = Path(tempfile.mkdtemp(prefix="avsc-store-"))  # for the worker processes too
     atexit.register(shutil.rmtree, lists, ignore_errors=True)
     indices = []
     for shard, index in zip(shards, folder.read([index_file(shard).name for shard in shards]), strict=True):

@@ -1,7 +1,7 @@
-"""Stores behind a URL: s3://, gs://, http(s)://, file:// and whatever else fsspec knows; the only file that knows it.
+"""Stores behind a URL: s3://, gs://, http(s)://, file:// and all other protocols of fsspec, which only this file uses.
 
-Of a shard only the ranges that a clip needs are fetched, those near one another in one request, in blocks of which the
-last ones are kept. Each process connects for itself, when it first reads, so loaders may fork or spawn.
+Only the ranges of a shard that a clip needs are fetched, in blocks. Ranges near each other share a request, and the
+last blocks stay in memory. Each process opens its own connection at its first read, so loaders may fork or spawn.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from avsc_e2e.durable import refusal
 from avsc_e2e.errors import AvscError, MediaError
 
 BLOCK = 1 << 15
-"""Bytes; requests begin and end at multiples of it."""
+"""Bytes; requests begin and end at multiples of this."""
 GAP = 4
-"""Blocks between two ranges that are fetched along rather than asking twice."""
+"""Up to so many blocks between two ranges are fetched too, to save a request."""
 KEPT = 2048
-"""Blocks that a process keeps."""
+"""Number of blocks that a process keeps."""
 PART = 8 << 20
-"""Bytes of a whole file that are fetched at a time."""
+"""Bytes fetched at a time when a whole file is copied."""
 WAITS = (0.5, 2.0, 8.0)
-"""Seconds before a request that failed is tried again."""
+"""Seconds before a failed request is repeated."""
 SILENCE = 30.0
 """Seconds without a byte after which an HTTP connection is given up."""
 PASSING = (408, 425, 429)
-"""HTTP statuses from 400 to 499 that may change by waiting."""
+"""HTTP statuses from 400 to 499 that may change after a while."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -45,15 +45,16 @@ def _only_read(url: str) -> AvscError:
 
 
 class RemoteFolder:
-    """The files of a folder behind a URL. Raises AvscError, one line with the file's URL, where one is absent, refused,
-    or not to be had after several tries; never MediaError for that, since a lost connection is no bad recording."""
+    """The files of a folder behind a URL. Raises AvscError, one line with the file's URL, if a file is absent, access
+    is refused, or it cannot be fetched after several tries. It is no MediaError, because a lost connection does not
+    mean a bad recording."""
 
     def __init__(self, url: str):
         self.url = url
         self.sizes: dict[str, int] = {}
         """Bytes of each shard, by its URL."""
         self.requests = 0
-        """That this process has made."""
+        """Folders that this process has made."""
         self._process = 0
         self._connection: Any = None
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
@@ -62,19 +63,19 @@ class RemoteFolder:
         return {**self.__dict__, "_process": 0, "_connection": None, "_blocks": OrderedDict(), "requests": 0}
 
     def read(self, names: Sequence[str], *, optional: bool = False) -> list[bytes | None]:
-        """Whole files, many at a time; None for those that are absent, if they are `optional`. Object storage that does
-        not let everyone list says of what is absent that it is refused."""
+        """Read whole files, many at a time; None for absent files if they are `optional`. Object storage that does not
+        allow listing reports absent files as refused."""
         return self._fetch([(f"{self.url}/{name}", None, None) for name in names], optional)
 
     def copy(self, names: Sequence[str], folder: Path) -> None:
-        """Copy those of the files that are there into a folder."""
+        """Copy the files that exist into a folder."""
         for name, data in zip(names, self.read(names, optional=True), strict=True):
             if data is not None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(data)
 
     def names(self) -> dict[str, int]:
-        """The files below the folder, at any depth, with their bytes. Raises AvscError."""
+        """The files below the folder, at any depth, and their sizes in bytes. Raises AvscError."""
         connection = self._connect()
         with self._named(self.url):
             root = connection._strip_protocol(self.url).rstrip("/")
@@ -82,7 +83,7 @@ class RemoteFolder:
             return {path[len(root) :].lstrip("/"): about.get("size") or 0 for path, about in found.items()}
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is none. Raises AvscError."""
+        """Size of a file in bytes; None if it does not exist. Raises AvscError."""
         connection, url = self._connect(), f"{self.url}/{name}"
         with self._named(url):
             try:
@@ -92,21 +93,21 @@ class RemoteFolder:
                 return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all where the storage can. Raises AvscError."""
+        """Write a file, atomically if the storage can. Raises AvscError."""
         connection, url = self._connect(), f"{self.url}/{name}"
         with self._named(url):
             self._make_folder(url)
             connection.pipe_file(connection._strip_protocol(url), data)
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a file of this machine into the folder, as `write` does. Raises AvscError."""
+        """Copy a local file into the folder, as `write` does. Raises AvscError."""
         connection, url = self._connect(), f"{self.url}/{name}"
         with self._named(url):
             self._make_folder(url)
             connection.put_file(str(path), connection._strip_protocol(url))
 
     def remove(self, name: str) -> None:
-        """Remove a file that is there. Raises AvscError."""
+        """Remove an existing file. Raises AvscError."""
         connection, url = self._connect(), f"{self.url}/{name}"
         with self._named(url):
             connection.rm_file(connection._strip_protocol(url))
@@ -120,12 +121,12 @@ class RemoteFolder:
 
     @contextmanager
     def _named(self, url: str) -> Iterator[None]:
-        """What goes wrong is an AvscError that names the URL."""
+        """Turn errors into an AvscError that names the URL."""
         try:
             yield
         except AvscError:
             raise
-        except NotImplementedError:  # of a package whose storage takes no files
+        except NotImplementedError:  # raised by packages that cannot write
             raise _only_read(url) from None
         except Exception as error:  # of whatever package the protocol is spoken by
             _judge(url, error, last=True)
@@ -148,7 +149,7 @@ class RemoteFolder:
                 runs.append([block, block])
         ranges = [(shard, first * BLOCK, min((last + 1) * BLOCK, size)) for first, last in runs]
         for (_, begin, _), data in zip(ranges, self._fetch(ranges), strict=True):
-            assert data is not None  # of a file that is not optional
+            assert data is not None  # the file is not optional
             for at in range(0, len(data), BLOCK):
                 self._blocks[shard, (begin + at) // BLOCK] = data[at : at + BLOCK]
         found = []
@@ -160,7 +161,7 @@ class RemoteFolder:
         return found
 
     def copy_whole(self, shard: str, path: Path) -> None:
-        """Copy a shard to a file, a part at a time."""
+        """Copy a shard to a file, in parts."""
         size = self.sizes[shard]
         spans = [(shard, begin, min(begin + PART, size)) for begin in range(0, size, PART)]
         with open(path, "wb") as file:
@@ -168,7 +169,7 @@ class RemoteFolder:
                 file.write(data or b"")
 
     def _connect(self) -> Any:
-        """The file system, made anew in every process: neither its thread nor its sockets survive a fork."""
+        """The file system, created in each process, because neither its thread nor its sockets survive a fork."""
         if self._process != os.getpid():
             import fsspec
 
@@ -180,7 +181,7 @@ class RemoteFolder:
                 web = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
             try:
                 self._connection, _ = fsspec.url_to_fs(self.url, **web)
-            except (ImportError, ValueError) as error:  # a package that is missing, a protocol that there is not
+            except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
                 raise AvscError(f"{self.url}: cannot be opened: {_line(error)}") from None
             self._process, self._blocks, self.requests = os.getpid(), OrderedDict(), 0
         return self._connection
@@ -188,7 +189,7 @@ class RemoteFolder:
     def _fetch(
         self, ranges: Sequence[tuple[str, int | None, int | None]], optional: bool = False
     ) -> list[bytes | None]:
-        """The bytes of each (URL, begin, end), tried again a few times where that may help."""
+        """The bytes of each (URL, begin, end). Requests are repeated a few times if that may help."""
         connection = self._connect()
         found: list[Any] = [None] * len(ranges)
         left = list(range(len(ranges)))
@@ -216,7 +217,7 @@ class RemoteFolder:
                 found[index] = answer
             left = [index for index in left if isinstance(found[index], Exception)]
             if left:
-                assert wait is not None  # the last try has raised
+                assert wait is not None  # the last try raises
                 time.sleep(wait)
         return found
 
@@ -227,7 +228,7 @@ def _blocks(span: tuple[int, int]) -> range:
 
 
 def _judge(url: str, error: Exception, last: bool) -> None:
-    """Raises AvscError where it is of no use to try again."""
+    """Raises AvscError if repeating the request is of no use."""
     if isinstance(error, FileNotFoundError):
         raise AvscError(f"{url}: is not there: copy the whole store to its place again") from None
     if _refused(error):
@@ -249,12 +250,12 @@ def _refused(answer: object) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """An error's own words in one line."""
+    """The message of an error in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def fetch(url: str, path: Path) -> None:
-    """Copy a file behind a URL to a new file of this machine, a part at a time. Raises AvscError."""
+    """Copy a file behind a URL to a new local file, in parts. Raises AvscError."""
     folder = RemoteFolder(url)
     connection = folder._connect()
     try:
@@ -265,5 +266,5 @@ def fetch(url: str, path: Path) -> None:
         raise MediaError(url, "no such file") from None
     with open(path, "wb") as file:
         for begin in range(0, size or 1, PART):
-            span = (begin, min(begin + PART, size)) if size else (None, None)  # a server may not tell
+            span = (begin, min(begin + PART, size)) if size else (None, None)  # some servers do not tell the size
             file.write(folder._fetch([(url, *span)])[0] or b"")

@@ -1,9 +1,9 @@
 """Writing a shard of a store.
 
-A recording is appended to its shard, then its line, with a checksum, to the shard's index; only then it counts. So a
-killed run loses the recordings in hand and no other, and what is cut off, or was lost with the power, is cut away by
-the next. A shard gets its name when it is whole and on the disk. Bytes depend on the sources and the options alone,
-not on who wrote them, when, or in how many goes.
+A recording is appended to its shard; then its line, with a checksum, is appended to the shard's index. Only then it
+counts. So a killed run loses only the recordings it was writing, and the next run removes incomplete data, also after a
+power failure. A shard gets its final name when it is complete and on the disk. Its bytes depend only on the sources and
+the options, not on the machine, the time, or the number of runs.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Options(NamedTuple):
     short_side: int = 256
     """Pixels of a frame's shorter side."""
     rate: float = 5.0
-    """Frames a second, each from the middle of its span of time."""
+    """Frames a second, each from the middle of its time span."""
     quality: int = 95
-    """Of the JPEGs, 1 to 100."""
+    """Quality of the JPEGs, 1 to 100."""
     decoder: Decoder = "auto"
-    """What decodes frames."""
+    """Decoder of the frames."""
 
 
 DEFAULT = Options()
@@ -65,25 +65,25 @@ class Task(NamedTuple):
     rows: tuple[dict[str, Any], ...]
     options: Options
     dead: tuple[tuple[str, str], ...] = ()
-    """Recordings that are not to be decoded again, because it ends the process, with what is told of it."""
+    """Recordings that must not be decoded again, because that ends the process, and the reason to note."""
     url: str = ""
-    """Of the store, where the shard goes once it is whole; empty where it stays."""
+    """URL of the store, to which the finished shard is copied; empty if it stays in its folder."""
 
 
 def write_shard(task: Task) -> Iterator[bool]:
-    """Write a shard; yields for each of its recordings whether it was decoded now. Raises AvscError where its folder
-    cannot be written to."""
+    """Write a shard, and yield for each of its recordings whether it was decoded now. Raises AvscError if the folder is
+    not writable."""
     yield from _write_here(task)
     if task.url:
         store, index = RemoteFolder(task.url), index_file(task.shard)
-        store.put(index, index.name)  # first, for a shard that is there is finished
+        store.put(index, index.name)  # first, because a shard that exists counts as finished
         store.put(task.shard, task.shard.name)
         task.shard.unlink()
         index.unlink()
 
 
 def is_whole_at(task: Task, index: bytes | None, sizes: dict[str, int]) -> bool:
-    """Whether a shard is finished at its URL, by its index and the bytes of the files there."""
+    """Whether a shard at a URL is finished, judged by its index and the sizes of the files there."""
     records = parse_index(index or b"")
     if len(records) != len(task.rows) or task.shard.name not in sizes:
         return False
@@ -97,11 +97,11 @@ def _write_here(task: Task) -> Iterator[bool]:
         yield from (False for _ in task.rows)
         return
     with _locked(task.shard) as partial:
-        if _is_whole(task):  # by another process, while this one waited
+        if _is_whole(task):  # written by another process while this one waited
             yield from (False for _ in task.rows)
             return
         if task.shard.exists():
-            # A source has changed, or bytes are lost: what is whole before stays. The file that is locked is kept.
+            # A source has changed, or bytes are lost: the intact part before stays, and so does the locked file.
             shutil.copyfile(task.shard, partial)
             task.shard.unlink()
         records = read_index(task.shard)
@@ -130,7 +130,7 @@ def _write_here(task: Task) -> Iterator[bool]:
 
 
 def _is_whole(task: Task) -> bool:
-    """Whether a shard is finished and of the sources as they are now."""
+    """Whether a shard is finished and its sources have not changed."""
     if not task.shard.exists():
         return False
     records = read_index(task.shard)
@@ -141,7 +141,7 @@ def _is_whole(task: Task) -> bool:
 
 
 def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
-    """How many of the recordings at the begin of a shard are there to the last byte."""
+    """Number of recordings at the beginning of a shard that are complete."""
     tar.seek(0)
     for number, record in enumerate(records):
         data = tar.read(record["next"] - tar.tell())
@@ -152,7 +152,7 @@ def _intact(tar: BinaryIO, records: Sequence[dict[str, Any]]) -> int:
 
 @contextlib.contextmanager
 def _media(row: dict[str, Any], task: Task) -> Iterator[dict[str, Path | MediaError]]:
-    """The files of a recording by their path; those behind a URL are fetched, and removed afterwards."""
+    """The files of a recording by their paths. Files behind a URL are fetched, and removed afterwards."""
     found: dict[str, Path | MediaError] = {}
     with contextlib.ExitStack() as stack:
         for path in {row["audio"], row["video"]} - {""}:
@@ -203,7 +203,7 @@ def _append_files(tar: Checked, row: dict[str, Any], task: Task, files: dict[str
                     end = until
                     data = b"" if isinstance(image, MediaError) else _encode_frame(image, task.options.quality)
                     offset = add(tar, f"{key}.{len(offsets):04d}.jpg", data) if data else 0
-                    offsets += [offset] * spans  # a frame that is held is stored once, one that is lost not at all
+                    offsets += [offset] * spans  # a repeated frame is stored once, a lost one not at all
                     sizes += [len(data)] * spans
                 record["video"] = {"end": end, "offsets": offsets, "sizes": sizes}
         except MediaError as error:
@@ -234,7 +234,7 @@ def _encode_frame(frame: np.ndarray, quality: int) -> bytes:
 
 
 def _key(file: str) -> str:
-    """A row's name as the name of tar members: WebDataset ends the key of a sample at the first dot."""
+    """A row's name as a name of tar members, without dots, at the first of which WebDataset ends a key."""
     return quote(file, safe="/").replace(".", "%2E").lstrip("/")
 
 
@@ -245,7 +245,7 @@ def _there(file: Path | MediaError) -> Path:
 
 
 def _is_fresh(record: dict[str, Any], row: dict[str, Any], root: Path | str) -> bool:
-    """Whether a record is of this row, and of the sources as they are now; those behind a URL are not asked for."""
+    """Whether a record belongs to this row and its sources have not changed; sources behind a URL are not checked."""
     if record["row"] != row:
         return False
     sources = [(located(root, path), stamp) for path, stamp in record["source"].items()]
@@ -256,7 +256,7 @@ def _is_fresh(record: dict[str, Any], row: dict[str, Any], root: Path | str) -> 
 
 
 def _stamp(path: Path, local: bool = True) -> list[int]:
-    """Size in bytes and time of change in nanoseconds, 0 for a medium from a URL."""
+    """Size in bytes and modification time in nanoseconds, 0 for a file from a URL."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns if local else 0]
 
@@ -267,7 +267,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def _locked(shard: Path) -> Iterator[Path]:
-    """The unfinished file of a shard, held alone among all processes of this machine; it waits for another."""
+    """The unfinished file of a shard, locked against the other processes of this machine; waits for the lock."""
     import fcntl
 
     partial = shard.with_name(shard.name + PARTIAL)
@@ -276,7 +276,7 @@ def _locked(shard: Path) -> Iterator[Path]:
         fcntl.flock(file, fcntl.LOCK_EX)
         if partial.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
             break
-        file.close()  # the other finished the shard and renamed what was waited for
+        file.close()  # the other process finished the shard and renamed the file
     with file:
         yield partial
         if shard.exists() and partial.exists():
@@ -284,6 +284,6 @@ def _locked(shard: Path) -> Iterator[Path]:
 
 
 def sync(file: BinaryIO) -> None:
-    """Returns when all that was written is on the disk."""
+    """Return when everything written is on the disk."""
     file.flush()
     os.fsync(file.fileno())

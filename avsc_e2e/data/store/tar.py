@@ -1,4 +1,4 @@
-"""The members of a shard: appended to a tar file, with a checksum of what was."""
+"""Appending the members of a shard to a tar file, with a checksum of the bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avsc_e2e.errors import MediaError
 
 
 class Checked:
-    """A file that is appended to, with a checksum of what was."""
+    """A file to append to, with a checksum of the appended bytes."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.begin, self.checksum = file, file.tell(), 0
@@ -29,19 +29,19 @@ class Checked:
         self.checksum = zlib.crc32(data, self.checksum)
 
     def restart(self) -> None:
-        """Take back what was written."""
+        """Remove what was appended."""
         self.file.truncate(self.begin)
         self.file.seek(self.begin)
         self.checksum = 0
 
 
 def add(tar: Checked, name: str, data: bytes) -> int:
-    """Append a member and return where its data begin."""
+    """Append a member, and return the offset of its data."""
     return add_parts(tar, name, len(data), [data])
 
 
 def add_parts(tar: Checked, name: str, size: int, parts: Iterable[bytes]) -> int:
-    """Append a member of `size` bytes, part by part, and return where its data begin."""
+    """Append a member of `size` bytes in parts, and return the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
     tar.write(member.tobuf(tarfile.GNU_FORMAT, "ascii"))
@@ -53,9 +53,9 @@ def add_parts(tar: Checked, name: str, size: int, parts: Iterable[bytes]) -> int
 
 
 def add_audio(tar: Checked, name: str, path: Path, scratch: Path) -> list[int]:
-    """Append a recording's audio as a WAV file and return where its samples begin, their number, the channels, the rate
-    (Hz) and the bits of one. The tar wants the size first, so the samples wait in a file without a name: memory does
-    not grow with the recording. Raises MediaError."""
+    """Append a recording's audio as a WAV file, and return the offset of its samples, their number, the channels, the
+    rate (Hz) and the bits of a sample. A tar needs the size first, so the samples go to an unnamed file before:
+    memory does not grow with the recording. Raises MediaError."""
     samples, channels, rate, bits = 0, 1, 0, 16
     with tempfile.TemporaryFile(dir=scratch) as raw:
         for block, rate in audio_blocks(path):  # noqa: B007
@@ -75,8 +75,8 @@ def add_audio(tar: Checked, name: str, path: Path, scratch: Path) -> list[int]:
 
 
 def _wav_header(size: int, samples: int, channels: int, rate: int, bits: int) -> bytes:
-    """Of a WAV file with `size` bytes of samples. By hand, for libsndfile writes the time of day into that of floats,
-    and a store's bytes depend on its sources alone."""
+    """The header of a WAV file with `size` bytes of samples. libsndfile is not used, because it writes the time of day
+    into headers of float files, and a store's bytes must depend only on its sources."""
     width = channels * bits // 8
     kind = struct.pack("<HHIIHH", 3 if bits == 32 else 1, channels, rate, rate * width, width, bits)
     head = b"fmt " + struct.pack("<I", len(kind)) + kind
