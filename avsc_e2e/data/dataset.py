@@ -47,8 +47,8 @@ class Sampling:
         if not 0 < self.window < math.inf:
             raise AvscError(f"window {self.window}: give a number of seconds above 0")
         within("channels", self.channels, 1, 2)
-        for name in ("sample_rate", "frames", "short_side"):
-            within(name, getattr(self, name), 1)
+        for name, least in (("sample_rate", 1), ("frames", 1), ("short_side", 0)):
+            within(name, getattr(self, name), least)
 
 
 class Key(NamedTuple):

@@ -312,7 +312,7 @@ def test_too_little_shared_memory_names_the_way_out(training, monkeypatch, text,
     batches.reading = torch.zeros(0, 2)
     with pytest.raises((AvscError, RuntimeError)) as found:
         batches._judge(RuntimeError(text), 0.0)
-    words = ("--shm-size", "--data.workers", "/dev/shm")
+    words = ("--shm-size", "data.workers", "/dev/shm")
     assert [word in str(found.value) for word in words] == [told] * 3
 
 
