@@ -176,11 +176,26 @@ def test_mistakes_are_told_before_torch_is_imported(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((1000).to_bytes(8, "little") + b'{"weight": ')
     (tmp_path / "text.safetensors").write_text("This is no checkpoint.")
     (tmp_path / "clip.mp4").touch()
+    (tmp_path / "folder" / "class").mkdir(parents=True)
+    (tmp_path / "folder" / "class" / "a.wav").touch()
     cases = {
         "predict cut.safetensors clip.mp4": "cut.safetensors: this checkpoint is cut off after 19 bytes; copy it again",
         "predict text.safetensors clip.mp4": "text.safetensors: is not a checkpoint of avsc_e2e",
         "predict cut.safetensors clip.mp4 --hop -1": "--hop -1: give 0 or more",
         "predict cut.safetensors clip.mp4 --batch-size 0": "--batch-size 0: give 1 or more",
+        "predict cut.safetensors clip.mp4 --patience 0": "--patience 0: give seconds above 0",
+        "predict cut.safetensors clip.mp4 --device gpu": "--device gpu: is no device; give cpu, cuda or cuda:N",
+        "explain cut.safetensors clip.mp4 --device gpu": "--device gpu: is no device",
+        "explain cut.safetensors clip.mp4 --out no/page.html": "no/page.html: there is no folder",
+        "explain cut.safetensors clip.mp4 --grid 0": "--grid 0: give 1 or more",
+        "export cut.safetensors no/m.onnx": "OUT no/m.onnx: there is no folder",
+        "app cut.safetensors --device gpu": "--device gpu: is no device",
+        "app cut.safetensors --port 70000": "--port 70000: give 0 to 65535",
+        "models zhang_io": "no entry matches 'zhang_io'; did you mean zhang_ioa?",
+        "train zhang_ioa/audio": "--data.root is not given",
+        "evaluate zhang_ioa/audio": "--data.root is not given",
+        "train folder --minutes 0": "--minutes 0: give a number of minutes above 0",
+        "train folder --seed -1": "--seed -1: give 0 or more",
         "train clip.mp4": "clip.mp4: is a file; give the folder of the data set",
         "train own_videos/video --data.root=clip.mp4": "clip.mp4: is a file; give the folder of the data set",
         "evaluate zhang_ioa/hybrid --data.root nowhere": "nowhere: no such folder: give the root of the set",

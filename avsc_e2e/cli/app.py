@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from avsc_e2e.cli.parsing import Paths
+from avsc_e2e.cli.targets import refuse_device
 from avsc_e2e.errors import AvscError
 
 
@@ -43,6 +44,9 @@ def app(
     for flag, value in (("size", size), ("length", length), ("rate", rate), ("time", time)):
         if not value > 0:
             raise AvscError(f"--{flag} {value:g}: give more than 0")
+    if not 0 <= port < 65536:
+        raise AvscError(f"--port {port}: give 0 to 65535")
+    refuse_device(device)
     files = [checkpoint_file(path) for path in checkpoints]
 
     from avsc_e2e.app.limits import Limits

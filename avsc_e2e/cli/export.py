@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from avsc_e2e.cli.parsing import Positional
+from avsc_e2e.cli.targets import refuse_out
 from avsc_e2e.errors import AvscError
 
 
@@ -33,6 +34,7 @@ def export(
 
     if format != "onnx" and precision != "fp32":
         raise AvscError(f"--precision {precision}: only ONNX has it; leave out --format {format}")
+    refuse_out(out, "OUT")
     checkpoint = checkpoint_file(checkpoint)
 
     from avsc_e2e.export.comparison import export_checkpoint

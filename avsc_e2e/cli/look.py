@@ -7,6 +7,7 @@ from typing import Annotated
 
 from avsc_e2e.cli.parsing import Positional
 from avsc_e2e.cli.progress import progress
+from avsc_e2e.cli.targets import refuse_out
 
 
 def look(
@@ -23,6 +24,8 @@ def look(
         examples: Recordings of each class to show, of different sources as far as there are enough.
         fast: Check names and headers only; do not decode all media.
     """
+    refuse_out(out)
+
     from avsc_e2e.survey.page import write_survey
     from avsc_e2e.survey.survey import look
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from avsc_e2e.cli.parsing import Paths, Places, Positional
+from avsc_e2e.cli.parsing import Paths, Places, Positional, likely
 from avsc_e2e.cli.progress import progress, say
+from avsc_e2e.cli.targets import refuse_device, refuse_out
 from avsc_e2e.errors import AvscError
 
 if TYPE_CHECKING:
@@ -23,12 +24,15 @@ def models(pattern: Annotated[str, Positional] = "*", count: bool = True) -> Non
         pattern: Shell pattern of names, such as "*ioa*".
         count: Count parameters and multiply-adds; takes most of a second for each model.
     """
-    from avsc_e2e.models.zoo.card import model_card
     from avsc_e2e.models.zoo.catalogue import list_models
 
     names = list_models(pattern)
     if not names:
-        raise AvscError(f"models: no entry matches {pattern!r}; `avsc models` lists all")
+        hint = likely(pattern, list_models()) or "`avsc models` lists all"
+        raise AvscError(f"models: no entry matches {pattern!r}; {hint}")
+
+    from avsc_e2e.models.zoo.card import model_card
+
     for name in names:
         print(model_card(name, count), flush=True)
 
@@ -90,6 +94,9 @@ def predict(
     ):
         if not value >= least:
             raise AvscError(f"--{flag} {value:g}: give {least} or more")
+    if not patience > 0:
+        raise AvscError(f"--patience {patience:g}: give seconds above 0")
+    refuse_device(device)
     checkpoint = checkpoint_file(checkpoint)
     for path in media:
         if "://" not in path and not Path(path).exists():
@@ -103,6 +110,9 @@ def predict(
     if format == "parquet" and (not out or checkpoint.suffix == ".onnx"):
         want = "no model.onnx" if out else "--out, a folder or a URL"
         raise AvscError(f"predict: Parquet files want {want}")
+
+    if out and format != "parquet":
+        refuse_out(out)
 
     if checkpoint.suffix == ".onnx":
         if device or decoder == "decord" or smooth != "none" or flip or crops > 1 or views > 1 or workers:

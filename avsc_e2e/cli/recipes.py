@@ -160,6 +160,7 @@ def train(recipe: Recipe, resume: bool = False, requeue: bool = False, profile: 
         requeue: Continue if there is an interrupted run, else start one: for jobs that a scheduler or torchrun repeats.
         profile: Profile six steps of the first epochs: write a table of milliseconds by operation, and a trace.
     """
+    recipe.data.source  # noqa: B018 - raises before what takes seconds is imported
     from avsc_e2e import processes
     from avsc_e2e.training.trainer import train
 
@@ -170,6 +171,7 @@ def train(recipe: Recipe, resume: bool = False, requeue: bool = False, profile: 
 
 def evaluate(recipe: Recipe, disturbances: Annotated[Disturbances, Flat] = UNDISTURBED) -> None:
     """Evaluate a trained stage, or a checkpoint, on the test set: write system outputs, scores and a report."""
+    recipe.data.source  # noqa: B018 - raises before what takes seconds is imported
     from avsc_e2e import processes
     from avsc_e2e.evaluation import evaluate
 
@@ -196,6 +198,7 @@ def evaluate_checkpoint(
         engine: local: this machine; ray: a task for each 1,024 segments on a Ray cluster, that of RAY_ADDRESS or
             of this machine.
     """
+    refuse_root(data)
     from avsc_e2e.evaluation import evaluate_checkpoint
 
     evaluation = evaluate_checkpoint(
@@ -207,6 +210,7 @@ def evaluate_checkpoint(
 
 def teach(recipe: Recipe) -> None:
     """Predict the training set with a trained stage: writes a system output for students (--distil.teachers)."""
+    recipe.data.source  # noqa: B018 - raises before what takes seconds is imported
     from avsc_e2e import processes
     from avsc_e2e.evaluation import predict_training_part
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import importlib.util
 import os
 import re
@@ -128,6 +129,10 @@ def target_of(text: str) -> StageTarget | DataTarget:
     raise AvscError(f"{text}: no recipe and no file or folder of that name; {hint}")
 
 
+GPUS = ("/dev/nvidia*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""Device files of Linux, one of which there is where torch finds a GPU: of NVIDIA, its Jetson, AMD and WSL."""
+
+
 def refuse_root(root: str) -> None:
     """Raises AvscError where a root is no data set at first sight, before what takes seconds is imported."""
     from avsc_e2e.data.sets.listing import scan
@@ -139,6 +144,21 @@ def refuse_root(root: str) -> None:
         find_layout(root)
         if is_table(root):
             scan(root)
+
+
+def refuse_device(name: str) -> None:
+    """Raises AvscError where a device cannot exist, as far as that is known without torch."""
+    if not re.fullmatch(r"|cpu|[a-z]+(:[0-9]+)?", name) or name.startswith("gpu"):
+        raise AvscError(f"--device {name}: is no device; give cpu, cuda or cuda:N")
+    if name.startswith("cuda") and sys.platform == "linux" and not any(map(glob.glob, GPUS)):
+        raise AvscError(f"--device {name}: this machine has no GPU; give cpu, or leave it out")
+
+
+def refuse_out(out: str | os.PathLike[str], flag: str = "--out") -> None:
+    """Raises AvscError for a file to write whose folder is not there."""
+    folder = Path(out).absolute().parent
+    if not folder.is_dir():
+        raise AvscError(f"{flag} {out}: there is no folder {folder}; make it first")
 
 
 def _stage(file: Path, stage: str, prefix: str) -> StageTarget:

@@ -6,21 +6,18 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from avsc_e2e.arguments import checked
 from avsc_e2e.data.media import Decoder
-from avsc_e2e.data.store.prepare import Options
 from avsc_e2e.durable import alone
 from avsc_e2e.errors import AvscError, within
 from avsc_e2e.learner.budget import Clock
-from avsc_e2e.learner.embeddings import FRAMES, SIZE
-from avsc_e2e.learner.look import look
-from avsc_e2e.learner.results import Learned, Results
-from avsc_e2e.learner.run import Progress, Run, silent
-from avsc_e2e.memory import keep_freed_memory
-from avsc_e2e.models.ensemble import Member
+
+if TYPE_CHECKING:
+    from avsc_e2e.learner.results import Learned
+    from avsc_e2e.learner.run import Progress
+    from avsc_e2e.models.ensemble import Member
 
 
 @checked
@@ -33,7 +30,7 @@ def fit(
     resume: bool = False,
     decoder: Decoder = "auto",
     members: Sequence[Member] | None = None,
-    progress: Progress = silent,
+    progress: Progress | None = None,
 ) -> Learned:
     """Learn to classify one-second segments of recordings: class folders, FILES.csv (columns file and label, and where
     they are known audio, group and split; see `read_folder`), a TAU root, or a store of one.
@@ -51,8 +48,18 @@ def fit(
         raise AvscError(f"{out}: holds an earlier run; go on with --resume, delete it, or choose another --out")
     if resume and not any((out / name).exists() for name in ("store", "ladder.csv")):
         raise AvscError(f"{out}: nothing to resume, no data set was decoded here; leave --resume out to start")
+    import torch  # here, because mistakes should be told before what takes seconds
+
+    from avsc_e2e.data.store.prepare import Options
+    from avsc_e2e.learner.embeddings import FRAMES, SIZE
+    from avsc_e2e.learner.look import look
+    from avsc_e2e.learner.results import Results
+    from avsc_e2e.learner.run import Run, silent
+    from avsc_e2e.memory import keep_freed_memory
+
     if not torch.cuda.is_available():
         keep_freed_memory()
+    progress = progress or silent
     with alone(out):
         looks = look(data, out, Options(SIZE, float(FRAMES), 90, decoder), clock, progress("decoding"))
         command = f"avsc train {os.fspath(data)} --minutes {minutes:g} --seed {seed}"

@@ -72,6 +72,15 @@ class Data:
     workers: int = -1
     """Loader processes for each device; 0: none, -1: its share of the cores minus one with a GPU, none without."""
 
+    @property
+    def source(self) -> str:
+        """The root, or the store in its place. Raises AvscError where neither is given."""
+        if not self.root and not self.store:
+            raise AvscError(
+                "--data.root is not given: name the folder of the data set (`avsc data render` makes a small one)"
+            )
+        return self.root or self.store
+
     def __post_init__(self):
         checked_fields(self, "--data.")
         within("--data.short-side", self.short_side, 0)

@@ -46,11 +46,7 @@ def model_file(recipe: Recipe) -> Path:
 def corpus_of(recipe: Recipe) -> Corpus:
     """The training, validation and test rows of a recipe. Raises AvscError."""
     data = recipe.data
-    root = data.root or data.store
-    if not root:
-        raise AvscError(
-            "--data.root is not given: name the folder of the data set (`avsc data render` makes a small one)"
-        )
+    root = data.source
     try:
         validation: float | str = float(data.validation)
     except ValueError:

@@ -7,13 +7,16 @@ import fnmatch
 import logging
 import re
 from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 from avsc_e2e.arguments import checked
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.architecture import Architecture
-from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo import own, systems  # noqa: F401, whose import fills the table of entries
 from avsc_e2e.models.zoo.registry import entries
+
+if TYPE_CHECKING:
+    from avsc_e2e.models.scenenet import SceneNet
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ def create_model(name: str, pretrained: bool = False, checkpoint: str | None = N
             raise AvscError(f"create_model: unknown field {key!r}: {hint}")
     if isinstance(changes.get("classes", ()), (int, str)):
         raise AvscError(f"create_model: classes {changes['classes']!r}: give the names of the classes")
+    from avsc_e2e.models.scenenet import SceneNet
+
     model = SceneNet(replace(base, **changes))
     if pretrained:
         from avsc_e2e.models.weights.sources import sources
