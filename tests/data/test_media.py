@@ -12,7 +12,8 @@ import soundfile
 from PIL import Image
 from support import SHARED, click, flat, onset, real, write_video
 
-from avsc_e2e.data.media import mix_channels, probe, read_audio, read_frames
+from avsc_e2e.data.media import audio, mix_channels, probe, read_audio, read_frames
+from avsc_e2e.data.media.audio import Block
 from avsc_e2e.errors import MediaError
 
 RATE = 48_000
@@ -257,6 +258,24 @@ def test_cut_off_is_not_taken_for_silence(tmp_path):
             read_frames(path, [2.0])
         with pytest.raises(MediaError, match=r"no audio at 3\.00 s"):
             read_audio(path, 2.0, 1.0, RATE)
+
+
+def test_a_video_that_begins_late_shows_nothing_before(tmp_path):
+    path = write_video(
+        tmp_path / "late.mkv", [flat(90)] * 50, times=[1 + n / 25 for n in range(50)],
+        sound=np.zeros((2, 3 * RATE)), sound_codec="flac",
+    )  # fmt: skip
+    assert read_frames(path, [0.6]).mean() == pytest.approx(90, abs=3)
+    with pytest.raises(MediaError, match=r"no frame at 0\.20 s can be decoded: the first is at 1\.00 s"):
+        read_frames(path, [0.2])
+
+
+def test_a_gap_in_the_audio_is_told_with_its_times(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "gap.mkv", sound=np.zeros((1, 4800)), sound_codec="flac")
+    blocks = [Block(0, np.zeros((1, 3 * RATE // 2), np.float32), False), Block(90 * RATE, np.zeros((1, 9)), False)]
+    monkeypatch.setattr(audio, "track_blocks", lambda *_: iter(blocks))
+    with pytest.raises(MediaError, match=r"no audio from 1\.50 s to 90\.00 s"):
+        list(audio.audio_blocks(path))
 
 
 def broken(tmp_path) -> dict[str, str]:

@@ -130,6 +130,8 @@ class Reader:
                     break
                 if self._key is None or tries == TRIES:
                     break
+                if frame is None and self._at_start:  # the first frame is shown later, and nothing lies before it
+                    break
                 limit, back, tries = self._key - 1, 0, tries + 1
             elif self._at_start:
                 break
