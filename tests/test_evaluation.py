@@ -4,15 +4,18 @@ import json
 
 import pytest
 
+from avsc_e2e import evaluation
 from avsc_e2e.cli import main
 from avsc_e2e.data.sets.corpus import read_corpus
 from avsc_e2e.errors import AvscError
 from avsc_e2e.evaluation import evaluate_checkpoint
 from avsc_e2e.inference import evaluation_dataset, predict_rows
 from avsc_e2e.models.ensemble import Ensemble, Member
+from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.weights.checkpoint import load_model, save_model
 from avsc_e2e.models.zoo.own import tiny
 from avsc_e2e.outputs.protocols import scores_of
+from avsc_e2e.training.recipe import Recipe
 from avsc_e2e.transforms.disturbance import Disturbances
 
 
@@ -88,3 +91,11 @@ def test_command(trained, tmp_path, capsys):
     assert "Darkness: log loss and accuracy of 1 s segments" in told[0].out
     assert (tmp_path / "report.html").is_file()
     assert told[1].err == "error: --noise-db: the model takes no audio; leave it out\n"
+
+
+def test_a_stage_is_evaluated_as_it_was_trained(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(evaluation, "predict_rows", lambda model, dataset, **options: asked.update(options))
+    plan = Recipe("stage", model=tiny(), precision="bf16", batch_size=7, runs=str(tmp_path))
+    evaluation.predict_part(plan, SceneNet(tiny()), [], None)
+    assert (asked["precision"], asked["batch_size"], asked["test_time"]) == ("bf16", 7, plan.test_time)

@@ -43,9 +43,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_files_share_batches_and_are_as_alone(folder, batch_size):
+def test_files_share_batches_and_are_as_alone(folder, batch_size, monkeypatch):
+    sizes, put_together = [], predictor.collate
+    monkeypatch.setattr(predictor, "collate", lambda clips: (sizes.append(len(clips)), put_together(clips))[1])
     found = avsc_e2e.predict(folder / "model.safetensors", folder / "media", batch_size=batch_size)
     assert [p.path[-5:] for p in found] == ["a.mp4", "b.mp4", "c.wav", "d.mp4"]
+    assert sizes == {1: [1] * 7, 4: [4, 3], 64: [7]}[batch_size]  # of 3, 3 and 1 windows
     model = load_model(folder / "model.safetensors")
     for one in found[:3]:
         alone = timeline(model, one.path)
@@ -135,14 +138,14 @@ def test_formats(folder, capsys, tmp_path):
 
 
 def test_the_recipes_precision_is_that_of_prediction(folder, tmp_path, monkeypatch):
-    """Evaluation and prediction compute as the recipe says, not in fp32 whatever it says."""
+    """Evaluation and prediction compute as the recipe says, not in fp32 whatever it says, and note no gradients."""
     path = save_model(
         load_model(folder / "model.safetensors"), tmp_path / "m.safetensors", {"recipe": '{"precision": "bf16"}'}
     )
     asked, whole = [], inference.head_probabilities
 
     def look(model, batch, views):
-        asked.append(torch.is_autocast_enabled("cpu"))
+        asked.append((torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()))
         return whole(model, batch, views)
 
     monkeypatch.setattr(predictor, "head_probabilities", look)
@@ -152,7 +155,7 @@ def test_the_recipes_precision_is_that_of_prediction(folder, tmp_path, monkeypat
     rows = [Row("a", *[str(folder / "media" / "a.mp4")] * 2, duration=2.5)]
     model = load_model(path)
     inference.predict_rows(model, inference.evaluation_dataset(model, rows), precision="bf16")
-    assert asked == [True, False, True]
+    assert asked == [(True, True), (False, True), (True, True)]
     assert not np.array_equal(low, full)
     np.testing.assert_allclose(low, full, atol=0.02)
 

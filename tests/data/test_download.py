@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 import zipfile
+from collections import deque
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 
 import pytest
@@ -19,6 +21,7 @@ import pytest
 from avsc_e2e.data.download.archives import Archive, list_archives
 from avsc_e2e.data.download.connection import retry_after
 from avsc_e2e.data.download.download import download
+from avsc_e2e.data.download.job import Job
 from avsc_e2e.data.download.plan import Plan, Progress, plan_download
 from avsc_e2e.data.download.unpacking import unpack
 from avsc_e2e.durable import alone
@@ -496,6 +499,15 @@ def test_progress_in_words():
         "3.37 of 40.00 GB, 1.0 MB/s, 10:10:30 left; 3 of 21 archives; audio.1.zip: fetching, video.2.zip: unpacking"
     )
     assert str(found._replace(rate=0.0)).startswith("3.37 of 40.00 GB, 0.0 MB/s; 3 of 21")
+
+
+def test_the_rate_is_that_of_the_last_seconds(monkeypatch):
+    archives = (Archive("development", "audio.1.zip", 5_000_000, ""),)
+    job = Job(SimpleNamespace(archives=archives, to_fetch=2_000_000), "http://a", False, 1, 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 12.0)
+    found = job._progress(deque([(10.0, 1_000_000), (11.5, 2_900_000)]), 1)
+    assert (found.done, found.total, found.rate) == (3_000_000, 5_000_000, 1e6)
+    assert job._progress(deque([(12.0, 1_000_000)]), 1).rate == 0.0
 
 
 def test_an_unpacked_file_that_lost_its_end_is_fetched_again(tmp_path, server, expected):

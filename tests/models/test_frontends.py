@@ -326,6 +326,9 @@ def test_statistics(deltas, log):
     assert (mid.std(dim=(0, 3)) > 0.1).all()  # stationary noise has less than the least deviation
     assert (mid.std(dim=(0, 3)) < 1.01).all()
     assert found[:, 1].abs().max() < 1e-3  # and is not blown up to noise
+    for order in range(1 + deltas):  # least deviations, of levels and of their slopes
+        least = (2.0 if log == "db" else 0.5) * 0.1**order
+        torch.testing.assert_close(front.std[1 + 2 * order], torch.full((16, 1), least))
     torch.testing.assert_close(front.undo(found[:4]), front.planes(batches[0]), atol=1e-3, rtol=1e-3)
 
 

@@ -101,6 +101,17 @@ def test_viterbi_is_the_best_of_all_paths():
     assert torch.equal(model.transcribe(frames)[0], paths[totals.argmax()])
 
 
+def test_likelihoods_are_those_of_mixtures_of_gaussians():
+    torch.manual_seed(0)
+    model = SegmentModel(3, units=2, gaussians=2, components=3, topics=2)
+    for name in ("means", "log_weights"):
+        getattr(model, name).normal_()
+    model.variances.uniform_(0.1, 3.0)
+    x = torch.randn(2, 4, 3)
+    each = torch.distributions.Normal(model.means, model.variances.sqrt()).log_prob(x[:, :, None, None]).sum(dim=-1)
+    torch.testing.assert_close(model._log_likelihood(x), (model.log_weights + each).logsumexp(dim=-1))
+
+
 def test_terms_are_sklearns():
     """Embedding of a transcript by the buffers equals scikit-learn's own tf-idf and truncated SVD."""
     from sklearn.decomposition import TruncatedSVD

@@ -28,8 +28,10 @@ from avsc_e2e.training.acceleration import compile_trunks
 from avsc_e2e.training.callbacks import RunFolder
 from avsc_e2e.training.initialisation import initial_model
 from avsc_e2e.training.recipe import Averaging, Data, Machine, Optim, Recipe
+from avsc_e2e.training.resume import check_recipe, write_recipe
 from avsc_e2e.training.run import corpus_of, store_options
 from avsc_e2e.training.trainer import train
+from avsc_e2e.transforms.frames import TestTime
 
 MODEL = replace(tiny(), size=32)
 
@@ -203,6 +205,25 @@ def test_resumed_with_other_workers_root_patience_and_machine(toy_city, tmp_path
     assert same(train(other, resume=True), whole)
     assert not torch.are_deterministic_algorithms_enabled()
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"]["root"] == str(moved)
+
+
+def test_what_does_not_change_what_is_learned_may_change(tmp_path):
+    plan = Recipe("run", model=MODEL)
+    write_recipe(plan, file := tmp_path / "recipe.json")
+    data = replace(plan.data, root="b", store="c", workers=3, evaluation="d", cache="e", cache_size=1.0)
+    here = Machine(compile="inductor", checkpoint_activations=True, devices=2, deterministic=True)
+    check_recipe(
+        replace(plan, data=data, machine=here, runs="f", patience=2, save_every=5, test_time=TestTime(flip=True)), file
+    )
+    for other, flag in (
+        (replace(plan, batch_size=7), "batch_size was 32 and is 7"),
+        (replace(plan, data=replace(data, short_side=99)), "data.short_side was 0 and is 99"),
+        (replace(plan, optim=Optim(lr=0.1)), "optim.lr was 0.001 and is 0.1"),
+        (replace(plan, machine=Machine(sync_batchnorm=True)), "machine.sync_batchnorm was False and is True"),
+        (replace(plan, model=replace(MODEL, dropout=0.9)), "model.dropout was"),
+    ):
+        with pytest.raises(AvscError, match=f"another recipe: {flag}"):
+            check_recipe(other, file)
 
 
 def test_a_field_that_an_upgrade_added_does_not_stop_a_resume(toy_city, tmp_path, monkeypatch):

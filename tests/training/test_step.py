@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from avsc_e2e.clip import Clip
 from avsc_e2e.errors import AvscError
 from avsc_e2e.models.scenenet import SceneNet
 from avsc_e2e.models.zoo.own import tiny
+from avsc_e2e.training import module
 from avsc_e2e.training.losses import head_losses, target_of
 from avsc_e2e.training.optimiser import parameter_groups, rate_share
 from avsc_e2e.training.recipe import Averaging, Data, Optim
+from avsc_e2e.training.run import corpus_of
 from avsc_e2e.training.trainer import train
 from avsc_e2e.transforms.augmentation import Augment
 from avsc_e2e.transforms.batch import CutMix, Mixup
@@ -162,6 +165,16 @@ def test_steps_after_the_checkpoint_are_forgotten_on_resume(toy_city, tmp_path, 
     train(plan, resume=True)
     with (tmp_path / "run" / "steps.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+
+def test_audio_crosses_to_a_gpu_as_it_is_stored(toy_city, tmp_path, monkeypatch):
+    plan = recipe(toy_city, tmp_path)
+    tuning = module.FineTuning(plan, SceneNet(plan.model), corpus_of(plan))
+    tuning._trainer = SimpleNamespace(global_rank=0, world_size=1)
+    monkeypatch.setattr(module, "loader", lambda *_, **options: options["small"])
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert (tuning.train_dataloader(), tuning.val_dataloader()) == (gpu, gpu)
 
 
 def test_a_step_logs_nothing_through_lightning(toy_city, tmp_path, monkeypatch):

@@ -218,6 +218,16 @@ def test_a_file_absent_from_the_release_leaves_its_other_half(tmp_path, caplog):
     assert name in caplog.text
 
 
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_rows_of_one_modality_lack_the_other(tmp_path, modality):
+    root = make_tree(tmp_path / "set")
+    (root / ("video" if modality == "audio" else "audio")).rename(tmp_path / "elsewhere")
+    corpus = read_tau(root, modalities=(modality,))
+    for row in (*corpus.train, *corpus.validation, *corpus.test):
+        assert bool(row.audio) is (modality == "audio")
+        assert bool(row.video) is (modality == "video")
+
+
 def test_a_class_of_one_location_has_no_validation_part(tmp_path):
     root = make_tree(tmp_path / "set", train=1)
     fails("class 'bus' has one location .*'lyon-00'.* ask for no validation set", read_tau, root)

@@ -214,6 +214,11 @@ def forbidden(handler):
     return True
 
 
+def senseless(handler):
+    handler.send_error(400)
+    return True
+
+
 def test_failures_that_pass_are_not_seen(stores, server):
     url = f"{server.url}/city"
     server.faults += [busy]
@@ -240,6 +245,8 @@ def test_failures_that_stay_are_one_line(stores, server, tmp_path):
     fails(r"^http://127.*\.tar: cannot be fetched after 3 tries \(.*503.*resume$")
     server.faults += [forbidden]
     fails(r"\.tar: access is refused \(.*403")
+    server.faults += [senseless]
+    fails(r"\.tar: access is refused \(.*400")
     server.ranges = False
     fails(r"\.tar: \d+ bytes came where \d+ were asked for: the server does not serve ranges")
     server.ranges = True

@@ -24,6 +24,7 @@ from avsc_e2e.data.store.layout import read_manifest
 from avsc_e2e.data.store.prepare import Options, prepare
 from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.data.store.shard import Task, write_shard
+from avsc_e2e.data.store.tar import Checked, add_audio
 from avsc_e2e.errors import AvscError, MediaError
 
 SMALL = Options(short_side=64, rate=5)
@@ -309,6 +310,34 @@ def test_bytes_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatc
         f"rename {shard}.partial {shard}",
         "fsync store",
     ]
+
+
+def test_a_shard_goes_on_behind_its_last_whole_recording(tmp_path):
+    """In this process; the bytes are those of a shard that was written at once."""
+    names, rest = ("one", "two", "three", "four"), dict.fromkeys(("video", "location", "city", "part"), "")
+    for number, name in enumerate(names):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(800 * (number + 1), 0.1), 8000)
+    rows = tuple({"file": name, "audio": f"{name}.wav", "scene": "a"} | rest for name in names)
+    whole, broken = (Task(tmp_path / kind / "shard-000000.tar", tmp_path, rows, SMALL) for kind in ("whole", "broken"))
+    for task in (whole, broken):
+        task.shard.parent.mkdir()
+    assert list(write_shard(whole)) == [True] * 4
+    lines = whole.shard.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
+    end = json.loads(lines[2])["next"]
+    broken.shard.with_name(f"{broken.shard.name}.partial").write_bytes(whole.shard.read_bytes()[: end + 700])
+    broken.shard.with_suffix(".jsonl").write_bytes(b"".join(lines[:3]))
+    assert list(write_shard(broken)) == [False, False, False, True]
+    assert contents(broken.shard.parent) == contents(whole.shard.parent)
+
+
+def test_the_samples_of_a_member_begin_where_it_says(tmp_path):
+    samples = np.arange(-400, 400, dtype=np.int16).reshape(-1, 2)
+    soundfile.write(tmp_path / "a.wav", samples, 8000)
+    with open(tmp_path / "shard", "w+b") as file:
+        offset, *rest = add_audio(Checked(file), "a.wav", tmp_path / "a.wav", tmp_path)
+        file.seek(offset)
+        assert file.read(samples.nbytes) == samples.tobytes()
+    assert rest == [400, 2, 8000, 16]
 
 
 def test_new_recordings_go_into_new_shards(tmp_path):

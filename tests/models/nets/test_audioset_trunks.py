@@ -125,6 +125,14 @@ def test_htsat_is_that_of_transformers(frames, expected):
         assert net.tokens(x).shape == (1, 16, 64)
 
 
+def test_htsat_has_the_heads_of_clap():
+    """hidden_size 768, num_attention_heads (4, 8, 16, 32) of laion/clap-htsat-unfused."""
+    trunk = Trunk("htsat_tiny", 1, bands=64)
+    stages = [{block.attn.num_heads for block in stage.blocks} for stage in trunk.net.swin.layers]
+    assert stages == [{4}, {8}, {16}, {32}]
+    assert trunk.width == trunk.token_width == trunk.net.swin.num_features == 768
+
+
 SWIN = {
     ".attn.proj.": ".attention.output.dense.", ".attn.relative": ".attention.self.relative", "bn0.": "batch_norm.",
     ".norm1.": ".layernorm_before.", ".norm2.": ".layernorm_after.", ".mlp.fc1.": ".intermediate.dense.",
@@ -154,9 +162,10 @@ def test_files_of_clap(tmp_path, hub):
         given[name] = value
     if hub:
         given = {f"audio_model.audio_encoder.{name}": value for name, value in given.items()}
-        given |= {"text_model.embeddings.weight": torch.zeros(2), "logit_scale_a": torch.zeros(1)}
+        others = {"text_model.embeddings.weight": torch.zeros(2), "logit_scale_a": torch.zeros(1)}
     else:
-        given |= {"module.audio_branch.head.weight": torch.zeros(2, 2), "module.logit_scale_a": torch.zeros(1)}
+        others = {"module.audio_branch.head.weight": torch.zeros(2, 2), "module.logit_scale_a": torch.zeros(1)}
+    given = others | given  # in any order
     torch.save(given, tmp_path / "clap.bin")
     found = conversion.htsat(tmp_path / "clap.bin", net)
     assert all(torch.equal(found[name], value) for name, value in net.state_dict().items())
@@ -210,12 +219,13 @@ def test_files_of_ast_from_the_hub_and_from_its_authors(tmp_path):
             ours = next(one for one in names if name.startswith(one))
             hub[name.replace(ours, names[ours])] = value
     hub = {f"audio_spectrogram_transformer.{name}": value for name, value in hub.items()}
-    hub |= {"classifier.layernorm.weight": torch.ones(8), "classifier.dense.weight": torch.zeros(3, 8)}
+    hub = {"classifier.layernorm.weight": torch.ones(8), "classifier.dense.weight": torch.zeros(3, 8)} | hub
     save_file(hub, tmp_path / "hub.safetensors")
-    authors = {f"module.v.{name}": value for name, value in own.items()}
-    authors |= {"module.mlp_head.1.weight": torch.zeros(527, 8), "module.v.head.weight": torch.zeros(1000, 8)}
+    torch.save(hub, tmp_path / "hub.bin")  # its tensors are in this order, not in that of their names
+    authors = {"module.mlp_head.1.weight": torch.zeros(527, 8), "module.v.head.weight": torch.zeros(1000, 8)}
+    authors |= {f"module.v.{name}": value for name, value in own.items()}
     torch.save(authors, tmp_path / "authors.pth")
-    for file in ("hub.safetensors", "authors.pth"):
+    for file in ("hub.safetensors", "hub.bin", "authors.pth"):
         found = conversion.ast(tmp_path / file, net)
         assert found.keys() == own.keys()
         assert all(torch.equal(found[name], own[name]) for name in own)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from torchvision.models import video
 from trunks import filled
@@ -32,6 +33,7 @@ def test_size_normalisation_and_source_are_those_of_the_weights(name):
     seen = given.transforms()
     arch = settled(Architecture(audio="", video=name))
     assert (arch.size, arch.mean, arch.std) == (seen.crop_size[0], tuple(seen.mean), tuple(seen.std))
+    assert timm.get_pretrained_cfg(name).input_size == (3, arch.size, arch.size)
     (source,) = sources(name)
     assert source.url == given.url
     assert source.digest.removeprefix("sha256:") in given.url

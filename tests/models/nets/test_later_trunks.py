@@ -81,7 +81,7 @@ def test_beats_is_its_authors(frames, expected):
 
 def test_files_of_beats(tmp_path):
     net = small_beats().float()
-    given = {**named_as_published(net), "predictor.weight": torch.zeros(527, 32), "predictor.bias": torch.zeros(527)}
+    given = {"predictor.weight": torch.zeros(527, 32), "predictor.bias": torch.zeros(527), **named_as_published(net)}
     torch.save({"cfg": {"encoder_layers": 2}, "model": given}, tmp_path / "beats.pt")
     found = conversion.beats(tmp_path / "beats.pt", net)
     for name, value in net.state_dict().items():

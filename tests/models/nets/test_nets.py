@@ -11,6 +11,8 @@ from timm.layers import DropPath
 from torch import nn
 
 from avsc_e2e.errors import AvscError
+from avsc_e2e.models.architecture import Architecture
+from avsc_e2e.models.frontend import FrontEnd
 from avsc_e2e.models.nets.audionet import AudioNet, parameter_count
 from avsc_e2e.models.nets.audioset import Cnn14, patches
 from avsc_e2e.models.nets.dcase import SplitResNet
@@ -24,6 +26,7 @@ SMALL = {
     "audio_test": (1, 32, 51), "l3_audio": (1, 64, 48), "l3_image": (3, 32, 32), "mcdonnell_resnet": (6, 16, 39),
     "du_resnet17": (2, 16, 39), "du_fcnn": (2, 64, 39), "naranjo_se": (3, 16, 51), "vgg16_features": (3, 32, 32),
     "cnn14": (1, 64, 64), "yamnet": (1, 64, 98),
+    "speech_embedding": (1, 32, 100),
 }  # fmt: skip
 """Nets and inputs (P, bands, frames) that are quick; VGGish, 72 M parameters, has its own test."""
 
@@ -278,3 +281,17 @@ def test_stochastic_depth_without_blocks_is_refused():
         SceneNet(arch)
     with pytest.raises(AvscError, match=r"model\.drop_path"):
         replace(tiny(), drop_path=1.0)
+
+
+def test_images_and_kernels_are_channels_last():
+    trunk, seen = Trunk("test_efficientnet", 3), []
+    stem = trunk.net.conv_stem
+    stem.register_forward_pre_hook(lambda _, given: seen.extend([*given, stem.weight]))
+    trunk(torch.zeros(2, 3, 32, 32))
+    assert [tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen] == [True, True]
+
+
+def test_planes_longer_than_a_net_of_fixed_size_are_refused():
+    trunk = Trunk("test_vit", 1, bands=64, planes_of=FrontEnd(Architecture(channels="mono", bands=64, video="")))
+    with pytest.raises(AvscError, match=r"bands and frames, not \(64, 400\): let data\.window"):
+        trunk(torch.zeros(1, 1, 64, 400))
