@@ -47,4 +47,4 @@ def test_predict_writes_them_for_one_recording(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["predict", str(tmp_path), *map(str, videos), "--format", "audacity"])
     assert end.value.code == 2
-    assert "--format audacity: holds one recording" in capsys.readouterr().err
+    assert "--format audacity: contains one recording" in capsys.readouterr().err

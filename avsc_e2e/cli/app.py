@@ -22,19 +22,19 @@ def app(
     time: float = 120.0,
     device: str = "",
 ) -> None:
-    """Serve a page on which recordings, camera and microphone are predicted, by several models side by side.
+    """Serve a page that predicts recordings, camera and microphone with one or several models.
 
-    Nothing of a visitor is kept or sent on. The page is for this machine alone, unless --host says otherwise.
+    Recordings of visitors are neither kept nor sent on. Only this machine can open the page, unless --host is given.
 
     Args:
         checkpoints: One or more model.safetensors or folders of runs.
         port: Port of the page; 0: a free one.
-        host: Address to listen on; 0.0.0.0 opens the page to everybody who reaches this machine.
-        examples: Folder of recordings to offer; by default three drawn ones.
-        size: Megabytes that a recording may have.
-        length: Seconds that a recording may last.
-        rate: Recordings a minute that one address may send.
-        time: Seconds that one model may take for a recording.
+        host: Address to listen on; with 0.0.0.0, everybody who reaches this machine can open the page.
+        examples: Folder of recordings to offer as examples; by default three rendered ones.
+        size: Largest recording, megabytes.
+        length: Longest recording, seconds.
+        rate: Recordings that one address may send in a minute.
+        time: Longest time that one model may take for a recording, seconds.
         device: cpu, cuda or cuda:N; empty: a GPU if there is one.
     """
     from avsc_e2e.models.weights.files import checkpoint_file
@@ -65,7 +65,7 @@ def app(
 
 
 def _names(files: list[Path]) -> list[str]:
-    """Short names that differ: the end of each path, from the folder of the run on."""
+    """Short, distinct names of checkpoints: the end of each path, from the folder of the run on."""
     paths = [file.parent if file.name == "model.safetensors" else file.with_suffix("") for file in files]
     parts = [path.resolve().parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):

@@ -86,8 +86,8 @@ def check(
     test: float = 0.2,
     validation: float = 0.1,
 ) -> int:
-    """Check a data set for all that training and evaluation would refuse or leave out; exit status 1 if there is a
-    problem.
+    """Check a data set for everything that training and evaluation would refuse or leave out; exit status 1 if there
+    is a problem.
 
     Args:
         root: Folder of the data set, or FILES.csv with the columns file and label.
@@ -140,16 +140,15 @@ def prepare(
             folders or of such a table.
         store: Folder for the store, or a URL such as s3://bucket/store; pass it to a stage as --data.store.
         stage: Recipe and stage, such as zhang_ioa/hybrid, or FILE.py:STAGE: choose size and rate of the frames by it.
-        short_side: Shorter side of a frame, pixels; 0: what the stage of --for wants, else 256.
+        short_side: Shorter side of a frame, pixels; 0: as the stage of --for needs, or else 256.
         rate: Frames per second, each from the middle of its interval; odd rates include the centres of segments. 0:
-            what the stage of --for wants, else 5.
+            as the stage of --for needs, or else 5.
         quality: JPEG quality of the frames, 1 to 100.
-        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
-            comparison; auto: pyav.
+        decoder: Decoder of frames. pyav: exact frames; decord: wrong frames in many files, for comparison; auto: pyav.
         workers: Number of processes; 0: one for each core.
-        engine: local: processes of this machine; ray: a task for each shard on a Ray cluster, that of RAY_ADDRESS or of
-            this machine, whose machines share the folders, or read and write URLs. The store is the same.
-        patience: Seconds that one recording may take; then it counts as bad.
+        engine: local: processes of this machine; ray: a task for each shard on the Ray cluster at RAY_ADDRESS, or on
+            one started on this machine; its machines must share the folders, or use URLs. Both write the same store.
+        patience: Seconds after which a recording that is not decoded yet counts as bad.
     """
     from avsc_e2e.data.store.prepare import prepare
     from avsc_e2e.data.store.shard import DEFAULT

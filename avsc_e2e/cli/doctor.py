@@ -1,4 +1,4 @@
-"""avsc doctor: what this machine has, and what to mend."""
+"""avsc doctor: a report on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from avsc_e2e.cli.parsing import Positional
 
 
 def doctor(folder: Annotated[Path, Positional] = Path(".")) -> int:
-    """Say what this machine has for training and prediction, what will be slow, and how to mend it.
+    """Report what this machine has for training and prediction, what will be slow, and how to improve it.
 
-    Exit status 1 when something is missing that the library cannot do without.
+    Exit status 1 if something that the library needs is missing.
 
     Args:
-        folder: Where runs and stores are to lie; its disk is looked at.
+        folder: Folder for runs and stores, whose disk is checked.
     """
     from avsc_e2e.doctor import examine, table
 

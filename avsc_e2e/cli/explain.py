@@ -1,4 +1,4 @@
-"""avsc explain: what a decision rests on."""
+"""avsc explain: what a decision is based on."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def explain(
     grid: int = 5,
     device: str = "",
 ) -> None:
-    """Show what the decision about a recording rests on: each modality alone, and parts of the input hidden in turn.
+    """Show what the decision about a recording is based on: each modality alone, and parts of the input hidden in turn.
 
     Args:
         checkpoint: The model.safetensors of a training run, or the folder of the run.
         file: Video, audio file or image.
         out: HTML page to write; it needs no other file.
-        windows: Most windows to look at, evenly spaced over the recording.
-        parts: Parts of a window's audio, each of which is made silent in turn.
-        grid: Rows and columns of the regions of a frame, each of which is hidden in turn.
+        windows: Largest number of windows to explain, evenly spaced over the recording.
+        parts: Number of parts of a window's audio; each is silenced in turn.
+        grid: Number of rows and columns of regions of a frame; each region is hidden in turn.
         device: cpu, cuda or cuda:N; empty: a GPU if there is one.
     """
     from avsc_e2e.models.weights.files import checkpoint_file

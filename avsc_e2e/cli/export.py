@@ -26,14 +26,14 @@ def export(
         checkpoint: The model.safetensors of a training run, or the folder of the run.
         out: File to write, such as model.onnx or model.pt2.
         format: An ONNX graph, or a program of torch.export.
-        precision: fp32 as trained, fp16 half the size, int8 a quarter of it; the smaller two for ONNX alone.
-        modality: What the exported model takes; audio or video alone leaves out the other trunk.
+        precision: fp32: as trained; fp16: half the size; int8: a quarter of the size. fp16 and int8 are for ONNX only.
+        modality: Input of the exported model; audio or video leaves out the other trunk.
         media: Recordings on which the export is compared with the checkpoint.
     """
     from avsc_e2e.models.weights.files import checkpoint_file
 
     if format != "onnx" and precision != "fp32":
-        raise AvscError(f"--precision {precision}: only ONNX has it; leave out --format {format}")
+        raise AvscError(f"--precision {precision}: is for ONNX only; leave out --format {format}")
     refuse_out(out, "OUT")
     checkpoint = checkpoint_file(checkpoint)
 

@@ -17,17 +17,16 @@ def train_data(
     resume: bool = False,
     decoder: Literal["auto", "pyav", "decord"] = "auto",
 ) -> None:
-    """Learn to classify recordings within a number of minutes; no other choice is needed.
+    """Train a classifier of recordings within a number of minutes; no other choice is needed.
 
     Args:
         data: Class folders, FILES.csv with the columns file and label (and where you have them audio, group and split),
             a folder in the layout of TAU Urban Audio-Visual Scenes 2021, or a store.
-        minutes: Budget from start to report. It may be stopped before; the best model so far is on the disk.
+        minutes: Time budget from start to report. You can stop earlier; the best model so far is on the disk.
         out: Folder for model.safetensors, report.html, ladder.csv, and evaluation/ where there is a test part.
-        seed: Of the folds and of training.
-        resume: Go on in the folder of an earlier run, with what it has decoded.
-        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
-            comparison; auto: pyav.
+        seed: Seed of the folds and of training.
+        resume: Continue in the folder of an earlier run, with the recordings that it has decoded.
+        decoder: Decoder of frames. pyav: exact frames; decord: wrong frames in many files, for comparison; auto: pyav.
     """
     from avsc_e2e.learner.fit import fit
 

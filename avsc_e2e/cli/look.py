@@ -1,4 +1,4 @@
-"""avsc look: a page of a data set."""
+"""avsc look: a page about a data set."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def look(
     examples: int = 4,
     fast: bool = False,
 ) -> None:
-    """Make a page of a data set: what each class holds, frames and spectrograms, and files that are suspicious.
+    """Make a page about a data set: contents of each class, frames and spectrograms, and suspicious files.
 
     Args:
         data: Class folders, a table of files, or a folder in the layout of TAU Urban Audio-Visual Scenes 2021.
         out: HTML page to write; it needs no other file.
-        examples: Recordings of each class to show, of different sources as far as there are enough.
+        examples: Number of recordings to show for each class, from different sources if there are enough.
         fast: Check names and headers only; do not decode all media.
     """
     refuse_out(out)

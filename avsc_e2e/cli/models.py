@@ -62,25 +62,24 @@ def predict(
             `avsc export`, which needs no torch.
         media: Videos, audio files, images, folders of them, stores, or tables (CSV or Parquet) with a column file; URLs
             such as s3://bucket/holiday.mp4 of a file, a folder, a table or a store.
-        format: A table to read; json, one array; jsonl, an object a recording; or rows with commas (csv) or tabs (tsv);
-            of one recording, its segments as subtitles (webvtt) or labels (audacity); parquet, files of 64 recordings
-            in the folder --out, which a second run goes on with.
+        format: table: for people; json: one array; jsonl: one object for each recording; csv, tsv: rows with commas or
+            tabs; webvtt, audacity: the segments of one recording as subtitles or labels; parquet: files of 64
+            recordings in the folder --out, which a second run completes.
         out: File to write to instead of printing; for parquet a folder or a URL.
-        engine: local: this machine; ray: a task for each Parquet file on a Ray cluster, that of RAY_ADDRESS or of this
-            machine, with its GPUs if it has any.
+        engine: local: this machine; ray: a task for each Parquet file on the Ray cluster at RAY_ADDRESS, or on one
+            started on this machine, with its GPUs if it has any.
         hop: Seconds between the starts of two windows; 0: the length of a window.
         smooth: Smooth over time: the median of five windows, or a hidden Markov model.
-        on_bad: For a window that cannot be read: skip it, mask the modality that is bad, or stop.
+        on_bad: What to do with a window that cannot be read: skip it, mask the bad modality, or stop.
         device: cpu, cuda or cuda:N; empty: a GPU if there is one.
-        decoder: What decodes frames. pyav: the right frame of every file; decord: wrong frames of many files, for
-            comparison; auto: pyav.
+        decoder: Decoder of frames. pyav: exact frames; decord: wrong frames in many files, for comparison; auto: pyav.
         batch_size: Number of windows that are predicted at a time, from one recording or several.
         workers: Processes that read recordings while the model predicts; 0: none.
         flip: Also predict the mirrored frames with the audio channels swapped, and average.
         crops: Average over square crops of each frame: the centre, three along its longer side, or the four corners and
             the centre.
-        views: Average over this many sets of frames, each taken at other times.
-        patience: Seconds without a window after which a recording is given up, where worker processes read.
+        views: Average over this number of sets of frames, each taken at other times.
+        patience: With --workers, seconds without a new window after which a recording is given up.
     """
     from avsc_e2e.models.weights.files import checkpoint_file
 
@@ -104,12 +103,12 @@ def predict(
     if engine == "ray" and format == "table":
         format = "parquet"
     if engine == "ray" and format != "parquet":
-        raise AvscError(f"--engine ray: writes Parquet files; leave out --format {format}, or use --engine local")
+        raise AvscError(f"--engine ray: writes Parquet files only; leave out --format {format}, or use --engine local")
     if format != "parquet" and "://" in out:
-        raise AvscError(f"--out {out}: is a URL, to which only --format parquet writes")
+        raise AvscError(f"--out {out}: only --format parquet writes to a URL")
     if format == "parquet" and (not out or checkpoint.suffix == ".onnx"):
-        want = "no model.onnx" if out else "--out, a folder or a URL"
-        raise AvscError(f"predict: Parquet files want {want}")
+        need = "a checkpoint, no model.onnx" if out else "--out, a folder or a URL"
+        raise AvscError(f"predict: --format parquet needs {need}")
 
     if out and format != "parquet":
         refuse_out(out)
@@ -151,7 +150,7 @@ def _print(
     out: str,
     smooth: Literal["none", "median", "markov"],
 ) -> int:
-    """Print predictions as they come; 2 where a recording could not be read."""
+    """Print predictions as they come; returns 2 if a recording could not be read, else 0."""
     from avsc_e2e.timelines import CAPTIONS, footer, header, separator, timeline_text
 
     unread, printed = 0, 0
@@ -165,7 +164,9 @@ def _print(
                 unread += 1
             if found.windows:
                 if printed and format in CAPTIONS:
-                    raise AvscError(f"--format {format}: holds one recording; name one file, or use csv or jsonl")
+                    raise AvscError(
+                        f"--format {format}: contains one recording only; name one file, or use csv or jsonl"
+                    )
                 between = separator(format) if printed else ""
                 say(between + timeline_text(format, found, classes, smooth), to)
                 printed += 1

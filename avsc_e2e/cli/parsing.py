@@ -1,5 +1,5 @@
-"""From a command line to a call. A command is a typed function: its signature defines the options, its docstring the
-help. A mistake of the user is one line on stderr and exit status 2."""
+"""Parsing of command lines. A command is a typed function: its signature defines the options, its docstring the help.
+A mistake of the user gives one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from avsc_e2e.errors import AvscError
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
-"""Of a parameter that is a dataclass: its fields are options without a prefix."""
+"""Marks a parameter that is a dataclass: its fields are options without a prefix."""
 Paths = Annotated[tuple[Path, ...], Positional]
 For = Annotated[str, tyro.conf.arg(name="for")]
-"""An option `--for`, which is no name of a Python variable."""
+"""An option `--for`, which cannot be the name of a Python variable."""
 Places = Annotated[tuple[str, ...], Positional]
 """Paths or URLs."""
 
 
 def likely(given: str, known: Sequence[str]) -> str:
-    """ "did you mean X?", or nothing where no known name is close."""
+    """ "did you mean X?", or "" if no known name is close."""
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
 
 
 def unknown(what: str, given: str, known: Sequence[str]) -> str:
-    """That a name is unknown, and the likely one or all known ones."""
+    """A message that a name is unknown, with the likely name or all known ones."""
     return f"unknown {what} {given!r}: {likely(given, known) or 'known are ' + ', '.join(known)}"
 
 
@@ -102,7 +102,7 @@ def _dressed(function: Callable, like: Callable, hints: dict, signature: inspect
 
 
 def _deferred(function: Callable) -> Callable:
-    """The same signature, but a call only binds the arguments, to keep errors of parsing and of the work apart.
+    """The same signature, but a call only binds the arguments, so that errors of parsing and of the work are separate.
     Positional arguments are shown by their names."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, hint in hints.items():
@@ -114,7 +114,7 @@ def _deferred(function: Callable) -> Callable:
 
 
 def _unknown_flag(function: Callable, argv: Sequence[str]) -> str:
-    """The first option that a command has not, which the parser may have taken for a value's place."""
+    """A message about the first unknown option, or "". The parser itself would take it for a missing value."""
     parameters = inspect.signature(function).parameters.values()
     if any(dataclasses.is_dataclass(one.default) for one in parameters):
         return ""
@@ -127,7 +127,7 @@ def _unknown_flag(function: Callable, argv: Sequence[str]) -> str:
 
 
 def _mistake(box: str) -> str:
-    """What tyro's box of an error says, as one line."""
+    """The text in tyro's box of an error, as one line."""
     inside = [re.sub(r"^[│| ] | *[│|]? *$", "", line) for line in box.splitlines()[1:]]  # borders are blank in ASCII
     lines = [line for line in inside if not re.fullmatch(r"[-─+╭╮╰╯ ]*", line)]
     lines = list(itertools.takewhile(lambda line: not line.startswith("For full helptext"), lines))

@@ -192,11 +192,11 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run.
-        data: Recordings to test on: class folders, a TAU root or a store, of which the test set is taken, or all where
-            it has none. By default the test set of what the checkpoint was trained on.
+        data: Recordings to test on: class folders, a TAU root or a store; its test set is used, or all of it if it has
+            none. Default: the test set of the data that the checkpoint was trained on.
         out: Folder to write to; by default evaluation/ beside the checkpoint.
-        engine: local: this machine; ray: a task for each 1,024 segments on a Ray cluster, that of RAY_ADDRESS or
-            of this machine.
+        engine: local: this machine; ray: a task for each 1,024 segments on the Ray cluster at RAY_ADDRESS, or on one
+            started on this machine.
     """
     refuse_root(data)
     from avsc_e2e.evaluation import evaluate_checkpoint

@@ -66,7 +66,7 @@ def check(package: Annotated[Path, Positional], files: Path | None = None) -> in
 
 
 def authors_of(people: Path | None) -> tuple[Person, ...]:
-    """The authors in a file, or as a person at a terminal tells them."""
+    """The authors from a file, or asked for at a terminal."""
     from avsc_e2e.submission.people import TEMPLATE_HINT, ask_people, read_people
 
     if people:

@@ -1,4 +1,4 @@
-"""What the TARGET of a verb names: a stage of an installed recipe, a stage of a recipe file, or data."""
+"""The TARGET of a verb: a stage of an installed recipe, a stage of a recipe file, or data."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class StageTarget(NamedTuple):
     stage: str
 
     def load(self) -> Recipe:
-        """Run the file and take the stage that it hands to `run`, or defines where it calls no `run`. Raises AvscError
-        where the file fails or the stage is no Recipe."""
+        """Run the file and return the stage that it passes to `run`, or that it defines if it does not call `run`.
+        Raises AvscError if the file fails or the stage is not a Recipe."""
         from avsc_e2e.training.recipe import Recipe
 
         handed, names = stages_of(self.file), load_file(self.file)
@@ -57,8 +57,8 @@ def recipe_files() -> dict[str, Path]:
 
 
 def stages_of(file: Path) -> dict[str, CodeType]:
-    """Stage -> expression of its value, as a recipe file hands them to `run`; read without running the file, so that a
-    mistyped name is answered at once. Raises AvscError where the file is not Python."""
+    """Stage -> expression of its value, as a recipe file passes them to `run`. The file is parsed but not run, so that
+    mistyped names are reported at once. Raises AvscError if the file is not Python."""
     calls = [node for node in ast.walk(_parsed(file)) if isinstance(node, ast.Call)]
     return {
         keyword.arg: compile(ast.Expression(keyword.value), str(file), "eval")
@@ -96,7 +96,7 @@ def load_file(file: Path) -> dict[str, object]:
     # Loader workers unpickle what the file defines by its module's name; they share sys.path.
     name = f"recipe_{name}" if before else name
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # of a Python file there always is one
+    assert spec is not None  # a Python file always has one
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
@@ -112,8 +112,8 @@ def load_file(file: Path) -> dict[str, object]:
 
 
 def target_of(text: str) -> StageTarget | DataTarget:
-    """What `text` names. The order of tries: FILE.py:STAGE, a URL, NAME/STAGE of an installed recipe, an existing path;
-    so `./zhang_ioa` is always a path. Raises AvscError with the likely name."""
+    """The target that `text` names. It is tried as FILE.py:STAGE, a URL, NAME/STAGE of an installed recipe, and an
+    existing path, in this order; so `./zhang_ioa` is always a path. Raises AvscError with the likely name."""
     if match := re.fullmatch(r"(.+\.py)(?::(.*))?", text):
         return _stage(Path(match[1]), match[2] or "", f"{match[1]}:")
     if re.match(r"[a-z][a-z0-9+.-]+://", text) or text.startswith(HUB):
@@ -134,7 +134,7 @@ GPUS = ("/dev/nvidia*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 
 
 def refuse_root(root: str) -> None:
-    """Raises AvscError where a root is no data set at first sight, before what takes seconds is imported."""
+    """Raises AvscError if a root is clearly not a data set, before modules that take seconds are imported."""
     from avsc_e2e.data.sets.listing import scan
     from avsc_e2e.data.sets.table import is_table
     from avsc_e2e.data.sets.taulayout import find_layout

@@ -96,7 +96,7 @@ def test_one_line_for_what_cannot_be(folder, local, tmp_path, capsys):
         [line] = capsys.readouterr().err.splitlines()
         return line
 
-    assert "Parquet files want --out, a folder or a URL" in fails(media, "--format", "parquet")
+    assert "--format parquet needs --out, a folder or a URL" in fails(media, "--format", "parquet")
     assert "--engine ray: writes Parquet files" in fails(media, "--engine", "ray", "--format", "csv")
     assert "--out s3://x/y: is a URL" in fails(media, "--out", "s3://x/y")
     assert "0.mp4: is listed 2 times" in fails(media, media / "0.mp4", "--format", "parquet", "--out", tmp_path / "o")
