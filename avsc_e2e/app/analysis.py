@@ -1,4 +1,4 @@
-"""What the page shows of a recording: probabilities of each head, of the decision and of each modality alone."""
+"""The results that the page shows: probabilities of each head, of the decision and of each modality alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avsc_e2e.prediction.predictor import Predictor
 from avsc_e2e.segments import SceneSegment, merged
 
 BATCH = 8
-"""Windows predicted at a time, between which progress is told and limits are looked at."""
+"""Windows predicted at a time; progress is sent and limits are checked in between."""
 
 
 def analyse(
@@ -94,7 +94,7 @@ def _is_voice(predictor: Predictor, name: str, used: list[str]) -> bool:
 
 
 def _sentences(voices: dict[str, np.ndarray], classes: tuple[str, ...]) -> list[str]:
-    """In words: the decision of the recording, and what it would be without each modality."""
+    """The decision of the recording in words, and what it would be without each modality."""
     best = lambda name: (classes[int(voices[name].mean(axis=0).argmax())], voices[name].mean(axis=0).max())  # noqa: E731
     scene, share = best("decision")
     said = [f"{scene}, {100 * share:.0f} %, on average over the recording."]

@@ -1,4 +1,4 @@
-"""What a visitor may ask for."""
+"""Limits for visitors of the page."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the page; a request beyond one is answered with a line that names it."""
+    """Limits of the page; a request beyond a limit gets a message that names it."""
 
     size: float = 200.0
-    """Megabytes of a recording."""
+    """Largest recording, megabytes."""
     length: float = 600.0
-    """Seconds of a recording."""
+    """Longest recording, seconds."""
     rate: int = 30
     """Recordings a minute from one address."""
     time: float = 120.0
     """Seconds that one model may take for a recording."""
     waiting: int = 16
-    """Recordings that are held at a time, the one that is predicted included."""
+    """Number of recordings kept at a time, including the one that is being predicted."""
 
 
 class Rate:
@@ -32,7 +32,7 @@ class Rate:
         self._seen: dict[str, deque[float]] = {}
 
     def allows(self, address: str) -> bool:
-        """Whether an address may ask once more; if so, it is counted. Addresses are forgotten after a minute."""
+        """Whether an address may send another request, which is then counted. Addresses are deleted after a minute."""
         now = self._clock()
         for known in list(self._seen):
             times = self._seen[known]

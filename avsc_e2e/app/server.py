@@ -1,7 +1,7 @@
-"""The server of the page: it takes a recording, predicts it with each model, and forgets it.
+"""The server of the page: it receives a recording, predicts it with each model, and deletes it.
 
-Nothing of a visitor is kept or sent on: an upload is a temporary file that goes with its request, results live in the
-answer alone, and no address is written down. Models predict one recording at a time; others wait.
+Data of visitors is neither kept nor sent on: an upload is a temporary file that is deleted with its request, results
+are only in the response, and no address is logged. Models predict one recording at a time; others wait.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Server:
         examples: Sequence[Path] = (),
         host: str = "127.0.0.1",
     ):
-        """`models`: name on the page -> model. `examples`: recordings that are offered."""
+        """`models`: name on the page -> model. `examples`: recordings to offer."""
         self.models, self.limits, self.host = dict(models), limits, host
         self.examples = {path.name: path for path in examples}
         self.folder = Path(tempfile.mkdtemp(prefix="avsc_app_"))
@@ -82,7 +82,7 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler) -> web.StreamResponse:
-        """Answer only pages of this server: a foreign page could otherwise post to it through a visitor's browser."""
+        """Answer only requests from pages of this server, so that foreign pages cannot post through a browser."""
         origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
         if is_loopback(self.host) and not is_loopback(host.rsplit(":", 1)[0].strip("[]")):
             return _refused(403, f"the page is served on this machine alone, not as {host!r}")
@@ -157,7 +157,7 @@ class Server:
                     work = asyncio.ensure_future(asyncio.to_thread(_analysed, model, path, self.limits, tell, stop))
                     try:
                         found = await asyncio.shield(work)
-                    except asyncio.CancelledError:  # the file may go only when its reader has stopped
+                    except asyncio.CancelledError:  # the file may be deleted only after its reader has stopped
                         stop.set()
                         await work
                         raise
@@ -188,7 +188,7 @@ def _refused(status: int, why: str) -> web.Response:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host names this machine alone."""
+    """Whether a host name stands for this machine only."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

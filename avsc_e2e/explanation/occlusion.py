@@ -1,4 +1,4 @@
-"""What a decision rests on: the model predicts again with parts of the input hidden, and with one modality alone."""
+"""What a decision is based on: the model predicts again with parts of the input hidden and with one modality alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from avsc_e2e.errors import AvscError
 from avsc_e2e.prediction.predictor import Predictor
 
 LOWEST_BAND = 125.0
-"""Hz; the first band is all below it, and each further one an octave."""
+"""Hz; the first band is everything below it, and each further band is an octave."""
 FADE = 0.005
-"""Seconds over which audio fades where it is hidden, so that no click is heard."""
+"""Seconds over which hidden audio fades out and in, so that there is no click."""
 FLOOR = 1e-6
 """Probabilities are clipped to [FLOOR, 1 - FLOOR] before their log-odds are taken."""
 CHUNK = 16
@@ -42,7 +42,7 @@ class Explained:
     """How much the log-odds of the scene fall without a part of the input. "time": (P,), with each of P equal parts
     of the window silent. "bands": (F,), without each frequency band. "frames": (T,), with each of several frames in
     its mean colour. "regions": (G, G), rows from the top, with each region of all frames in the frames' mean colour.
-    A positive number means that the part speaks for the scene; what the window has not is not in it."""
+    A positive number means that the part supports the scene. Parts that the window lacks have no entry."""
     audio: np.ndarray
     """(N,) the mean of its channels; empty where there is none."""
     image: np.ndarray
@@ -51,14 +51,14 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one recording."""
+    """The explanation of one recording."""
 
     path: str
     classes: tuple[str, ...]
     scene: str
-    """The most probable scene of the recording, which everything else is about."""
+    """The most probable scene of the recording, which is explained."""
     modalities: tuple[str, ...]
-    """Which of audio and video the decision is based on."""
+    """The modalities that the decision is based on."""
     windows: tuple[Explained, ...]
     duration: float
     """Seconds, of the whole recording."""
@@ -77,7 +77,7 @@ class Explanation:
         return np.mean([window.probabilities[name] for window in self.windows], axis=0)
 
     def effect(self, name: str) -> np.ndarray | None:
-        """The mean of an effect over the windows that have it; None where none has."""
+        """The mean of an effect over the windows that have it; None if no window has it."""
         found = [window.effects[name] for window in self.windows if name in window.effects]
         return np.mean(found, axis=0) if found else None
 

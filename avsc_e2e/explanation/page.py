@@ -1,4 +1,4 @@
-"""The page of an explanation: numbers, the audio and the frames with what speaks for the scene, as one HTML file."""
+"""The page of an explanation as one HTML file: numbers, audio and frames, with the parts that support the scene."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from avsc_e2e.report.template import render, write_page
 from avsc_e2e.report.words import number, percent, signed
 
 FOR, AGAINST = (245, 166, 0), (60, 100, 240)
-"""Colours (RGB) of what speaks for the scene and of what speaks against it."""
+"""Colours (RGB) of parts that support the scene and of parts that speak against it."""
 FEWEST = 0.05
-"""Nats; the darkest colour stands for no smaller effect, so that noise looks like noise."""
+"""Nats; the darkest colour stands for at least this effect, so that noise stays pale."""
 
 
 def write_explanation(found: Explanation, path: str | Path) -> Path:
@@ -129,7 +129,7 @@ def _audio(found: Explanation) -> dict[str, object] | None:
 
 
 def _matrix(found: Explanation, name: str) -> np.ndarray:
-    """(W, ...) an effect of all windows, 0 where one has it not."""
+    """(W, ...) an effect of all windows, 0 for windows without it."""
     none = np.zeros_like(found.effect(name))
     return np.stack([window.effects.get(name, none) for window in found.windows])
 

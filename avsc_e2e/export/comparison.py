@@ -1,4 +1,4 @@
-"""A checkpoint exported, and the file compared with it on real recordings."""
+"""Exporting a checkpoint and comparing the file with it on real recordings."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Format = Literal["onnx", "torch-export"]
 
 @dataclass(frozen=True)
 class Exported:
-    """A written file, and how it compares with the checkpoint."""
+    """An exported file and its comparison with the checkpoint."""
 
     path: Path
     size: int
     """Bytes."""
     windows: int = 0
-    """Compared; 0 where no recordings were given."""
+    """Number of compared windows; 0 without recordings."""
     difference: float = 0.0
-    """Largest difference of a probability of the decision."""
+    """Largest difference between probabilities of the decision."""
     agreement: float = 0.0
     """Share of windows with the same decision."""
     milliseconds: float = 0.0

@@ -18,11 +18,11 @@ from avsc_e2e.outputs.calibration import Calibration
 from avsc_e2e.outputs.loglinear import FLOOR, LogLinear
 
 Modality = Literal["both", "audio", "video"]
-"""What the exported model takes."""
+"""Input of the exported model."""
 
 
 class Deployed(nn.Module):
-    """A model whose inputs are what a decoder gives, for the modalities that it takes.
+    """A model that takes decoded media of the exported modalities.
 
     audio (B, C, N) float32 in [-1, 1], video (B, T, size, size, 3) uint8, present (B, 2) bool where it takes both
     -> probabilities (B, K), of the decision and calibrated; then those of each head, if there are several
@@ -41,7 +41,7 @@ class Deployed(nn.Module):
         self.calibrated = None if calibration is None else _Calibrated(calibration, self.architecture.classes)
 
     def _heads(self) -> tuple[str, ...]:
-        """Names of the heads that say something about the modalities taken."""
+        """Names of the heads that use the exported modalities."""
         if isinstance(self.model, Ensemble):
             return tuple(name for name in self.model.reads if self.model.modalities_of(name) <= set(self.takes))
         missing = set(self.architecture.modalities) - set(self.takes)
@@ -58,7 +58,7 @@ class Deployed(nn.Module):
         return ("probabilities", *(f"{name}_probabilities" for name in self.heads if len(self.heads) > 1))
 
     def example(self, batch: int = 2) -> tuple[Tensor, ...]:
-        """Arguments of the right shapes: noise."""
+        """Arguments of the right shapes, filled with noise."""
         arch, draw = self.architecture, torch.Generator().manual_seed(0)
         samples = round(arch.window * arch.sample_rate)
         made = {
@@ -90,7 +90,7 @@ class Deployed(nn.Module):
         return (decision, *singles)
 
     def metadata(self, short_side: int) -> dict[str, str]:
-        """What a runtime needs beside the graph, as text: classes, rates, times and sizes."""
+        """Text values that a runtime needs beside the graph: classes, rates, times and sizes."""
         arch = self.architecture
         values = {
             "classes": list(arch.classes),
@@ -128,7 +128,7 @@ class _Calibrated(nn.Module):
 
 
 class _Absent(nn.Module):
-    """In place of a trunk whose modality is not exported: embeddings of zeros, which `present` then hides."""
+    """Replaces a trunk whose modality is not exported: embeddings of zeros, which `present` masks."""
 
     def __init__(self, trunk: nn.Module):
         super().__init__()
@@ -140,7 +140,7 @@ class _Absent(nn.Module):
 
 
 class _AbsentTower(nn.Module):
-    """In place of a member whose modality is not exported: features of zeros, which have no weight in the decision."""
+    """Replaces a member whose modality is not exported: features of zeros, which have no weight in the decision."""
 
     def __init__(self, tower: nn.Module):
         super().__init__()
@@ -151,7 +151,7 @@ class _AbsentTower(nn.Module):
 
 
 class _NoFrontEnd(nn.Module):
-    """In place of the front end where no audio is exported."""
+    """Replaces the front end if audio is not exported."""
 
     def forward(self, audio: Tensor) -> Tensor:
         return audio

@@ -23,9 +23,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 weights of convolutions and linear layers are rounded to 8 bits, all is computed in fp32."""
 
 OPSET = 20
-"""Of ONNX: the first with all operators of the front end."""
+"""Version of ONNX operators: the first one with all operators of the front end."""
 LEAST = 1024
-"""Numbers of a tensor that is worth rounding to int8."""
+"""Number of values from which on a tensor is rounded to int8."""
 
 
 def export_onnx(
@@ -80,7 +80,7 @@ def export_program(deployed: Deployed, out: Path, metadata: Mapping[str, str]) -
 
 
 def _halved(model):
-    """Half precision inside the trunks; what reaches far (spectra, logarithms, softmax) stays in fp32."""
+    """Half precision inside the trunks; operations with a wide range (spectra, logarithms, softmax) stay in fp32."""
     _package("onnxruntime")
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -136,7 +136,7 @@ def _package(name: str):
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporter tells its own developers much, on both streams and by warnings."""
+    """Suppress the exporter's messages, which are for its developers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     with (

@@ -20,7 +20,7 @@ from avsc_e2e.errors import AvscError, MediaError
 from avsc_e2e.segments import Prediction, merged
 
 BATCH = 16
-"""Windows that the network sees at a time."""
+"""Windows in a batch."""
 
 
 class OnnxModel:
@@ -78,8 +78,8 @@ class OnnxModel:
             yield Prediction(str(path), windows, merged(starts, ends, probabilities, self.classes))
 
     def timeline(self, path: str | os.PathLike, hop: float = 0.0) -> Iterator[Window]:
-        """What the model says of a recording, window by window, every `hop` seconds (0: the length of a window). A
-        window of which nothing can be read is left out. Raises MediaError where that is true of all of them."""
+        """Predict a recording window by window, every `hop` seconds (0: the length of a window). Windows that cannot be
+        read are left out. Raises MediaError if no window can be read."""
         media = probe(path)
         there = {"audio": media.has_audio, "video": media.has_video}
         if not any(there[name] for name in self.modalities):

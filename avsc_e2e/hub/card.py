@@ -1,4 +1,4 @@
-"""The card of a model: what it is for, its classes, data, trunks and figures, and what is not known of it."""
+"""The card of a model: its use, classes, data, trunks and figures, and what is not known about it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from avsc_e2e.outputs.reference import read_reference, targets_of
 
 @dataclass(frozen=True)
 class About:
-    """What only its author knows of a model."""
+    """Facts about a model that only its author knows."""
 
     data: str = ""
-    """What it was trained on: a name, or a link."""
+    """Training data: a name or a link."""
     data_licence: str = ""
     licence: str = ""
-    """Of the checkpoint: an identifier of the hub, such as mit or cc-by-4.0."""
+    """Licence of the checkpoint: an identifier of the hub, such as mit or cc-by-4.0."""
     use: str = ""
-    """What it is meant for."""
+    """Intended use."""
 
 
 def card_of(checkpoint: Path, model: SceneNet | Ensemble, name: str, about: About) -> str:
-    """Markdown. Figures are those of evaluation/segments.csv beside the checkpoint, where a run left them."""
+    """The card in Markdown. Figures come from evaluation/segments.csv beside the checkpoint, if it exists."""
     arch, notes = model.architecture, read_notes(checkpoint)
     heard = " and ".join(arch.modalities)
     lines = [

@@ -1,4 +1,4 @@
-"""A checkpoint on its way to a hub and back."""
+"""Uploading a checkpoint to a hub, and downloading one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Checkpoint(
 
     @cached_property
     def model(self) -> SceneNet | Ensemble:
-        """In evaluation mode, on the CPU."""
+        """The model in evaluation mode, on the CPU."""
         return load_model(self.path)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -65,7 +65,7 @@ class Checkpoint(
         return super().push_to_hub(repo_id, model_card_kwargs=about, **options)
 
     def generate_model_card(self, *, name: str = "", **about: str) -> ModelCard:
-        """The card, of which `name` is the title. Raises AvscError."""
+        """The model card with the title `name`. Raises AvscError."""
         known = [field.name for field in dataclasses.fields(About)]
         if odd := set(about) - {*known}:
             raise AvscError(f"model_card_kwargs: {', '.join(sorted(odd))} is unknown; give {', '.join(known)}")

@@ -20,7 +20,7 @@ from avsc_e2e.submission.outputfile import check_output
 from avsc_e2e.submission.violation import LABEL, Violation, check_label
 
 MOST_BYTES, MOST_FILES = 256 << 20, 1000
-"""Unpacked, of a zip that may be a package: four outputs of 72,000 rows have 60 MB."""
+"""Largest unpacked size of a package (bytes; four outputs of 72,000 rows have 60 MB) and most files in it."""
 REPORT = re.compile(r"([^_./]+)_([^_./]+)_task1_technical_report\.pdf")
 
 

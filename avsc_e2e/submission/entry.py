@@ -62,9 +62,9 @@ class System:
     abbreviation: str
     """Ten characters at most."""
     output: SystemOutput
-    """Of the evaluation set, one row a file."""
+    """Output on the evaluation set, one row for each file."""
     scores: Scores
-    """On the development set's test set, one-second segments."""
+    """Scores on the test set of the development set, for one-second segments."""
     complexity: Complexity
     description: Description = Description()
     external_datasets: tuple[ExternalDataset, ...] = ()

@@ -16,7 +16,7 @@ from avsc_e2e.submission.entry import Complexity, Description
 from avsc_e2e.submission.violation import Violation, check_label
 
 MOST_NODES = 100_000
-"""Of a file, with its aliases written out."""
+"""Largest number of nodes of a file, with its aliases expanded."""
 
 
 def check_meta(data: bytes, name: str, label: str | None = None) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""The authors of a challenge submission: a TOML file, or questions to a person."""
+"""The authors of a challenge submission, from a TOML file or asked for at a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avsc_e2e.errors import AvscError
 
 TEMPLATE = """\
 # The authors of a submission, in order. Repeat both tables for each further author.
-# The labels of the systems are made of the first author's lastname and abbreviation.
+# The labels of the systems consist of the first author's lastname and abbreviation.
 [[author]]
 lastname = "Doe"
 firstname = "Jane"
@@ -26,7 +26,7 @@ abbreviation = "EXA"                 # this and the following may be left out
 department = "Department of Audio"
 location = "Exampleton, Finland"
 """
-"""What `avsc submission people` prints."""
+"""The output of `avsc submission people`."""
 
 TEMPLATE_HINT = "`avsc submission people > people.toml` writes a template"
 TYPES = {"corresponding": "true or false, without quotes", "affiliation": "a table [author.affiliation]"}

@@ -1,4 +1,4 @@
-"""The page of a data set: figures, frames and spectrograms of each class, and what is wrong with its files."""
+"""The page about a data set: figures, frames and spectrograms of each class, and problems of its files."""
 
 from __future__ import annotations
 

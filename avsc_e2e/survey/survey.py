@@ -1,4 +1,4 @@
-"""What a data set holds, class by class, with a few recordings to look at and what `data check` finds."""
+"""A survey of a data set: contents of each class, a few recordings to look at, and the problems of `data check`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClassSurvey:
     audio: Counter[str]
     """Sample rates and channels, with the number of recordings."""
     bytes: int
-    """Of all its files."""
+    """Size of all its files."""
     examples: tuple[Row, ...]
     """Recordings of different sources, evenly spread over the class."""
 
@@ -108,7 +108,7 @@ def _survey(name: str, rows: Sequence[Row], examples: int) -> ClassSurvey:
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """`count` recordings, one a source as far as there are enough, evenly spread over the sources in their order."""
+    """`count` recordings of different sources if there are enough, evenly spread over the sources in their order."""
     turns: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.location, row.file)):
         turns[row.location or row.file].append(row)
