@@ -98,7 +98,7 @@ def test_one_line_for_what_cannot_be(folder, local, tmp_path, capsys):
 
     assert "--format parquet needs --out, a folder or a URL" in fails(media, "--format", "parquet")
     assert "--engine ray: writes Parquet files" in fails(media, "--engine", "ray", "--format", "csv")
-    assert "--out s3://x/y: is a URL" in fails(media, "--out", "s3://x/y")
+    assert "--out s3://x/y: only --format parquet writes to a URL" in fails(media, "--out", "s3://x/y")
     assert "0.mp4: is listed 2 times" in fails(media, media / "0.mp4", "--format", "parquet", "--out", tmp_path / "o")
     assert "holds predictions with another hop" in fails(media, "--format", "parquet", "--out", local, "--hop", "0.5")
     (tmp_path / "list.csv").write_text("file\nabsent.mp4\n")
