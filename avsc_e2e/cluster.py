@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -16,6 +18,8 @@ RETRIES = 5
 """Times that a task is run again because its machine or its process was lost."""
 AHEAD = 2
 """Tasks that wait for each one that runs: a driver of a million parts keeps few of them."""
+PATIENCE = 5.0
+"""Seconds that a cluster has to answer."""
 STEP = 5.0
 """Seconds between two looks at the cluster while no result comes."""
 
@@ -62,8 +66,10 @@ def _connected(gpus: float) -> Any:
     except ImportError:
         raise AvscError("--engine ray: ray is not installed: pip install 'avsc-e2e[ray]'") from None
     if not ray.is_initialized():
+        _look()
         try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         except ValueError:  # of the address of a cluster, an option that only a new one takes
             _attach(ray)
         except ConnectionError as error:
@@ -71,6 +77,17 @@ def _connected(gpus: float) -> Any:
     if gpus and not ray.cluster_resources().get("GPU"):
         raise AvscError("--device cuda: no machine of the Ray cluster has a GPU; leave it out, or start one that has")
     return ray
+
+
+def _look() -> None:
+    """Check that something listens at RAY_ADDRESS, because Ray itself tries for minutes. Raises AvscError."""
+    host, _, port = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://").rpartition(":")
+    if not host:  # none, or a word such as auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(error) from None
 
 
 def _attach(ray: Any) -> None:

@@ -1,5 +1,7 @@
 """Wrong calls from Python, and of commands, that once ended in a traceback or were told something else."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import soundfile
 
 import avsc_e2e
 from avsc_e2e.cli import main
+from avsc_e2e.cli.parsing import one_line_errors
 from avsc_e2e.data.store.prepare import prepare
 from avsc_e2e.data.store.reader import open_store
 from avsc_e2e.errors import AvscError
@@ -157,6 +160,23 @@ def test_a_mistyped_option_is_named_whatever_follows_it(line, message, capsys):
         main(line.split())
     assert end.value.code == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_full_disk_is_one_line(given, capsys):
+    soundfile.write(given.to / "long.wav", np.zeros(24000), 8000)
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(given.run), str(given.to / "long.wav"), "--format", "csv", "--out", "/dev/full"])
+    assert end.value.code == 2
+    line = "error: /dev/full: cannot be written (No space left on device): mend that and run it again\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert end.value.code == 2
+    line = "error: the output: cannot be written (No space left on device): make room and run it again\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(PermissionError), one_line_errors():  # a defect keeps its traceback
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 QUICK = """

@@ -151,10 +151,13 @@ def _print(
     smooth: Literal["none", "median", "markov"],
 ) -> int:
     """Print predictions as they come; returns 2 if a recording could not be read, else 0."""
+    from avsc_e2e.data.store.place import writable
     from avsc_e2e.timelines import CAPTIONS, footer, header, separator, timeline_text
 
     unread, printed = 0, 0
     with contextlib.ExitStack() as stack:
+        if out:
+            stack.enter_context(writable(out))
         to = stack.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
         if first := header(format, classes):
             print(first, file=to)

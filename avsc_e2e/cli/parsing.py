@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import functools
 import inspect
 import io
@@ -183,6 +184,12 @@ def one_line_errors():
         sys.exit(143 if terminated else 130)
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        told = f"{error.filename or 'the output'}: cannot be written ({error.strerror}): make room and run it again"
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(2)
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)

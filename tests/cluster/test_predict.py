@@ -69,6 +69,31 @@ def test_a_rerun_predicts_what_is_missing(folder, local, tmp_path):
     assert [len(part) for part in plan] == [2, 2]
 
 
+def test_a_full_disk_is_one_line_and_a_rerun_writes_the_rest(folder, local, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    files, flush = [], os.fsync
+
+    def full(descriptor):
+        files.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if "part-000001" in files[-1]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(descriptor)
+
+    model, media = folder / "model.safetensors", folder / "media"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            AvscError, match=r"out: cannot be written \(No space left on device\): mend that and run it"
+        ):
+            predict_parts(model, media, tmp_path / "out", part=2, workers=1)
+    assert "part-000000.parquet" in contents(tmp_path / "out")
+    done = predict_parts(model, media, tmp_path / "out", part=2, workers=1)
+    assert (done.recordings, done.now) == (4, 2)
+    assert contents(tmp_path / "out") == contents(local)
+
+
 def test_a_cluster_writes_the_bytes_of_one_machine(cluster, folder, local, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray sets it for tasks of one core
     urls = [f"file://{path}" for path in sorted((folder / "media").iterdir())]

@@ -23,6 +23,16 @@ def test_every_item_once(cluster):
         list(spread(_square, [1, -1]))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "here:now"])
+def test_an_address_where_nothing_listens_is_one_line(monkeypatch, address):
+    ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'avsc-e2e[ray]')")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", None)  # it would try for minutes
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(AvscError, match=f"engine ray: the cluster {address} cannot be reached .*`ray start --head`"):
+        list(spread(_square, [1]))
+
+
 def test_a_node_that_is_lost(cluster):
     node = cluster.add_node(num_cpus=2)
     timer = threading.Timer(0.5, lambda: cluster.remove_node(node, allow_graceful=False))
