@@ -3,8 +3,8 @@
     python docs/images.py DEMO [--out docs/pictures]
 
 DEMO is what `avsc demo --out DEMO` leaves. Each image is the top of a page as a visitor sees it, wide and light: the
-report, the page of the data set, an explanation, and the app with a drawn recording. The report and the app are also
-made narrow and dark.
+report, the page of the data set, an explanation, and the app with a drawn recording; and the candidates of `avsc train`
+on the same recordings. The report and the app are also made narrow and dark.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from avsc_e2e.app.limits import Limits  # noqa: E402
 from avsc_e2e.app.server import Server  # noqa: E402
 from avsc_e2e.explanation.occlusion import explain  # noqa: E402
 from avsc_e2e.explanation.page import write_explanation  # noqa: E402
+from avsc_e2e.learner.fit import fit  # noqa: E402
 from avsc_e2e.prediction.predictor import Predictor  # noqa: E402
 from avsc_e2e.survey.page import write_survey  # noqa: E402
 from avsc_e2e.survey.survey import look  # noqa: E402
@@ -46,6 +47,8 @@ async def pages(tab: Tab, found: dict[str, Path], out: Path) -> None:
             await tab.shape(*shape)
             await tab.open(page.resolve().as_uri())
             await tab.see("document.querySelector('.file')?.remove()")  # a path of this machine
+            if name == "ladder":
+                await tab.see("document.querySelector('#candidates').scrollIntoView()")
             await shoot(tab, out / f"{name}{'' if shape == WIDE else '_narrow'}.png")
 
 
@@ -73,7 +76,10 @@ async def make(demo: Path, out: Path) -> None:
         place = Path(folder)
         clip = write_example(place / "traffic_then_park.mp4", next(iter(EXAMPLES.values())))
         park = write_example(place / "park.mp4", ("park",))
-        found = {"report": run / "evaluation" / "report.html"}
+        learner = demo / "runs" / "learner"
+        if not (learner / "report.html").exists():
+            fit(demo / "toycity", minutes=5, out=learner)
+        found = {"report": run / "evaluation" / "report.html", "ladder": learner / "report.html"}
         found["look"] = write_survey(look(demo / "toycity", fast=True), place / "look.html")
         found["explain"] = write_explanation(explain(predictor, park, windows=4), place / "explain.html")
         async with browser(place / "profile") as tab:

@@ -206,7 +206,6 @@ def test_mistakes_are_told_before_torch_is_imported(tmp_path):
         "predict cut.safetensors clip.mp4 --patience 0": "--patience 0: give seconds above 0",
         "predict cut.safetensors clip.mp4 --device gpu": "--device gpu: is no device; give cpu, cuda or cuda:N",
         "explain cut.safetensors clip.mp4 --device gpu": "--device gpu: is no device",
-        "explain cut.safetensors clip.mp4 --out no/page.html": "no/page.html: there is no folder",
         "explain cut.safetensors clip.mp4 --grid 0": "--grid 0: give 1 or more",
         "export cut.safetensors no/m.onnx": "OUT no/m.onnx: there is no folder",
         "app cut.safetensors --device gpu": "--device gpu: is no device",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from avsc_e2e.cli.parsing import Positional
 from avsc_e2e.cli.progress import progress
-from avsc_e2e.cli.targets import refuse_device, refuse_out
+from avsc_e2e.cli.targets import refuse_device
 from avsc_e2e.errors import AvscError, within
 
 
@@ -34,7 +34,6 @@ def explain(
     from avsc_e2e.models.weights.files import checkpoint_file
 
     refuse_device(device)
-    refuse_out(out)
     for flag, value in (("--windows", windows), ("--parts", parts), ("--grid", grid)):
         within(flag, value, 1)
     checkpoint = checkpoint_file(checkpoint)

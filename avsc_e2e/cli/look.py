@@ -7,7 +7,6 @@ from typing import Annotated
 
 from avsc_e2e.cli.parsing import Positional
 from avsc_e2e.cli.progress import progress
-from avsc_e2e.cli.targets import refuse_out
 
 
 def look(
@@ -24,7 +23,6 @@ def look(
         examples: Number of recordings to show for each class, from different sources if there are enough.
         fast: Check names and headers only; do not decode all media.
     """
-    refuse_out(out)
 
     from avsc_e2e.survey.page import write_survey
     from avsc_e2e.survey.survey import look
