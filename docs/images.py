@@ -48,7 +48,7 @@ async def pages(tab: Tab, found: dict[str, Path], out: Path) -> None:
             await tab.open(page.resolve().as_uri())
             await tab.see("document.querySelector('.file')?.remove()")  # a path of this machine
             if name == "ladder":
-                await tab.see("document.querySelector('#candidates').scrollIntoView()")
+                await tab.see("document.querySelector('#candidates').scrollIntoView({behavior: 'instant'})")
             await shoot(tab, out / f"{name}{'' if shape == WIDE else '_narrow'}.png")
 
 
