@@ -694,20 +694,20 @@ def test_every_flag_is_explained():
 
 
 @pytest.mark.parametrize(
-    ("make", "flag"),
+    ("make", "name"),
     [
-        (lambda: Data(balance=2), "--data.balance"),
-        (lambda: Optim(accumulate=0), "--optim.accumulate"),
-        (lambda: Optim(layer_decay=0), "--optim.layer-decay"),
-        (lambda: Averaging(decay=1), "--averaging.decay"),
-        (lambda: Averaging(checkpoints=1), "--averaging.checkpoints"),
-        (lambda: Distil(weight=2), "--distil.weight"),
-        (lambda: Distil(temperature=0), "--distil.temperature"),
-        (lambda: Recipe("r", smoothing=1), "--smoothing"),
+        (lambda: Data(balance=2), "data.balance"),
+        (lambda: Optim(accumulate=0), "optim.accumulate"),
+        (lambda: Optim(layer_decay=0), "optim.layer_decay"),
+        (lambda: Averaging(decay=1), "averaging.decay"),
+        (lambda: Averaging(checkpoints=1), "averaging.checkpoints"),
+        (lambda: Distil(weight=2), "distil.weight"),
+        (lambda: Distil(temperature=0), "distil.temperature"),
+        (lambda: Recipe("r", smoothing=1), "smoothing"),
     ],
 )
-def test_values_that_make_no_sense(make, flag):
-    with pytest.raises(AvscError, match=flag):
+def test_values_that_make_no_sense(make, name):
+    with pytest.raises(AvscError, match=f"^{name} "):
         make()
 
 
