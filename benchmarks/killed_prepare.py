@@ -26,7 +26,7 @@ OPTIONS, SHARD_SIZE = Options(short_side=160), 4 << 20
 WORKER = """
 import sys, time
 import decord
-from avsc_e2e.data.prepare import Options, prepare
+from avsc_e2e.data.store.prepare import Options, prepare
 if __name__ == "__main__":
     root, store, workers = sys.argv[1:]
     print("go", flush=True)

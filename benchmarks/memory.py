@@ -133,7 +133,7 @@ def lay_index(folder: Path, count: int) -> None:
     """A store's manifest and index of so many recordings of ten seconds, with shards that hold nothing."""
     folder.mkdir()
     options = DEFAULT._asdict()
-    shards, spans = [], {"offsets": list(range(1536, 51 * 24_000, 24_000)), "sizes": [23_456] * 50, "end": 10.0}
+    shards, spans = [], {"offsets": list(range(1536, 1536 + 50 * 24_000, 24_000)), "sizes": [23_456] * 50, "end": 10.0}
     for number in range(0, count, 200):
         lines, files = [], []
         for one in range(number, min(number + 200, count)):
